@@ -1,0 +1,2 @@
+//! Plimsoll
+pub use plimsoll_engine::*;
