@@ -19,7 +19,7 @@ pub struct AlignedBytes {
 impl AlignedBytes {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        Self { lines: vec![Line([0; 64]); len.div_ceil(ALIGNMENT)], len }
+        Self { lines: bytemuck::zeroed_vec(len.div_ceil(ALIGNMENT)), len }
     }
 
     /// A copy of `bytes`.

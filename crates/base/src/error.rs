@@ -91,6 +91,7 @@ impl StorageError {
                     | io::ErrorKind::ReadOnlyFilesystem
                     | io::ErrorKind::Unsupported
                     | io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::InvalidInput
             ),
             Self::Locked { .. } => true,
             Self::Corrupted { .. } | Self::UpgradeRequired { .. } => false,

@@ -1,1 +1,60 @@
-//! plimsoll-engine
+//! The storage engine: what joins the log, the sealed files and the index into a database.
+//!
+//! The modules read as the life of a write: [`batch`](WriteBatch) → `record` → `commit` → `memtable` →
+//! `flush` → `manifest` → `compact`; then `recover`, `query` and `check`. `state` is what readers see, `core`
+//! what all threads of an open database share.
+//!
+//! **Owns** the meaning of log records, the manifest, and every decision about order and durability. **Must
+//! not know** a command line, a network or a terminal. **On a crash** everything acknowledged is there when the
+//! database is opened again, an unacknowledged batch as a whole or not at all, and nothing else.
+//!
+//! Use it through the crate `plimsoll`, which is this crate's public face.
+
+#![forbid(unsafe_code)]
+
+mod append_list;
+mod background;
+mod batch;
+mod check;
+mod commit;
+mod compact;
+mod core;
+mod database;
+mod error;
+mod flush;
+mod manifest;
+mod memtable;
+mod model;
+mod options;
+mod query;
+mod read_only;
+mod record;
+mod recover;
+mod report;
+mod reserve;
+mod router;
+mod rows;
+mod state;
+mod stats;
+mod tree;
+
+pub use batch::WriteBatch;
+pub use check::{Dump, Finding, Severity, VerifyReport, dump, verify, verify_in};
+pub use database::{Collection, Database};
+pub use error::{Error, Result};
+pub use model::{Document, Key, Metadata, Posting, Value, limits};
+pub use options::{CollectionConfig, DatabaseBuilder, Durability};
+pub use plimsoll_base::storage::IoStats;
+pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
+pub use query::{Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults, Snapshot};
+pub use read_only::ReadOnlyDatabase;
+pub use stats::{
+    CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats, Watermarks,
+};
+
+/// Where files live: the one seam for all input and output.
+pub mod storage {
+    pub use plimsoll_base::storage::{
+        DirEntry, IoStats, Lock, Map, MeteredStorage, OsStorage, ReadFile, Storage, WriteFile,
+    };
+}

@@ -1,1 +1,184 @@
-//! plimsoll-kernels
+//! Distance kernels: pure functions over slices of `f32`, dispatched once to the widest instructions the
+//! processor has (AVX-512F, AVX2 with FMA, NEON, or plain scalar code).
+//!
+//! **Owns** all SIMD of the workspace, and with it the order in which floating point numbers are added.
+//! **Must not know** what a document, a list or a file is. Nothing here allocates or fails; a wrong slice
+//! length is a bug of the caller and panics.
+//!
+//! # The fixed order (rule R20)
+//!
+//! Every `f32` kernel gives the same bits on every processor, because all of them do this and nothing else:
+//!
+//! 1. There are [`LANES`] = 16 accumulators, all `+0.0`. Lane `l` takes the elements `i ≡ l (mod 16)` in
+//!    increasing `i`, each by one fused multiply-add: `acc = fma(a[i], b[i], acc)` for the inner product,
+//!    `t = a[i] - b[i]; acc = fma(t, t, acc)` for the squared distance.
+//! 2. If the length is not a multiple of 16, both inputs are treated as padded with zeros to the next one.
+//! 3. The lanes are added as a tree of halves: `l + (l + 8)`, then `+4`, `+2`, `+1`.
+//!
+//! The `f64` kernels use the same lanes and the same tree without fusing (the product of two `f32` is exact in
+//! `f64`). The scalar code in `scalar.rs` spells the order out, and is the oracle of the others in the tests.
+//!
+//! # Example
+//!
+//! ```
+//! let query = [1.0, 2.0, 2.0];
+//! let rows = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+//! let mut products = [0.0; 2];
+//! plimsoll_kernels::dot_rows(&query, &rows, &mut products);
+//! assert_eq!(products, [1.0, 4.0]);
+//! assert_eq!(plimsoll_kernels::l2_squared(&query, &[1.0, 0.0, 0.0]), 8.0);
+//! ```
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod bounds;
+mod dispatch;
+mod float64;
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+mod values;
+
+pub use bounds::{dot_error, dot_underflow, l2_error};
+pub use dispatch::Kernels;
+pub use values::{first_invalid, normalise_into, prefetch};
+
+/// How many accumulators the fixed order has.
+pub const LANES: usize = 16;
+
+/// The inner product of two vectors of one length.
+///
+/// Cost: one fused multiply-add an element, 16 at a time; bound by its latency (a single chain), so use
+/// [`dot_rows`] for many rows. Rounding: see [`dot_error`].
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 32.0);
+/// ```
+#[inline]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    Kernels::detect().dot(a, b)
+}
+
+/// The squared Euclidean distance of two vectors of one length, by subtraction (no cancellation as in
+/// |a|² − 2⟨a,b⟩ + |b|²). Rounding: see [`l2_error`].
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::l2_squared(&[0.0, 3.0], &[4.0, 0.0]), 25.0);
+/// ```
+#[inline]
+pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
+    Kernels::detect().l2_squared(a, b)
+}
+
+/// The inner product of a vector with itself.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::norm_squared(&[3.0, 4.0]), 25.0);
+/// ```
+#[inline]
+pub fn norm_squared(a: &[f32]) -> f32 {
+    Kernels::detect().dot(a, a)
+}
+
+/// The inner products of a query (d) with `out.len()` rows (n × d, contiguous), bit for bit those of [`dot`].
+///
+/// Cost: reads each row once; four rows advance together, so that the latency of the multiply-adds is hidden
+/// and rows that come from main memory cost what reading them costs.
+///
+/// # Panics
+/// When `rows.len() != out.len() * query.len()`.
+///
+/// ```
+/// let mut out = [0.0; 2];
+/// plimsoll_kernels::dot_rows(&[1.0, 1.0], &[1.0, 2.0, 3.0, 4.0], &mut out);
+/// assert_eq!(out, [3.0, 7.0]);
+/// ```
+#[inline]
+pub fn dot_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    Kernels::detect().dot_rows(query, rows, out);
+}
+
+/// The squared distances of a query (d) to `out.len()` rows (n × d, contiguous), bit for bit those of
+/// [`l2_squared`]. Cost as [`dot_rows`].
+///
+/// # Panics
+/// When `rows.len() != out.len() * query.len()`.
+///
+/// ```
+/// let mut out = [0.0; 2];
+/// plimsoll_kernels::l2_squared_rows(&[1.0, 1.0], &[1.0, 2.0, 3.0, 4.0], &mut out);
+/// assert_eq!(out, [1.0, 13.0]);
+/// ```
+#[inline]
+pub fn l2_squared_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    Kernels::detect().l2_squared_rows(query, rows, out);
+}
+
+/// All inner products of m queries with n rows, `out[i * n + j] = dot(query i, row j)` bit for bit.
+///
+/// Shapes: `queries` m × `dim`, `rows` n × `dim`, `out` m × n, all contiguous and row-major. Cost: m·n·d
+/// multiply-adds near the processor's peak: a tile of accumulators stays in registers, a tile of queries in
+/// the first-level and a panel of rows in the second-level cache (the blocking of Goto and van de Geijn,
+/// "Anatomy of High-Performance Matrix Multiplication", 2008, without its packing, which would change nothing
+/// here: rows are read along their length). One thread; callers split the queries.
+///
+/// # Panics
+/// When the lengths don't fit together, or `dim` is 0 and a matrix isn't empty.
+///
+/// ```
+/// let mut out = [0.0; 4];
+/// plimsoll_kernels::dot_matrix(&[1.0, 0.0, 0.0, 1.0], &[5.0, 6.0, 7.0, 8.0], 2, &mut out);
+/// assert_eq!(out, [5.0, 7.0, 6.0, 8.0]);
+/// ```
+#[inline]
+pub fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    Kernels::detect().dot_matrix(queries, rows, dim, out);
+}
+
+/// The inner product in `f64`: products exact, sums rounded at 2⁻⁵³. For last orderings and error checks.
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::dot_f64(&[1e8, 1.0], &[1e8, 1.0]), 1e16 + 1.0 - 1.0);
+/// ```
+#[inline]
+pub fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+    Kernels::detect().dot_f64(a, b)
+}
+
+/// The squared Euclidean distance in `f64`.
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::l2_squared_f64(&[0.0, 3.0], &[4.0, 0.0]), 25.0);
+/// ```
+#[inline]
+pub fn l2_squared_f64(a: &[f32], b: &[f32]) -> f64 {
+    Kernels::detect().l2_squared_f64(a, b)
+}
+
+/// The wrapping sum of all bytes read as little-endian 64-bit words (the tail padded with zeros).
+///
+/// The plainest possible read of a slice, four wide loads at a time: benchmarks use it to learn what one core
+/// can read in a second, which is the limit of every scan.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::stream_sum(&[1, 0, 0, 0, 0, 0, 0, 0, 2]), 3);
+/// ```
+#[inline]
+pub fn stream_sum(bytes: &[u8]) -> u64 {
+    Kernels::detect().stream_sum(bytes)
+}

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs2::FileExt as _;
+use fs2::FileExt;
 
 use super::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
 use crate::{Result, StorageError};
@@ -112,6 +112,23 @@ impl Storage for OsStorage {
 }
 
 #[cfg(target_os = "linux")]
+fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+    // Not fs2's, whose `posix_fallocate` returns the error that it then looks for in `errno`.
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        // A file system without preallocation: the length alone is reserved.
+        Err(Errno::OPNOTSUPP) => file.set_len(bytes),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
+    file.allocate(bytes)
+}
+
+#[cfg(target_os = "linux")]
 fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
@@ -164,7 +181,7 @@ impl WriteFile for OsWriteFile {
     }
 
     fn preallocate(&mut self, bytes: u64) -> Result<()> {
-        self.file.allocate(bytes).map_err(|error| StorageError::io("preallocate", &self.path, error))
+        preallocate(&self.file, bytes).map_err(|error| StorageError::io("preallocate", &self.path, error))
     }
 
     fn position(&self) -> u64 {

@@ -1,0 +1,303 @@
+//! What can be said on the command line. Parsing only: nothing here opens a file.
+
+mod bench;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plimsoll::Metric;
+use plimsoll::limits::MAX_DIMENSION;
+
+pub(crate) use bench::{BenchCommand, FlushBench, IngestBench, RecoveryBench, SearchBench};
+
+const EXAMPLES: &str = "\
+Examples:
+  plimsoll demo
+  plimsoll import notes.db passages passages.jsonl
+  plimsoll search notes.db passages --like intro#1 -k 5
+  plimsoll search notes.db passages --queries questions.npy --recall 0.99 --json
+  plimsoll export notes.db passages > passages.jsonl
+  plimsoll verify notes.db
+
+Exit codes: 0 done, 1 failed or damaged, 2 wrong usage.
+Set PLIMSOLL_LOG=info (or debug) to see what the engine does, on standard error.";
+
+/// An embedded, crash-safe vector database
+///
+/// A database is a directory. It holds collections of documents; each document has an id, one or more
+/// vectors, and as you like a text and metadata. One process writes at a time; any number read beside it.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print JSON instead of text, errors too
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story on bundled real data, in a temporary directory
+    ///
+    /// Imports 3,000 passages of the Rust documentation in a child process, kills it with SIGKILL midway,
+    /// reopens the database, proves that no acknowledged row is missing and none was invented, resumes,
+    /// flushes, searches, compares with exact search, and verifies every file.
+    Demo,
+    /// Create a collection (and the database, if there is none)
+    Create(Create),
+    /// List the collections: name, dimension, metric, documents
+    Ls(Dir),
+    /// Remove a collection and all its documents
+    Drop(Target),
+    /// Store the rows of files, or of standard input
+    Import(Import),
+    /// Find the nearest passages
+    Search(Search),
+    /// Print documents as JSON lines
+    Get(Ids),
+    /// Remove documents
+    Delete(Ids),
+    /// Count the documents of a collection
+    Count(Target),
+    /// Print all documents of a collection as JSON lines that `import` reads, ordered by id
+    Export(Target),
+    /// Move what is only in the log into sealed files
+    Flush(Dir),
+    /// Print watermarks, collections, log and input/output figures
+    Stats(Dir),
+    /// Merge files and give the space of deleted rows back
+    Compact(Dir),
+    /// Check every byte of a database without changing it; exit 1 when it is damaged
+    Verify(Dir),
+    /// Print what is in a database file
+    Dump(Dump),
+    /// Measure this machine with this database
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dir {
+    /// The database's directory
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The database's directory
+    pub dir: PathBuf,
+    /// The collection
+    pub collection: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub target: Target,
+    /// The number of components of every vector
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_DIMENSION as i64))]
+    pub dim: u32,
+    /// How distance is measured: cosine, l2 or dot
+    #[arg(long, default_value = "cosine")]
+    pub metric: Metric,
+}
+
+const IMPORT_HELP: &str = "\
+A collection that is missing is created from the first row: with its dimension, and --metric or cosine.
+
+JSON lines, one row each:
+  {\"id\": \"a\", \"vector\": [0.1, 0.2], \"text\": \"...\", \"metadata\": {\"page\": 12}}
+  {\"id\": 7, \"text\": \"...\", \"postings\": [{\"start\": 0, \"length\": 12, \"vector\": [0.1, 0.2]}]}
+  {\"id\": 7, \"op\": \"delete\"}
+An id is a string or an integer (or {\"uuid\": \"...\"}, {\"ulid\": \"...\"}); 7 and \"7\" differ. Ranges are UTF-8
+bytes of the text, on character boundaries. A row replaces the whole document of its id. Numbers of vectors are
+rounded to the nearest 32-bit float. Blank lines are skipped; fields of other names are an error.
+
+fvecs and npy rows (float16, float32 or float64, two dimensions, C order) get their row number, from 0 in each
+file, as integer id.
+
+Each --batch-size rows are one atomic, durable write, across the files in their order. When a row is wrong, the
+batches before it stay, nothing of its own batch is stored, and the message names file and line or row.
+
+Examples:
+  plimsoll import notes.db passages passages.jsonl
+  generate | plimsoll import notes.db passages - --ack
+  plimsoll import vectors.db images base.fvecs --metric l2 --batch-size 5000";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_HELP)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub target: Target,
+    /// The files to read, or `-` for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The format, where the file's extension does not say it [standard input: jsonl]
+    #[arg(long)]
+    pub format: Option<Format>,
+    /// The metric of a collection that is created, or the one an existing collection must have
+    #[arg(long)]
+    pub metric: Option<Metric>,
+    /// How many rows are one atomic write
+    #[arg(long, value_name = "ROWS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+    /// Print `ACK n` on its own line once rows 1 to n of this input are durable
+    #[arg(long)]
+    pub ack: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// JSON lines
+    Jsonl,
+    /// Rows of a 32-bit dimension and that many float32
+    Fvecs,
+    /// A numpy array of two dimensions
+    Npy,
+}
+
+const SEARCH_HELP: &str = "\
+With --json, one line a query:
+  {\"query\": 0, \"hits\": [{\"id\": \"a\", \"distance\": 0.25, \"start\": 0, \"length\": 12, \"text\": \"...\"}]}
+Distances, nearest first: cosine is 1 - cos, l2 the Euclidean distance, dot the negated inner product.
+
+Examples:
+  plimsoll search notes.db passages --vector '[0.1, 0.9]' -k 3
+  plimsoll search notes.db passages --like intro#1
+  plimsoll search notes.db passages --queries questions.npy --exact --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = SEARCH_HELP)]
+pub(crate) struct Search {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub query: Query,
+    /// How many passages to find
+    #[arg(short, default_value_t = 10, value_parser = parse_k)]
+    pub k: usize,
+    #[command(flatten)]
+    pub effort: EffortArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Query {
+    /// Search for this vector, a JSON array of numbers
+    #[arg(long, value_name = "JSON", value_parser = parse_vector)]
+    pub vector: Option<Vector>,
+    /// Search for each row of a .npy or .fvecs file, or for each {"vector": ...} line of a .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub queries: Option<PathBuf>,
+    /// Search for the first vector of this document, which is itself left out
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    pub like: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct EffortArgs {
+    /// The share of the true nearest passages to find, in (0, 1] [default: 0.95]
+    #[arg(long, value_name = "R", value_parser = parse_recall)]
+    pub recall: Option<f64>,
+    /// How many lists of the index to look into
+    #[arg(long, value_name = "N", value_parser = parse_lists)]
+    pub lists: Option<usize>,
+    /// Compare with every passage
+    #[arg(long)]
+    pub exact: bool,
+}
+
+const ID_HELP: &str = "\
+An id is a JSON scalar, and anything else a string: 7 is the integer, '\"7\"' (with the quotes) the string, abc a
+string.";
+
+#[derive(Debug, Args)]
+#[command(after_help = ID_HELP)]
+pub(crate) struct Ids {
+    #[command(flatten)]
+    pub target: Target,
+    /// The ids
+    #[arg(required = true, value_name = "ID", allow_negative_numbers = true)]
+    pub ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// A file of a database
+    pub file: PathBuf,
+}
+
+/// A vector given on the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Vector(pub Vec<f32>);
+
+fn parse_vector(text: &str) -> Result<Vector, String> {
+    crate::input::parse_vector(text).map(Vector).map_err(|problem| problem.what)
+}
+
+pub(crate) fn parse_k(text: &str) -> Result<usize, String> {
+    parse_at_least_one(text, "k")
+}
+
+fn parse_lists(text: &str) -> Result<usize, String> {
+    parse_at_least_one(text, "the number of lists")
+}
+
+fn parse_at_least_one(text: &str, what: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err(format!("{what} must be at least 1")),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+pub(crate) fn parse_recall(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(recall),
+        Ok(_) => Err("a recall is above 0 and at most 1".to_owned()),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn efforts_and_queries_exclude_each_other() {
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("plimsoll search d c --vector [1] --exact --json").is_ok());
+        for wrong in [
+            "plimsoll search d c",
+            "plimsoll search d c --vector [1] --like a",
+            "plimsoll search d c --vector [1] --exact --lists 3",
+            "plimsoll search d c --vector [1] --recall 0",
+            "plimsoll search d c --vector [1] --recall 1.5",
+            "plimsoll search d c --vector [1] --recall nan",
+            "plimsoll search d c --vector [1] -k 0",
+            "plimsoll search d c --vector 1",
+            "plimsoll create d c --dim 0",
+            "plimsoll import d c",
+            "plimsoll import d c f --batch-size 0",
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ids_may_be_negative_numbers() {
+        let cli = Cli::try_parse_from(["plimsoll", "get", "d", "c", "-7", "8"]).unwrap();
+        let Command::Get(get) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(get.ids, ["-7", "8"]);
+    }
+}

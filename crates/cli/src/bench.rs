@@ -1,0 +1,25 @@
+//! `plimsoll bench`: what this machine does with this database. Everything is measured through the public face.
+
+mod disk;
+mod flush;
+mod ingest;
+mod measure;
+mod recall;
+mod recovery;
+mod search;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod workload;
+
+use crate::args::BenchCommand;
+use crate::error::Result;
+use crate::output::Output;
+
+pub(crate) fn run(command: BenchCommand, output: &mut Output) -> Result<()> {
+    match command {
+        BenchCommand::Search(args) => search::run(&args, output),
+        BenchCommand::Ingest(args) => ingest::run(&args, output),
+        BenchCommand::Flush(args) => flush::run(&args, output),
+        BenchCommand::Recovery(args) => recovery::run(&args, output),
+    }
+}

@@ -1,0 +1,33 @@
+//! `plimsoll dump`: what is in a file of a database.
+
+use serde::Serialize;
+
+use crate::args::Dump;
+use crate::error::Result;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct DumpReport<'a> {
+    title: &'a str,
+    fields: Vec<Field<'a>>,
+}
+
+#[derive(Serialize)]
+struct Field<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+pub(super) fn run(args: &Dump, output: &mut Output) -> Result<()> {
+    let dump = plimsoll::dump(&args.file)?;
+    if output.json {
+        let fields = dump.fields.iter().map(|(name, value)| Field { name, value }).collect();
+        return output.value(&DumpReport { title: &dump.title, fields });
+    }
+    output.line(&dump.title)?;
+    let width = dump.fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, value) in &dump.fields {
+        output.line(format_args!("  {name:width$}  {value}"))?;
+    }
+    Ok(())
+}

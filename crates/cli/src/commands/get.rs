@@ -1,0 +1,24 @@
+//! `plimsoll get`: documents by their ids, as the lines that `import` reads.
+
+use crate::args::Ids;
+use crate::error::{CliError, Result};
+use crate::json::{DocumentLine, KeyJson, parse_argument};
+use crate::output::Output;
+
+pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
+    let collection = super::collection(&args.target)?;
+    let mut missing = Vec::new();
+    for id in &args.ids {
+        let key = parse_argument(id);
+        match collection.get(&key)? {
+            Some(document) => output.value(&DocumentLine(&document))?,
+            None => missing.push(serde_json::to_string(&KeyJson(&key)).unwrap_or_else(|_| key.to_string())),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    output.flush()?;
+    let name = &args.target.collection;
+    Err(CliError::failed("document_not_found", format!("{name} has no document {}", missing.join(", "))))
+}

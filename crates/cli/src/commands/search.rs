@@ -1,0 +1,142 @@
+//! `plimsoll search`: the nearest passages to a vector, to each vector of a file, or to a document.
+
+use std::path::Path;
+
+use plimsoll::{Effort, Error, Hit, SearchResults};
+use serde::ser::{SerializeMap as _, Serializer};
+use serde::Serialize;
+
+use crate::args::{EffortArgs, Search};
+use crate::error::{CliError, Result, kind_of};
+use crate::input::{InputError, Place, Queries, name_of};
+use crate::json::{KeyJson, MetadataJson, parse_argument};
+use crate::output::Output;
+
+/// How much of a passage a line of text shows.
+const SNIPPET_CHARACTERS: usize = 90;
+
+/// The answers to one query, for JSON.
+#[derive(Serialize)]
+struct Answer<'a> {
+    query: u64,
+    hits: Vec<HitJson<'a>>,
+}
+
+struct HitJson<'a>(&'a Hit);
+
+impl Serialize for HitJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let hit = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &KeyJson(&hit.key))?;
+        map.serialize_entry("distance", &hit.distance)?;
+        map.serialize_entry("start", &hit.start)?;
+        map.serialize_entry("length", &hit.length)?;
+        if let Some(text) = &hit.text {
+            map.serialize_entry("text", text)?;
+        }
+        if let Some(metadata) = hit.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
+            map.serialize_entry("metadata", &MetadataJson(metadata))?;
+        }
+        map.end()
+    }
+}
+
+impl EffortArgs {
+    fn effort(&self) -> Effort {
+        match (self.recall, self.lists) {
+            _ if self.exact => Effort::Exact,
+            (_, Some(lists)) => Effort::Lists(lists),
+            (Some(recall), None) => Effort::Recall(recall as f32),
+            (None, None) => Effort::default(),
+        }
+    }
+}
+
+pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
+    let collection = super::collection(&args.target)?;
+    let effort = args.effort.effort();
+    let answer = |vector: &[f32]| {
+        collection.search(vector).k(args.k).effort(effort).with_text(true).with_metadata(true).run()
+    };
+    if let Some(vector) = &args.query.vector {
+        return print(output, None, &answer(&vector.0)?);
+    }
+    if let Some(id) = &args.query.like {
+        let like = collection.search_like(parse_argument(id))?.k(args.k).effort(effort);
+        return print(output, None, &like.with_text(true).with_metadata(true).run()?);
+    }
+    let Some(path) = &args.query.queries else { return Ok(()) };
+    let mut queries = Queries::open(path)?;
+    let mut number = 0;
+    while let Some((place, query)) = queries.next_query()? {
+        let answer = answer(&query).map_err(|error| at(path, place, &error))?;
+        print(output, Some(number), &answer)?;
+        number += 1;
+    }
+    Ok(())
+}
+
+/// An error about one query, unless it is about the database.
+fn at(path: &Path, place: Place, error: &Error) -> CliError {
+    match error {
+        Error::DimensionMismatch { .. } | Error::InvalidArgument(_) | Error::InvalidDocument { .. } => {
+            InputError::new(name_of(path), place, kind_of(error), error.to_string()).into()
+        }
+        _ => error.clone().into(),
+    }
+}
+
+fn print(output: &mut Output, query: Option<u64>, results: &SearchResults) -> Result<()> {
+    if output.json {
+        let hits = results.hits.iter().map(HitJson).collect();
+        return output.value(&Answer { query: query.unwrap_or(0), hits });
+    }
+    if let Some(query) = query {
+        output.line(format_args!("query {query}"))?;
+    }
+    for (rank, hit) in results.hits.iter().enumerate() {
+        let (rank, distance) = (rank + 1, hit.distance);
+        output.line(format_args!("{rank:>4}  {distance:<10.6}  {}{}", hit.key, range(hit)))?;
+        if let Some(text) = &hit.text {
+            output.line(format_args!("      {}", snippet(text, SNIPPET_CHARACTERS)))?;
+        }
+    }
+    Ok(())
+}
+
+fn range(hit: &Hit) -> String {
+    match (hit.start, hit.length) {
+        (0, 0) => String::new(),
+        (start, length) => format!("  bytes {start}..{}", u64::from(start) + u64::from(length)),
+    }
+}
+
+/// The beginning of a text, on one line.
+pub(crate) fn snippet(text: &str, characters: usize) -> String {
+    let mut words = String::new();
+    for word in text.split_whitespace() {
+        let separator = if words.is_empty() { "" } else { " " };
+        let used = words.chars().count() + separator.len();
+        if used + word.chars().count() > characters {
+            let rest: String = word.chars().take(characters.saturating_sub(used)).collect();
+            return format!("{words}{separator}{rest}…");
+        }
+        words.push_str(separator);
+        words.push_str(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snippet_is_one_line_and_not_longer_than_asked() {
+        assert_eq!(snippet("a  b\nc", 10), "a b c");
+        assert_eq!(snippet("grüße aus Köln", 8), "grüße au…");
+        assert_eq!(snippet("", 8), "");
+        assert_eq!(snippet("aaaa bbbb", 4), "aaaa …");
+    }
+}

@@ -1,0 +1,39 @@
+//! Progress on a terminal: on standard error, never with `--json`, never when nobody watches.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A progress bar, or nothing.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// A bar towards `expected` steps, or a counter when nobody knows how many there will be.
+    pub(crate) fn new(json: bool, what: &'static str, expected: Option<u64>) -> Self {
+        if json || !stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let (bar, template) = match expected {
+            Some(expected) => (
+                ProgressBar::new(expected),
+                "{msg:12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
+            ),
+            None => (ProgressBar::new_spinner(), "{msg:12} {spinner} {human_pos} {per_sec} {elapsed}"),
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self { bar: bar.with_style(style).with_message(what) }
+    }
+
+    /// Moves on by `steps`.
+    pub(crate) fn advance(&self, steps: u64) {
+        self.bar.inc(steps);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,230 @@
+//! The threads of an open database, and how they are woken.
+//!
+//! Three threads: `flush` turns sealed memtables into files, `compact` merges files, `log` bounds how long
+//! buffered writes stay unsynced, marks what is durable when writers pause, and prepares log segments ahead.
+//! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
+//! in the statistics, and tried again.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::commit::Request;
+use crate::core::{Core, Counters, lock};
+use crate::error::Error;
+use crate::stats::FlushReason;
+
+/// What the threads wait for.
+#[derive(Default)]
+pub(crate) struct Signals {
+    state: Mutex<Due>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Due {
+    flush: bool,
+    compact: bool,
+    mark: bool,
+    sync_at: Option<Instant>,
+    stop: bool,
+    /// Counts everything that may let a waiting writer go on.
+    progress: u64,
+}
+
+impl Signals {
+    fn set(&self, change: impl FnOnce(&mut Due)) {
+        change(&mut lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn flush_due(&self) {
+        self.set(|due| due.flush = true);
+    }
+
+    pub(crate) fn compact_due(&self) {
+        self.set(|due| due.compact = true);
+    }
+
+    /// A group was committed: once writers pause, readers in other processes are to be told (rule R10).
+    pub(crate) fn mark_due(&self) {
+        // Only the first of many groups wakes anyone.
+        let mut due = lock(&self.state);
+        if !due.mark {
+            due.mark = true;
+            drop(due);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Buffered writes are to be synced by `at`, unless something syncs them sooner.
+    pub(crate) fn sync_due(&self, at: Instant) {
+        let mut due = lock(&self.state);
+        if due.sync_at.is_none() {
+            due.sync_at = Some(at);
+            drop(due);
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        lock(&self.state).stop
+    }
+
+    pub(crate) fn stop(&self) {
+        self.set(|due| due.stop = true);
+    }
+
+    /// Something changed that writers may be waiting for.
+    pub(crate) fn progressed(&self) {
+        self.set(|due| due.progress += 1);
+    }
+
+    /// Waits until `condition` holds, looking again whenever something progresses; says whether it did hold.
+    pub(crate) fn wait_until(&self, deadline: Instant, condition: impl Fn() -> bool) -> bool {
+        let mut due = lock(&self.state);
+        loop {
+            if due.stop || condition() {
+                return true;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            let (next, _) =
+                self.changed.wait_timeout(due, left).unwrap_or_else(std::sync::PoisonError::into_inner);
+            due = next;
+        }
+    }
+
+    /// Waits for `take` to find something due; `None` when the threads are to stop. `take` says how long it
+    /// may sleep at most if there is nothing.
+    fn next<T>(&self, mut take: impl FnMut(&mut Due) -> Result<T, Option<Duration>>) -> Option<T> {
+        let mut due = lock(&self.state);
+        loop {
+            if due.stop {
+                return None;
+            }
+            match take(&mut due) {
+                Ok(job) => return Some(job),
+                Err(Some(wait)) => {
+                    let waited = self.changed.wait_timeout(due, wait);
+                    due = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                }
+                Err(None) => {
+                    due = self.changed.wait(due).unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// Starts the threads of a database.
+pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    if !core.options.background {
+        return Ok(Vec::new());
+    }
+    let spawn = |name: &str, run: fn(&Core)| {
+        let core = Arc::clone(core);
+        std::thread::Builder::new().name(format!("plimsoll-{name}")).spawn(move || run(&core))
+    };
+    Ok(vec![spawn("flush", flush_loop)?, spawn("compact", compact_loop)?, spawn("log", log_loop)?])
+}
+
+/// The longest pause between two attempts at work that fails.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+fn flush_loop(core: &Core) {
+    let mut backoff = Duration::from_millis(100);
+    let take = |due: &mut Due| if std::mem::take(&mut due.flush) { Ok(()) } else { Err(None) };
+    while core.signals.next(take).is_some() {
+        match core.flush_and_remember(FlushReason::MemtableSize) {
+            Some(error) if matches!(error, Error::Poisoned { .. } | Error::Closed) => return,
+            Some(_) => {
+                let deadline = Instant::now() + backoff;
+                backoff = (backoff * 2).min(MAX_BACKOFF);
+                core.signals.wait_until(deadline, || false);
+                core.signals.flush_due();
+            }
+            None => backoff = Duration::from_millis(100),
+        }
+    }
+}
+
+impl Core {
+    /// Flushes what is sealed; a failure is counted, remembered and returned.
+    pub(crate) fn flush_and_remember(&self, reason: FlushReason) -> Option<Error> {
+        match self.flush_internal(reason) {
+            Ok(_) => {
+                self.counters.remember_error(None);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a flush failed and will be tried again");
+                self.counters.remember_error(Some(&error));
+                Some(error)
+            }
+        }
+    }
+}
+
+fn compact_loop(core: &Core) {
+    let take = |due: &mut Due| if std::mem::take(&mut due.compact) { Ok(()) } else { Err(None) };
+    while core.signals.next(take).is_some() {
+        if let Err(error) = core.compact_due() {
+            Counters::count(&core.counters.failed_compactions);
+            core.counters.remember_error(Some(&error));
+            tracing::warn!(%error, "a compaction failed; the next flush asks for another");
+        }
+    }
+}
+
+/// How long writers have to pause before a mark is written.
+const IDLE: Duration = Duration::from_millis(20);
+
+enum LogJob {
+    Sync,
+    Mark,
+}
+
+fn log_loop(core: &Core) {
+    let spares = lock(&core.log).wal.as_ref().map(plimsoll_wal::Wal::spares);
+    let mut last_batches = u64::MAX;
+    loop {
+        if let Some(Err(error)) = spares.as_ref().map(plimsoll_wal::Spares::prepare) {
+            tracing::warn!(%error, "no log segment could be prepared ahead");
+        }
+        let take = |due: &mut Due| match due.sync_at {
+            Some(at) if at <= Instant::now() => {
+                due.sync_at = None;
+                Ok(LogJob::Sync)
+            }
+            Some(at) => Err(Some(at.saturating_duration_since(Instant::now()).min(IDLE))),
+            None if due.mark => Ok(LogJob::Mark),
+            None => Err(None),
+        };
+        match core.signals.next(take) {
+            None => return,
+            Some(LogJob::Sync) => {
+                if let Err(error) = core.submit(Request::Sync, 0) {
+                    tracing::error!(%error, "buffered writes could not be synced");
+                    return;
+                }
+            }
+            Some(LogJob::Mark) => {
+                // Only when nothing was committed for a while.
+                let batches = core.counters.batches.load(Ordering::Relaxed);
+                if batches == last_batches {
+                    core.signals.set(|due| due.mark = false);
+                    if core.submit(Request::Mark, 0).is_err() {
+                        return;
+                    }
+                    last_batches = u64::MAX;
+                } else {
+                    last_batches = batches;
+                    core.signals.wait_until(Instant::now() + IDLE, || false);
+                }
+            }
+        }
+    }
+}

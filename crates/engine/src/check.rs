@@ -1,0 +1,271 @@
+//! `verify` and `dump`: looking at everything, changing nothing, also where a database does not open.
+
+mod cross;
+mod dump;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_base::{Lsn, StorageError};
+use plimsoll_shard::{FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, VectorFile};
+
+use crate::core::{Core, lock};
+use crate::error::{Error, Result};
+use crate::flush::entry_problem;
+use crate::manifest::{self, Manifest};
+use crate::recover::{DATA_DIR, Directory, WAL_DIR};
+
+pub use dump::{Dump, dump};
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Severity {
+    /// Worth knowing; nothing is lost, and opening the database puts it right.
+    Note,
+    /// Bytes are not what was written, or missing.
+    Damage,
+}
+
+/// One thing that [`verify`] noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file it is about.
+    pub file: PathBuf,
+    /// Where in the file, in bytes from its start, if that is known.
+    pub offset: Option<u64>,
+    /// What was found.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Note => "note",
+            Severity::Damage => "damage",
+        };
+        write!(f, "{severity}: {}", self.file.display())?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// What [`verify`] looked at and found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// What was noticed, in the order of the files.
+    pub findings: Vec<Finding>,
+    /// Files read.
+    pub files: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
+    /// Documents in them, killed ones not counted.
+    pub documents: u64,
+    /// Vector rows in them.
+    pub rows: u64,
+}
+
+impl VerifyReport {
+    /// Whether anything is damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+    }
+
+    fn note(&mut self, file: &Path, what: impl Into<String>) {
+        let file = file.to_path_buf();
+        self.findings.push(Finding { severity: Severity::Note, file, offset: None, what: what.into() });
+    }
+
+    fn damage(&mut self, file: &Path, offset: Option<u64>, what: impl Into<String>) {
+        let file = file.to_path_buf();
+        self.findings.push(Finding { severity: Severity::Damage, file, offset, what: what.into() });
+    }
+
+    /// Records damage; any other error stays an error.
+    fn record<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Storage(StorageError::Corrupted { file, offset, what })) => {
+                self.damage(&file, Some(offset), what);
+                Ok(None)
+            }
+            Err(Error::Storage(StorageError::UpgradeRequired { file, what })) => {
+                self.damage(&file, None, format!("needs a newer Plimsoll: {what}"));
+                Ok(None)
+            }
+            Err(Error::Storage(StorageError::Io { path, source, .. })) if is_missing(&source) => {
+                self.damage(&path, None, "the file is missing or too short");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+}
+
+/// Reads and checks every file of a database, whether it can be opened or not, and changes nothing.
+///
+/// Checked are the manifest; every checksum and the structure of every file that it names; that ids, postings,
+/// vectors, lists and kills of all files fit each other; the log; and that there are no other files.
+///
+/// # Errors
+/// [`Error::DatabaseNotFound`], [`Error::NotADatabase`], and [`Error::Storage`] if a file can not be read for
+/// another reason than damage. Damage is not an error here, but what the report is about.
+///
+/// ```
+/// # fn main() -> plimsoll_engine::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("notes");
+/// plimsoll_engine::Database::open(&path)?.close()?;
+/// let report = plimsoll_engine::verify(&path)?;
+/// assert!(report.findings.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
+    verify_in(path.as_ref(), &(Arc::new(OsStorage) as Arc<dyn Storage>))
+}
+
+/// As [`verify`], through a storage of the caller's.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<VerifyReport> {
+    // Beside a writer, files may be replaced while they are looked at: then a newer manifest is there, and the
+    // report starts again from that.
+    for _ in 0..10 {
+        let directory =
+            Directory::read(&**storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
+        let report = verify_once(path, storage, &directory)?;
+        let again = Directory::read(&**storage, path)?.map(|again| again.manifests).unwrap_or_default();
+        if !report.is_damaged() || again.last() == directory.manifests.last() {
+            return Ok(report);
+        }
+    }
+    Err(Error::Stalled("a writer replaces files faster than they can be checked".to_owned()))
+}
+
+impl Core {
+    pub(crate) fn verify(&self) -> Result<VerifyReport> {
+        // The manifest is held, so that nothing it names is removed meanwhile.
+        let _root = lock(&self.root);
+        let directory = Directory::read(&self.storage, &self.options.path)?;
+        let missing = || Error::DatabaseNotFound(self.options.path.clone());
+        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
+        verify_once(&self.options.path, &storage, &directory.ok_or_else(missing)?)
+    }
+}
+
+fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    let Some(Some(manifest)) = report.record(directory.newest(&**storage, path))? else {
+        if report.findings.is_empty() {
+            let what = "there is no manifest".to_owned();
+            return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+        }
+        return Ok(report);
+    };
+    report.files += 1;
+    for number in directory.manifests.iter().filter(|number| **number != manifest.number) {
+        report.note(&manifest::path(path, *number), "an older manifest that the next opening removes");
+    }
+    check_named_files(path, storage, &manifest, &mut report)?;
+    check_strays(path, &**storage, &manifest, &mut report)?;
+    check_log(path, &**storage, &manifest, &mut report)?;
+    Ok(report)
+}
+
+fn check_named_files(
+    path: &Path,
+    storage: &Arc<dyn Storage>,
+    manifest: &Manifest,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let manifest_path = manifest::path(path, manifest.number);
+    for entry in &manifest.collections {
+        if let Some(problem) = entry_problem(entry) {
+            report.damage(&manifest_path, None, format!("collection {:?}: {problem}", entry.name));
+        }
+        let before = report.findings.len();
+        for meta in entry.files() {
+            report.files += 1;
+            report.bytes += meta.len;
+            let checked = check_file(&**storage, &path.join(DATA_DIR), meta, manifest.database);
+            report.record(checked.map_err(Error::from))?;
+        }
+        if report.findings.len() == before {
+            let crossed = cross::check(path, storage, manifest, entry, report);
+            report.record(crossed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every checksum and the structure of one file.
+fn check_file(
+    storage: &dyn Storage,
+    dir: &Path,
+    meta: &FileMeta,
+    database: [u8; 16],
+) -> std::result::Result<(), StorageError> {
+    let mode = ReadMode::Mapped;
+    match meta.kind {
+        SealedKind::Posting => PostingFile::open(storage, dir, meta, database, mode)?.verify(),
+        SealedKind::Vector => VectorFile::open(storage, dir, meta, database, mode)?.verify(),
+        SealedKind::Kill => KillFile::open(storage, dir, meta, database, mode)?.verify(),
+        SealedKind::Index => IndexFile::open(storage, dir, meta, database, mode)?.verify(),
+    }
+}
+
+/// Files that the manifest does not name: left over from work that a crash interrupted.
+fn check_strays(path: &Path, storage: &dyn Storage, manifest: &Manifest, report: &mut VerifyReport) -> Result<()> {
+    let named: std::collections::HashSet<String> = manifest.files().map(|meta| meta.name().to_string()).collect();
+    let dir = path.join(DATA_DIR);
+    let entries = match storage.list(&dir) {
+        Err(error) if error.is_not_found() => {
+            if !named.is_empty() {
+                report.damage(&dir, None, "the directory is missing");
+            }
+            return Ok(());
+        }
+        entries => entries?,
+    };
+    for entry in entries.iter().filter(|entry| !named.contains(&entry.name)) {
+        let what = match FileName::parse(&entry.name) {
+            Some(_) => "no manifest names it; the next opening removes it",
+            None => "not a file of a database",
+        };
+        report.note(&dir.join(&entry.name), what);
+    }
+    Ok(())
+}
+
+fn check_log(path: &Path, storage: &dyn Storage, manifest: &Manifest, report: &mut VerifyReport) -> Result<()> {
+    let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or(Lsn::ZERO);
+    let proven = manifest.durable.max(flushed);
+    let dir = path.join(WAL_DIR);
+    let findings = match plimsoll_wal::verify(storage, &dir, manifest.database, manifest.wal_pointer, proven) {
+        Err(error) => {
+            report.record::<()>(Err(error.into()))?;
+            return Ok(());
+        }
+        Ok(findings) => findings,
+    };
+    for finding in findings {
+        let severity = if finding.damage { Severity::Damage } else { Severity::Note };
+        let offset = Some(finding.offset);
+        report.findings.push(Finding { severity, file: finding.file, offset, what: finding.what });
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Whether the files of a collection fit each other: ids, postings, vectors, lists and kills.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use plimsoll_base::StorageError;
+use plimsoll_base::storage::Storage;
+use plimsoll_shard::ReadMode;
+
+use super::VerifyReport;
+use crate::error::Result;
+use crate::flush::{validate_ids, validate_membership};
+use crate::manifest::{CollectionEntry, Manifest};
+use crate::recover::DATA_DIR;
+use crate::tree::{FileOpener, Tree};
+
+/// Checks one collection, each file of which is sound by itself.
+pub(super) fn check(
+    path: &Path,
+    storage: &Arc<dyn Storage>,
+    manifest: &Manifest,
+    entry: &CollectionEntry,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let opener = FileOpener {
+        storage: Arc::clone(storage),
+        dir: path.join(DATA_DIR),
+        database: manifest.database,
+        mode: ReadMode::Mapped,
+    };
+    let tree = Tree::open(entry, &opener, None)?;
+    report.documents += entry.live_documents();
+    report.rows += tree.entry.postings.iter().map(|posting| posting.rows).sum::<u64>();
+    check_documents(&tree)?;
+    check_rows(&tree)
+}
+
+fn damaged<T>(file: &Path, what: String) -> Result<T> {
+    Err(StorageError::corrupted(file, 0, what).into())
+}
+
+/// Every id leads to its document, no two live documents have the same, and kills are counted right.
+fn check_documents(tree: &Tree) -> Result<()> {
+    let mut ids = HashSet::new();
+    for (entry, file) in tree.entry.postings.iter().zip(&tree.postings) {
+        validate_ids(tree, file)?;
+        let mut killed = 0;
+        for index in 0..file.documents() {
+            let document = file.entry(index)?;
+            if tree.kills.contains(document.ordinal())? {
+                killed += 1;
+            } else if !ids.insert(document.id()) {
+                return damaged(file.sealed().path(), format!("document {} is live twice", document.id()));
+            }
+        }
+        let counts = (file.documents() as u64, file.rows() as u64, killed);
+        if counts != (entry.documents, entry.rows, entry.killed) {
+            let meant = (entry.documents, entry.rows, entry.killed);
+            return damaged(file.sealed().path(), format!("{counts:?} documents, rows and kills; the manifest says {meant:?}"));
+        }
+    }
+    let last = tree.kills.all()?.max();
+    if last.is_some_and(|last| last >= tree.entry.next_ordinal.0) {
+        let file = tree.kills.files.first().map_or(Path::new(""), |file| file.sealed().path());
+        return damaged(file, format!("ordinal {last:?} is killed and was never given out"));
+    }
+    Ok(())
+}
+
+/// Every posting of every live document has exactly one row in the live sections.
+fn check_rows(tree: &Tree) -> Result<()> {
+    let mut seen: Vec<Vec<bool>> = tree.postings.iter().map(|file| vec![false; file.rows() as usize]).collect();
+    for segment in &tree.vectors {
+        let path = segment.file.sealed().path();
+        validate_membership(tree, segment.generation, &segment.file)?;
+        for (shard, rows) in &segment.live {
+            if u64::from(segment.file.shard_rows(*shard)) != *rows {
+                return damaged(path, format!("shard {shard} does not have the {rows} rows that the manifest says"));
+            }
+            for list in segment.file.lists(*shard)? {
+                let (ordinals, postings) = segment.file.rows(*shard, list)?;
+                for (ordinal, posting) in ordinals.iter().zip(postings) {
+                    let Some(place) = tree.place_of(*ordinal)? else {
+                        if tree.kills.contains(*ordinal)? {
+                            continue;
+                        }
+                        return damaged(path, format!("a row names document {ordinal}, which no file has"));
+                    };
+                    let document = tree.posting(place).entry(place.document)?;
+                    let row = (document.first_row() + u32::from(*posting)) as usize;
+                    let within = u32::from(*posting) < document.postings();
+                    if !within || std::mem::replace(&mut seen[place.file][row], true) {
+                        return damaged(path, format!("posting {posting} of document {ordinal} is unknown or there twice"));
+                    }
+                }
+            }
+        }
+    }
+    for (file, seen) in tree.postings.iter().zip(seen) {
+        for index in 0..file.documents() {
+            let document = file.entry(index)?;
+            let rows = document.first_row() as usize..(document.first_row() + document.postings()) as usize;
+            if !tree.kills.contains(document.ordinal())? && seen[rows].contains(&false) {
+                let what = format!("a vector of document {} is in no list", document.id());
+                return damaged(file.sealed().path(), what);
+            }
+        }
+    }
+    Ok(())
+}

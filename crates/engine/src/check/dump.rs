@@ -1,0 +1,130 @@
+//! `dump`: what any one file of a database says, for people.
+
+use std::path::Path;
+
+use plimsoll_base::StorageError;
+use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_shard::FileName;
+
+use crate::error::Result;
+use crate::manifest::{self, CollectionEntry, Manifest};
+
+/// What a file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dump {
+    /// What kind of file it is.
+    pub title: String,
+    /// What it says, in the order of the file.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Dump {
+    fn field(&mut self, name: impl Into<String>, value: impl ToString) {
+        self.fields.push((name.into(), value.to_string()));
+    }
+}
+
+/// Describes one file of a database, by its name: a manifest, a log segment, or a sealed file. Checksums are
+/// verified; of damaged files it tells what can be told.
+///
+/// # Errors
+/// [`Error::Storage`](crate::Error::Storage) if the file can not be read, has none of our names, or is damaged
+/// so that nothing can be told.
+pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
+    let path = path.as_ref();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(number) = manifest::number_of(name) {
+        return dump_manifest(&OsStorage, path.parent().unwrap_or(Path::new(".")), number);
+    }
+    if name.ends_with(".wal") {
+        return dump_segment(&OsStorage, path);
+    }
+    if FileName::parse(name).is_some() {
+        let description = plimsoll_shard::describe(&OsStorage, path)?;
+        let mut dump = Dump { title: "sealed file".to_owned(), fields: description.fields };
+        for section in &description.sections {
+            dump.field(format!("section {} of {}", section.name, section.owner), format!("{} bytes at {}", section.len, section.offset));
+        }
+        let state = description.damage.map_or_else(|| "sound".to_owned(), |damage| damage.to_string());
+        dump.field("state", state);
+        return Ok(dump);
+    }
+    let what = "the name is not that of a manifest, a log segment, or a sealed file";
+    Err(StorageError::corrupted(path, 0, what).into())
+}
+
+fn dump_manifest(storage: &dyn Storage, dir: &Path, number: plimsoll_base::FileNumber) -> Result<Dump> {
+    let manifest = Manifest::read(storage, dir, number)?;
+    let mut dump = Dump { title: format!("manifest {number}"), ..Dump::default() };
+    let database: String = manifest.database.iter().map(|byte| format!("{byte:02x}")).collect();
+    dump.field("database", database);
+    dump.field("next file", manifest.next_file);
+    dump.field("next collection", manifest.next_collection);
+    dump.field("WAL pointer", manifest.wal_pointer);
+    dump.field("durable LSN", manifest.durable);
+    manifest.collections.iter().for_each(|entry| dump_collection(&mut dump, entry));
+    Ok(dump)
+}
+
+fn dump_collection(dump: &mut Dump, entry: &CollectionEntry) {
+    let name = format!("collection {} {:?}", entry.id, entry.name);
+    let config = format!("{} dimensions, {}", entry.config.dimension, entry.config.metric);
+    dump.field(name.clone(), config);
+    dump.field(format!("{name} flushed LSN"), entry.flushed);
+    dump.field(format!("{name} next ordinal"), entry.next_ordinal);
+    for posting in &entry.postings {
+        let what = format!(
+            "ordinals {} to {}, {} documents ({} killed), {} rows, {} bytes",
+            posting.first_ordinal,
+            posting.last_ordinal,
+            posting.documents,
+            posting.killed,
+            posting.rows,
+            posting.file.len
+        );
+        dump.field(format!("{name} {}", posting.file.name()), what);
+    }
+    for vector in &entry.vectors {
+        let kind = if vector.base { "base" } else { "delta" };
+        let rows: u64 = vector.live.iter().map(|(_, rows)| rows).sum();
+        let what = format!(
+            "{kind} of generation {}, {} live shards, {rows} rows, {} bytes",
+            vector.generation,
+            vector.live.len(),
+            vector.file.len
+        );
+        dump.field(format!("{name} {}", vector.file.name()), what);
+    }
+    for kill in &entry.kills {
+        dump.field(format!("{name} {}", kill.file.name()), format!("{} ordinals", kill.ordinals));
+    }
+    for index in &entry.indexes {
+        let what = format!(
+            "generation {}, {} lists, {} shards, trained on {} rows",
+            index.generation, index.lists, index.shards, index.rows_at_training
+        );
+        dump.field(format!("{name} {}", index.file.name()), what);
+    }
+}
+
+fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
+    let mut records = Vec::new();
+    let info = plimsoll_wal::describe(storage, path, |record| {
+        let gap = if record.gap > 0 { format!(", after {} bytes that are no record", record.gap) } else { String::new() };
+        let state = if record.payload_valid { "valid" } else { "damaged" };
+        let what = format!(
+            "{:?} LSN {}, {} bytes, durable before {}, {state}{gap}",
+            record.header.kind, record.header.lsn, record.header.payload_len, record.header.durable_before
+        );
+        records.push((format!("record at {}", record.offset), what));
+        Ok(())
+    })?;
+    let mut dump = Dump { title: "WAL segment".to_owned(), ..Dump::default() };
+    dump.field("header", format!("{:?}", info.header));
+    dump.field("file bytes", info.file_len);
+    dump.field("records end", info.records_end);
+    dump.field("records", records.len());
+    dump.fields.extend(records);
+    Ok(dump)
+}

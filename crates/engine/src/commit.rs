@@ -1,0 +1,277 @@
+//! The write path: from a batch to an acknowledged, searchable record.
+//!
+//! A caller's thread validates its batch and encodes the record. Then the commit leader, one thread for all
+//! that wait, checks conditions, appends the group to the log and syncs once, applies the records to the
+//! memtables, makes them visible in LSN order, and seals between groups (rules R1, R3, R4, R6). A record is
+//! searchable only when it is in the log, and acknowledged only when it is durable, unless its writer asked
+//! for less.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use plimsoll_base::{CollectionId, Lsn};
+use plimsoll_wal::{GroupLimits, Record, Wal};
+
+use crate::batch::WriteBatch;
+use crate::core::{Core, Counters, Log, lock};
+use crate::error::{Error, Result};
+use crate::options::{CollectionConfig, Durability};
+use crate::record::{self, Condition, Expectation, PreparedBatch};
+use crate::state::State;
+use crate::stats::FlushReason;
+
+/// What a thread asks of the commit leader.
+pub(crate) enum Request {
+    Write(PreparedBatch, Durability),
+    /// Make everything appended so far durable.
+    Sync,
+    /// Seal the memtables of one collection, or of all.
+    Seal(Option<CollectionId>),
+    /// Tell reader processes what is durable (rule R10).
+    Mark,
+}
+
+/// The LSN of the write; for the other requests, the last LSN that they cover.
+pub(crate) type Outcome = Result<Lsn>;
+
+/// How large a commit group may become.
+pub(crate) fn group_limits() -> GroupLimits {
+    GroupLimits { items: 1024, weight: 16 << 20 }
+}
+
+impl Core {
+    /// Writes one record for `batches`, and returns its LSN.
+    pub(crate) fn write(
+        &self,
+        batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
+        durability: Durability,
+    ) -> Result<Lsn> {
+        self.check_open()?;
+        if batches.iter().all(|(.., batch)| batch.is_empty()) {
+            return Ok(self.published.visible());
+        }
+        let prepared = record::prepare(batches)?;
+        self.wait_for_room(&prepared.collections)?;
+        let weight = prepared.record.encoded_len() as u64;
+        let lsn = self.submit(Request::Write(prepared, durability), weight)?;
+        self.after_write();
+        Ok(lsn)
+    }
+
+    /// Hands a request to the commit leader, or becomes it.
+    pub(crate) fn submit(&self, request: Request, weight: u64) -> Outcome {
+        let led = self.commits.submit(request, weight, |group| self.lead(group));
+        led.unwrap_or_else(|panicked| {
+            Err(Error::Poisoned { cause: panicked.to_string(), lost: None })
+        })
+    }
+
+    /// Waits while a collection has more sealed memtables than may wait for their flush.
+    fn wait_for_room(&self, collections: &[CollectionId]) -> Result<()> {
+        let full = |state: &State| {
+            let sealed = |id| state.collections.get(id).map_or(0, |collection| collection.sealed.len());
+            collections.iter().map(sealed).max().unwrap_or(0) > self.options.max_sealed
+        };
+        if !self.options.background || !full(&self.published.state()) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let deadline = start + self.options.stall_deadline;
+        let freed = self.signals.wait_until(deadline, || !full(&self.published.state()));
+        self.counters.stalled(start.elapsed());
+        if freed {
+            return self.check_open();
+        }
+        let cause = lock(&self.counters.background_error).clone();
+        let cause = cause.map_or_else(String::new, |cause| format!("; the last flush failed: {cause}"));
+        let waited = self.options.stall_deadline;
+        Err(Error::Stalled(format!("flushing did not catch up within {waited:?}{cause}")))
+    }
+
+    /// Starts a flush when the write that was just acknowledged made one due.
+    fn after_write(&self) {
+        let state = self.published.state();
+        let sealed = state.collections.values().any(|collection| !collection.sealed.is_empty());
+        if sealed && !self.options.background {
+            self.flush_and_remember(FlushReason::MemtableSize);
+        }
+    }
+
+    /// Does the work of one commit group.
+    fn lead(&self, requests: Vec<Request>) -> Vec<Outcome> {
+        let mut log = lock(&self.log);
+        let mut outcomes: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
+        let mut pending = Vec::new();
+        for (index, request) in requests.into_iter().enumerate() {
+            match request {
+                Request::Write(prepared, durability) => {
+                    // What a condition speaks of is the state after every write before it.
+                    if !prepared.conditions.is_empty() {
+                        self.commit(&mut log, &mut pending, &mut outcomes);
+                    }
+                    match self.check(&prepared) {
+                        Ok(()) => pending.push((index, prepared.record, durability)),
+                        Err(error) => outcomes[index] = Some(Err(error)),
+                    }
+                }
+                other => {
+                    self.commit(&mut log, &mut pending, &mut outcomes);
+                    outcomes[index] = Some(self.control(&mut log, &other));
+                }
+            }
+        }
+        self.commit(&mut log, &mut pending, &mut outcomes);
+        self.seal_if_due(&log);
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Closed))).collect()
+    }
+
+    /// Appends, syncs, applies and publishes what is pending.
+    fn commit(
+        &self,
+        log: &mut Log,
+        pending: &mut Vec<(usize, Record, Durability)>,
+        outcomes: &mut [Option<Outcome>],
+    ) {
+        if pending.is_empty() {
+            return;
+        }
+        let group = std::mem::take(pending);
+        let indexes: Vec<usize> = group.iter().map(|(index, ..)| *index).collect();
+        match self.append_and_apply(log, group) {
+            Ok(lsns) => indexes.into_iter().zip(lsns).for_each(|(index, lsn)| outcomes[index] = Some(Ok(lsn))),
+            Err(error) => indexes.into_iter().for_each(|index| outcomes[index] = Some(Err(error.clone()))),
+        }
+    }
+
+    fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Durability)>) -> Result<Vec<Lsn>> {
+        let buffered = group.iter().filter(|(_, _, durability)| *durability == Durability::Buffered).count();
+        let sync = buffered < group.len() || log.buffered + buffered >= self.options.buffer_records;
+        let mut records: Vec<Record> = group.into_iter().map(|(_, record, _)| record).collect();
+        let wal = log.wal.as_mut().ok_or(Error::Closed)?;
+        let mut references: Vec<&mut Record> = records.iter_mut().collect();
+        wal.append_group(&mut references, sync)?;
+        log.buffered = if sync { 0 } else { log.buffered + buffered };
+        if log.buffered > 0 {
+            self.signals.sync_due(Instant::now() + self.options.buffer_delay);
+        }
+        self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
+        let state = self.published.state();
+        let lsns = records.into_iter().map(|record| apply(&state, Arc::new(record))).collect::<Result<Vec<_>>>()?;
+        if let Some(last) = lsns.last() {
+            self.published.advance(*last);
+        }
+        self.signals.mark_due();
+        Ok(lsns)
+    }
+
+    fn control(&self, log: &mut Log, request: &Request) -> Outcome {
+        let wal = log.wal.as_mut().ok_or(Error::Closed)?;
+        match request {
+            Request::Sync => {
+                let durable = wal.sync()?;
+                log.buffered = 0;
+                Ok(durable)
+            }
+            Request::Mark => {
+                wal.append_mark()?;
+                Ok(wal.appended())
+            }
+            Request::Seal(collection) => {
+                self.seal(wal, |id| collection.is_none_or(|only| only == id));
+                Ok(wal.appended())
+            }
+            Request::Write(..) => Err(Error::Closed),
+        }
+    }
+
+    /// Whether a record may be logged: its collections exist, and its conditions hold.
+    fn check(&self, prepared: &PreparedBatch) -> Result<()> {
+        let view = self.published.view();
+        for id in &prepared.collections {
+            if !view.state.collections.contains_key(id) {
+                return Err(Error::CollectionNotFound(format!("with id {id}, which was dropped")));
+            }
+        }
+        prepared.conditions.iter().try_for_each(|condition| check(&view.state, view.visible, condition))
+    }
+
+    /// Seals what makes a flush due: memtables beyond their budget, or those that hold too much log back.
+    fn seal_if_due(&self, log: &Log) {
+        let Some(wal) = &log.wal else { return };
+        let state = self.published.state();
+        if state.memtable_bytes() > self.options.memtable_bytes {
+            let largest = state.collections.values().max_by_key(|collection| collection.active.bytes());
+            let largest = largest.map(|collection| collection.id);
+            self.seal(wal, |id| Some(id) == largest);
+        } else if self.live_log_bytes(wal) > self.options.max_wal_bytes {
+            let oldest = state.collections.values().filter(|collection| !collection.active.is_empty());
+            let oldest = oldest.min_by_key(|collection| collection.first_unflushed()).map(|oldest| oldest.id);
+            self.seal(wal, |id| Some(id) == oldest);
+        }
+    }
+
+    /// Bytes of log that are not flushed yet.
+    pub(crate) fn live_log_bytes(&self, wal: &Wal) -> u64 {
+        wal.stats().live_bytes
+    }
+
+    /// Seals the chosen memtables at the last LSN appended, which has been applied: O(1) for each.
+    fn seal(&self, wal: &Wal, chosen: impl Fn(CollectionId) -> bool) {
+        self.seal_at(wal.appended(), chosen);
+    }
+
+    /// Seals every memtable at `seal`, up to which everything has been applied.
+    pub(crate) fn seal_all(&self, seal: Lsn) {
+        self.seal_at(seal, |_| true);
+    }
+
+    fn seal_at(&self, seal: Lsn, chosen: impl Fn(CollectionId) -> bool) {
+        self.published.update(|state| {
+            let sealed: Vec<_> = state
+                .collections
+                .values()
+                .filter(|collection| chosen(collection.id))
+                .filter_map(|collection| collection.seal(seal))
+                .collect();
+            (!sealed.is_empty()).then(|| sealed.into_iter().fold(state.clone(), |state, next| state.with(next)))
+        });
+        self.signals.flush_due();
+    }
+}
+
+/// Applies a logged record to the memtables of its collections; what is flushed already,
+/// and what belonged to a collection that was dropped, is skipped (rule R7).
+pub(crate) fn apply(state: &State, record: Arc<Record>) -> Result<Lsn> {
+    for group in record::decode(record.payload(), Path::new("log"))? {
+        if let Some(collection) = state.collections.get(&group.collection)
+            && record.lsn() > collection.tree.entry.flushed
+        {
+            let expected = collection.config.dimension;
+            if group.dimension != expected {
+                return Err(Error::DimensionMismatch { expected, got: group.dimension });
+            }
+            collection.active.apply(&record, group);
+        }
+    }
+    Ok(record.lsn())
+}
+
+fn check(state: &State, visible: Lsn, condition: &Condition) -> Result<()> {
+    let Some(collection) = state.collections.get(&condition.collection) else { return Ok(()) };
+    let found = collection.find_key(&condition.key, visible)?;
+    match (condition.expectation, found) {
+        (Expectation::Absent, None) => Ok(()),
+        (Expectation::Absent, Some(_)) => Err(Error::AlreadyExists(condition.key.clone())),
+        (Expectation::Version(_), None) => Err(Error::DocumentNotFound(condition.key.clone())),
+        (Expectation::Version(expected), Some(found)) if found.version()? == expected => Ok(()),
+        (Expectation::Version(_), Some(_)) => Err(Error::Changed(condition.key.clone())),
+    }
+}
+
+impl Counters {
+    pub(crate) fn remember_error(&self, error: Option<&Error>) {
+        *lock(&self.background_error) = error.map(ToString::to_string);
+    }
+}

@@ -1,0 +1,133 @@
+//! Compaction: fewer and larger files, without what was killed.
+//!
+//! Two kinds of work, each bounded by what it rewrites. *Posting files* of similar size are merged in tiers,
+//! so that a document is rewritten about once per factor of eight in size; a file of which much is killed
+//! is rewritten alone. *Vector sections* are merged into base sections, shard by shard, which copies only
+//! ordinals (rule R11); when a collection has grown enough, all of its rows are assigned to the lists of a new
+//! index generation instead (rule R12).
+//!
+//! Everything is computed from a state that may grow old meanwhile. Installing takes the flush lock, keeps
+//! what was flushed since, and keeps every kill: kills name ordinals, which no compaction changes (rule R2).
+
+mod plan;
+mod postings;
+mod train;
+mod vectors;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use plimsoll_base::{CollectionId, Lsn};
+use plimsoll_shard::{PendingFile, commit_files};
+
+use crate::core::{Core, Counters, Grave, Root, lock};
+use crate::error::Result;
+use crate::manifest::{CollectionEntry, Manifest};
+use crate::state::CollectionState;
+use crate::stats::CompactionStats;
+use plan::{Plan, Urgency};
+
+/// One step of a compaction, written and ready to be named: how the manifest's entry changes.
+pub(crate) trait Rewrite {
+    /// The files written.
+    fn files(&self) -> Vec<PendingFile>;
+
+    /// Changes the entry, which may have grown since the rewrite began.
+    fn enter(&self, entry: &mut CollectionEntry);
+
+    /// Counts what was done.
+    fn count(&self, stats: &mut CompactionStats);
+}
+
+impl Core {
+    /// Does what is due in any collection: called by the background thread after flushes.
+    pub(crate) fn compact_due(&self) -> Result<()> {
+        self.compact_all(Urgency::Due).map(|_| ())
+    }
+
+    /// Compacts every collection as far as it goes.
+    pub(crate) fn compact_everything(&self) -> Result<CompactionStats> {
+        self.compact_all(Urgency::Everything)
+    }
+
+    fn compact_all(&self, urgency: Urgency) -> Result<CompactionStats> {
+        let _one_at_a_time = lock(&self.compacting);
+        let start = Instant::now();
+        let mut stats = CompactionStats::default();
+        let ids: Vec<_> = self.published.state().collections.keys().copied().collect();
+        for id in ids {
+            self.compact_collection(id, urgency, &mut stats)?;
+        }
+        stats.total = start.elapsed();
+        Ok(stats)
+    }
+
+    fn compact_collection(&self, id: CollectionId, urgency: Urgency, stats: &mut CompactionStats) -> Result<()> {
+        // Each step makes the next one visible; the plan ends when there is nothing left to gain.
+        let mut urgency = urgency;
+        while let Some(collection) = self.published.state().collections.get(&id).cloned() {
+            if self.signals.stopping() {
+                return Ok(());
+            }
+            let Some(plan) = Plan::make(&collection.tree, urgency) else { return Ok(()) };
+            let step = self.reserve.spend_when_full(self, || {
+                let rewrite = self.rewrite(&collection, &plan)?;
+                self.install_rewrite(&collection, &*rewrite)?;
+                Ok(rewrite)
+            })?;
+            step.count(stats);
+            Counters::count(&self.counters.compactions);
+            if urgency == Urgency::Everything && plan.is_last() {
+                urgency = Urgency::Due;
+            }
+        }
+        Ok(())
+    }
+
+    fn rewrite(&self, collection: &Arc<CollectionState>, plan: &Plan) -> Result<Box<dyn Rewrite>> {
+        Ok(match plan {
+            Plan::MergePostings(files) => Box::new(postings::merge(self, collection, files.clone())?),
+            Plan::MergeSections(shards) => Box::new(vectors::merge(self, collection, shards)?),
+            Plan::Train => Box::new(train::retrain(self, collection)?),
+        })
+    }
+
+    /// Makes a rewrite durable and visible, and buries what it replaced.
+    fn install_rewrite(&self, collection: &CollectionState, rewrite: &dyn Rewrite) -> Result<()> {
+        let files = rewrite.files();
+        let metas: Vec<_> = files.iter().map(|file| *file.meta()).collect();
+        commit_files(&self.storage, self.data_dir(), files)?;
+        // No flush may be between reading a tree and publishing what it made of it.
+        let _no_flush = lock(&self.flushing);
+        if let Some(error) = self.poisoned() {
+            return Err(error);
+        }
+        let mut root = lock(&self.root);
+        let before = root.manifest.collection(collection.id).cloned();
+        let change = |manifest: &mut Manifest| {
+            if let Some(entry) = manifest.collection_mut(collection.id) {
+                rewrite.enter(entry);
+            }
+        };
+        if let Err(error) = self.publish(&mut root, Lsn::ZERO, change) {
+            root.graveyard.extend(metas.into_iter().map(|meta| Grave { meta, held: Arc::new(()) }));
+            return Err(error);
+        }
+        self.bury_replaced(&mut root, collection.id, before.as_ref());
+        self.install(&root, collection, &[])?;
+        self.bury(&mut root);
+        Ok(())
+    }
+
+    /// Puts the files that the newest manifest no longer names into the graveyard, with what holds them.
+    fn bury_replaced(&self, root: &mut Root, id: CollectionId, before: Option<&CollectionEntry>) {
+        let Some(before) = before else { return };
+        let kept: std::collections::HashSet<_> = root.manifest.files().copied().collect();
+        let state = self.published.state();
+        let tree = state.collections.get(&id).map(|collection| Arc::clone(&collection.tree));
+        for meta in before.files().filter(|meta| !kept.contains(meta)) {
+            let held = tree.as_ref().and_then(|tree| tree.holder(meta)).unwrap_or_else(|| Arc::new(()));
+            root.graveyard.push(Grave { meta: *meta, held });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a compaction should do next.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use plimsoll_base::ShardId;
+use plimsoll_index::kmeans::lists_for;
+
+use crate::tree::Tree;
+
+/// How many posting files of similar size are merged into one, and the factor between sizes.
+const TIER: usize = 8;
+/// Posting files smaller than this many bytes count as equally small.
+const SMALLEST_TIER: u64 = 1 << 20;
+/// A posting file is rewritten when this share of its documents is killed.
+const KILLED_SHARE: f64 = 0.3;
+/// A shard's sections are merged when it has more than this many.
+const MAX_SECTIONS: usize = 8;
+/// Kill files are merged into one when there are more than this many.
+const MAX_KILL_FILES: usize = 16;
+/// Rows may grow by this factor before the background trains a new generation.
+const GROWTH: u64 = 4;
+/// And by this much before an explicit compaction does.
+const EXPLICIT_GROWTH: f64 = 1.25;
+
+/// How much is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// What keeps the number of files bounded and the index fit.
+    Due,
+    /// All there is to gain.
+    Everything,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Merge neighbouring posting files into one.
+    MergePostings(Range<usize>),
+    /// Merge the sections of these shards of the newest generation, and rows of older ones, into base sections.
+    MergeSections(Vec<ShardId>),
+    /// Train a new index generation and assign every row to its lists.
+    Train,
+}
+
+impl Plan {
+    /// The next step; `None` when there is nothing to gain.
+    pub(crate) fn make(tree: &Tree, urgency: Urgency) -> Option<Self> {
+        if let Some(files) = posting_run(tree, urgency) {
+            return Some(Self::MergePostings(files));
+        }
+        // At most two generations are visible: rows of an older one are moved before another is trained.
+        let has_older = tree.vectors.iter().any(|segment| segment.generation != tree.generation());
+        if !has_older && is_outgrown(tree, urgency) {
+            return Some(Self::Train);
+        }
+        crowded_shards(tree, urgency).map(Self::MergeSections)
+    }
+
+    /// Whether nothing but what this step makes due can follow.
+    pub(crate) fn is_last(&self) -> bool {
+        !matches!(self, Self::MergePostings(_))
+    }
+}
+
+/// Neighbouring posting files to be merged into one.
+fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
+    let files = &tree.entry.postings;
+    if urgency == Urgency::Everything {
+        let any_killed = files.iter().any(|file| file.killed > 0);
+        return (files.len() > 1 || any_killed).then_some(0..files.len());
+    }
+    let much_killed =
+        files.iter().position(|file| file.killed > 0 && file.killed as f64 >= KILLED_SHARE * file.documents as f64);
+    if let Some(at) = much_killed {
+        return Some(at..at + 1);
+    }
+    // Files are older and larger to the left. A run of a tier is merged together with smaller ones between.
+    let tier = |len: u64| (len.max(SMALLEST_TIER) / SMALLEST_TIER).ilog(TIER as u64);
+    (0..files.len()).find_map(|start| {
+        let level = tier(files[start].file.len);
+        let length = files[start..].iter().take_while(|file| tier(file.file.len) <= level).count();
+        (length >= TIER).then_some(start..start + length)
+    })
+}
+
+/// Whether the collection has outgrown its index.
+fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
+    let rows = live_rows(tree);
+    if lists_for(rows as usize) == 0 {
+        return false;
+    }
+    let newest = tree.entry.indexes.iter().max_by_key(|index| index.generation);
+    let Some(index) = newest else { return true };
+    let trained = index.rows_at_training;
+    match urgency {
+        Urgency::Due => rows >= trained.saturating_mul(GROWTH),
+        Urgency::Everything => rows as f64 >= trained as f64 * EXPLICIT_GROWTH,
+    }
+}
+
+/// Vector rows of documents that are not killed, if kills are spread evenly over documents.
+fn live_rows(tree: &Tree) -> u64 {
+    let live = |documents: u64, killed: u64, rows: u64| match documents {
+        0 => 0,
+        _ => (u128::from(rows) * u128::from(documents.saturating_sub(killed)) / u128::from(documents)) as u64,
+    };
+    tree.entry.postings.iter().map(|file| live(file.documents, file.killed, file.rows)).sum()
+}
+
+/// Shards whose sections are to be merged: those with too many; all of them when there are too many kill
+/// files, or when everything is to be merged. Rows of older generations are moved along with any of them.
+fn crowded_shards(tree: &Tree, urgency: Urgency) -> Option<Vec<ShardId>> {
+    let newest = tree.generation();
+    let mut sections: BTreeMap<ShardId, (usize, bool)> = BTreeMap::new();
+    let mut has_older = false;
+    for segment in &tree.vectors {
+        has_older |= segment.generation != newest;
+        for (shard, _) in segment.live.iter().filter(|_| segment.generation == newest) {
+            let (count, is_loose) = sections.entry(*shard).or_default();
+            *count += 1;
+            *is_loose |= !segment.base;
+        }
+    }
+    let kills = &tree.entry.kills;
+    let all = match urgency {
+        Urgency::Due => kills.len() > MAX_KILL_FILES,
+        Urgency::Everything => kills.iter().any(|kill| kill.ordinals > 0),
+    };
+    let merge = |count: usize, is_loose: bool| match urgency {
+        _ if all => true,
+        Urgency::Due => count > MAX_SECTIONS,
+        Urgency::Everything => count > 1 || is_loose,
+    };
+    let shards: Vec<ShardId> = sections
+        .into_iter()
+        .filter_map(|(shard, (count, is_loose))| merge(count, is_loose).then_some(shard))
+        .collect();
+    (all || has_older || !shards.is_empty()).then_some(shards)
+}

@@ -1,0 +1,165 @@
+//! Merging neighbouring posting files into one, without the documents that are killed.
+//!
+//! Documents keep their ordinals, so no kill and no vector row has to change. Kills stay recorded: vector rows
+//! of a dropped document may still be there until their sections are merged.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use plimsoll_base::{DocumentOrdinal, StorageError};
+use plimsoll_shard::{
+    DocumentRef, Documents, FileMeta, PendingFile, PostingFile, PostingInfo, RowsRef, posting::write_posting_file,
+};
+
+use super::Rewrite;
+use crate::core::Core;
+use crate::error::Result;
+use crate::flush::bloom_of;
+use crate::manifest::{CollectionEntry, PostingEntry};
+use crate::state::CollectionState;
+use crate::stats::CompactionStats;
+use crate::tree::Tree;
+
+/// Posting files merged.
+pub(super) struct Merged {
+    inputs: Vec<FileMeta>,
+    dropped: u64,
+    output: Option<(PendingFile, PostingEntry)>,
+}
+
+/// Merges the files of `range`.
+pub(super) fn merge(core: &Core, collection: &CollectionState, range: Range<usize>) -> Result<Merged> {
+    let tree = &*collection.tree;
+    let inputs: Vec<FileMeta> = tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
+    let documents = LiveDocuments::new(tree, &tree.postings[range])?;
+    let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
+    if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
+        let opener = &core.opener;
+        let info = documents.info(collection);
+        let number = core.allocate_file();
+        let file = write_posting_file(
+            &*opener.storage,
+            &opener.dir,
+            number,
+            opener.database,
+            &info,
+            &documents,
+            bloom_of,
+        )?;
+        let entry = PostingEntry {
+            file: *file.meta(),
+            first_ordinal: first,
+            last_ordinal: last,
+            documents: documents.len() as u64,
+            rows: documents.rows,
+            killed: 0,
+        };
+        merged.output = Some((file, entry));
+    }
+    Ok(merged)
+}
+
+impl Rewrite for Merged {
+    fn files(&self) -> Vec<PendingFile> {
+        self.output.iter().map(|(file, _)| *file).collect()
+    }
+
+    fn enter(&self, entry: &mut CollectionEntry) {
+        let is_input = |posting: &PostingEntry| self.inputs.contains(&posting.file);
+        let Some(at) = entry.postings.iter().position(is_input) else { return };
+        // Documents that were killed since the merge began are in the output, and counted as killed there.
+        let killed: u64 = entry.postings.iter().filter(|posting| is_input(posting)).map(|posting| posting.killed).sum();
+        entry.postings.retain(|posting| !is_input(posting));
+        if let Some((_, output)) = &self.output {
+            let killed = killed.saturating_sub(self.dropped);
+            entry.postings.insert(at, PostingEntry { killed, ..output.clone() });
+        }
+    }
+
+    fn count(&self, stats: &mut CompactionStats) {
+        stats.postings_merged += self.inputs.len();
+        stats.documents_dropped += self.dropped;
+        stats.bytes_written += self.output.as_ref().map_or(0, |(file, _)| file.meta().len);
+    }
+}
+
+/// The documents of some posting files that are not killed, in the order of their ordinals.
+struct LiveDocuments<'a> {
+    files: &'a [Arc<PostingFile>],
+    places: Vec<(u32, u32)>,
+    rows: u64,
+    dropped: u64,
+}
+
+impl<'a> LiveDocuments<'a> {
+    fn new(tree: &Tree, files: &'a [Arc<PostingFile>]) -> Result<Self> {
+        let mut live = Self { files, places: Vec::new(), rows: 0, dropped: 0 };
+        for (file, posting) in files.iter().enumerate() {
+            for document in 0..posting.documents() {
+                let entry = posting.entry(document)?;
+                if tree.kills.contains(entry.ordinal())? {
+                    live.dropped += 1;
+                } else {
+                    live.places.push((file as u32, document as u32));
+                    live.rows += u64::from(entry.postings());
+                }
+            }
+        }
+        Ok(live)
+    }
+
+    fn at(&self, index: usize) -> (&'a PostingFile, usize) {
+        let (file, document) = self.places[index];
+        (&self.files[file as usize], document as usize)
+    }
+
+    fn ordinal(&self, index: usize) -> Option<DocumentOrdinal> {
+        let (file, document) = *self.places.get(index)?;
+        self.files[file as usize].entry(document as usize).ok().map(plimsoll_shard::DocumentEntry::ordinal)
+    }
+
+    fn last_ordinal(&self) -> Option<DocumentOrdinal> {
+        self.ordinal(self.places.len().checked_sub(1)?)
+    }
+
+    fn info(&self, collection: &CollectionState) -> PostingInfo {
+        let infos = self.files.iter().map(|file| file.header().info);
+        let (first_lsn, last_lsn) = infos
+            .map(|info| (info.first_lsn, info.last_lsn))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+            .unwrap_or_default();
+        PostingInfo {
+            collection: collection.id,
+            dimension: collection.config.dimension as u32,
+            metric: collection.config.metric,
+            first_lsn,
+            last_lsn,
+        }
+    }
+}
+
+impl Documents for LiveDocuments<'_> {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn document(&self, index: usize) -> Result<DocumentRef<'_>, StorageError> {
+        let (file, document) = self.at(index);
+        let entry = file.entry(document)?;
+        Ok(DocumentRef {
+            ordinal: entry.ordinal(),
+            id: entry.id(),
+            version: entry.version(),
+            key: file.key(document)?,
+            text: file.text(document)?,
+            metadata: file.metadata(document)?,
+            ranges: file.ranges(document)?,
+        })
+    }
+
+    fn document_rows(&self, index: usize) -> Result<RowsRef<'_>, StorageError> {
+        let (file, document) = self.at(index);
+        let rows = file.entry(document)?.rows();
+        Ok(RowsRef { vectors: file.vectors(rows.clone())?, norms: Some(file.norms(rows)?) })
+    }
+}

@@ -1,0 +1,236 @@
+//! The open database: what the commit leader, the flusher, the compactor and every handle share.
+//!
+//! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one job of a kind at a
+//! time; a compaction takes `flushing` only to install) → `log` (the commit leader; also creation and
+//! dropping of collections) → `root` (the manifest). Readers take none.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
+use plimsoll_base::{FileNumber, Lsn, StorageError};
+use plimsoll_shard::FileMeta;
+use plimsoll_wal::{GroupCommit, Wal};
+
+use crate::background::Signals;
+use crate::commit::{Outcome, Request};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest};
+use crate::options::Options;
+use crate::reserve::Reserve;
+use crate::state::Published;
+use crate::stats::{FlushStats, RecoveryStats};
+use crate::tree::FileOpener;
+
+/// Everything the handles of one open database share.
+pub(crate) struct Core {
+    pub options: Options,
+    pub storage: MeteredStorage,
+    pub opener: FileOpener,
+    pub published: Published,
+    pub commits: GroupCommit<Request, Outcome>,
+    pub log: Mutex<Log>,
+    pub root: Mutex<Root>,
+    pub flushing: Mutex<()>,
+    pub compacting: Mutex<()>,
+    pub signals: Signals,
+    pub counters: Counters,
+    pub reserve: Reserve,
+    recovery: OnceLock<RecoveryStats>,
+    /// While the log is being replayed: what is known to be durable.
+    pub replayed_durable: AtomicU64,
+    next_file: AtomicU64,
+    closed: AtomicBool,
+    pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// The log and what has been written to it but not yet synced.
+pub(crate) struct Log {
+    /// `None` while it is being replayed, and once the database is closed.
+    pub wal: Option<Wal>,
+    /// Buffered writes that no sync has covered yet.
+    pub buffered: usize,
+}
+
+/// The newest manifest, and what it replaced.
+pub(crate) struct Root {
+    pub manifest: Manifest,
+    /// An earlier attempt to publish may have reached the disk: the files of both stay (rule R8).
+    pub ambiguous: bool,
+    /// Manifests that a newer one replaced.
+    pub old_manifests: Vec<FileNumber>,
+    /// Files that no manifest names any more, to be removed when no reader holds them (rule R9).
+    pub graveyard: Vec<Grave>,
+}
+
+/// A file to be removed, and what keeps it open.
+pub(crate) struct Grave {
+    pub meta: FileMeta,
+    pub held: Arc<dyn std::any::Any + Send + Sync>,
+}
+
+/// What has happened since opening.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub batches: AtomicU64,
+    pub flushes: AtomicU64,
+    pub failed_flushes: AtomicU64,
+    pub compactions: AtomicU64,
+    pub failed_compactions: AtomicU64,
+    pub stalls: AtomicU64,
+    pub stalled_nanos: AtomicU64,
+    pub last_flush: Mutex<Option<FlushStats>>,
+    pub background_error: Mutex<Option<String>>,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stalled(&self, time: Duration) {
+        Self::count(&self.stalls);
+        self.stalled_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Locks a mutex. A thread that panicked while it held the lock left nothing half-done that a later holder
+/// could mistake: every guarded value is changed in one step, or belongs to a log that the panic poisoned.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The parts that opening a database puts together.
+pub(crate) struct Parts {
+    pub options: Options,
+    pub storage: MeteredStorage,
+    pub opener: FileOpener,
+    pub published: Published,
+    pub root: Root,
+    pub lock: Box<dyn Lock>,
+    pub reserve: Reserve,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let next_file = AtomicU64::new(parts.root.manifest.next_file.0);
+        Self {
+            options: parts.options,
+            storage: parts.storage,
+            opener: parts.opener,
+            published: parts.published,
+            commits: GroupCommit::new(crate::commit::group_limits()),
+            log: Mutex::new(Log { wal: None, buffered: 0 }),
+            root: Mutex::new(parts.root),
+            flushing: Mutex::new(()),
+            compacting: Mutex::new(()),
+            signals: Signals::default(),
+            counters: Counters::default(),
+            reserve: parts.reserve,
+            recovery: OnceLock::new(),
+            replayed_durable: AtomicU64::new(0),
+            next_file,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(parts.lock)),
+        }
+    }
+
+    /// A file number that no file of this database has or had.
+    pub(crate) fn allocate_file(&self) -> FileNumber {
+        FileNumber(self.next_file.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Numbers up to `seen` are taken.
+    pub(crate) fn never_reuse(&self, seen: FileNumber) {
+        self.next_file.fetch_max(seen.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn finish_recovery(&self, stats: RecoveryStats) {
+        let _first = self.recovery.set(stats);
+    }
+
+    pub(crate) fn recovery(&self) -> RecoveryStats {
+        self.recovery.get().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn data_dir(&self) -> &PathBuf {
+        &self.opener.dir
+    }
+
+    pub(crate) fn io(&self) -> IoStats {
+        self.storage.stats()
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Marks the database as closed; says whether it was open.
+    pub(crate) fn mark_closed(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Publishes what `change` makes of the newest manifest, and returns it.
+    ///
+    /// A poisoned log publishes nothing (rule R6): whether its last records are on disk is unknown. A file
+    /// number handed out before is never handed out again, also not after a crash, because each manifest says
+    /// where to go on.
+    pub(crate) fn publish(&self, root: &mut Root, durable: Lsn, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+        let mut next = root.manifest.clone();
+        change(&mut next);
+        next.number = FileNumber(root.manifest.number.0 + 1);
+        if root.ambiguous {
+            // The number of the failed attempt may be taken.
+            next.number = FileNumber(self.free_manifest_number(next.number)?.0);
+        }
+        next.next_file = FileNumber(self.next_file.load(Ordering::Relaxed));
+        next.durable = next.durable.max(durable);
+        let published = next.publish(&self.storage, &self.options.path);
+        if let Err(error) = published {
+            root.ambiguous = true;
+            root.old_manifests.push(next.number);
+            return Err(error.into());
+        }
+        root.old_manifests.push(root.manifest.number);
+        root.manifest = next;
+        root.ambiguous = false;
+        Ok(())
+    }
+
+    /// The first manifest number at or above `from` that no file has.
+    fn free_manifest_number(&self, from: FileNumber) -> Result<FileNumber> {
+        let taken = self.storage.list(&self.options.path)?;
+        let highest = taken.iter().filter_map(|entry| manifest::number_of(&entry.name)).max();
+        Ok(highest.map_or(from, |highest| from.max(FileNumber(highest.0 + 1))))
+    }
+
+    /// Removes what no manifest names and no reader holds. What can not be removed now is tried again later;
+    /// a crash leaves it to the next recovery.
+    pub(crate) fn bury(&self, root: &mut Root) {
+        if root.ambiguous {
+            return;
+        }
+        let gone = |result: Result<(), StorageError>| match result {
+            Ok(()) => true,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => {
+                tracing::warn!(%error, "an obsolete file could not be removed");
+                false
+            }
+        };
+        let dir = &self.options.path;
+        root.old_manifests.retain(|number| !gone(self.storage.remove(&manifest::path(dir, *number))));
+        root.graveyard.retain(|grave| {
+            let free = Arc::strong_count(&grave.held) == 1;
+            !(free && gone(self.storage.remove(&self.data_dir().join(grave.meta.name().to_string()))))
+        });
+    }
+
+    /// The poisoned log's error, if it is poisoned.
+    pub(crate) fn poisoned(&self) -> Option<Error> {
+        let log = lock(&self.log);
+        log.wal.as_ref()?.poisoned().map(|error| error.clone().into())
+    }
+}

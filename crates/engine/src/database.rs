@@ -1,0 +1,483 @@
+//! The public face: databases and collections.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use plimsoll_base::{CollectionId, Lsn, Metric};
+
+use crate::background;
+use crate::batch::{Operation, WriteBatch};
+use crate::check::VerifyReport;
+use crate::commit::Request;
+use crate::core::{Core, lock};
+use crate::error::{Error, Result};
+use crate::manifest::CollectionEntry;
+use crate::model::limits::MAX_NAME_BYTES;
+use crate::model::{Document, Key, Metadata};
+use crate::options::{CollectionConfig, DatabaseBuilder, Durability};
+use crate::query::{Documents, Keys, ReadOnlyCollection, Search, Snapshot};
+use crate::recover;
+use crate::state::{CollectionState, State};
+use crate::stats::{CompactionStats, FlushReason, FlushStats, Stats};
+use crate::tree::Tree;
+
+/// An open database: one directory, one writing process, any number of threads.
+///
+/// Handles are cheap to clone and share. Everything acknowledged is on disk, whatever happens to the process
+/// or the machine; there is no need to close a database, but [`Database::close`] leaves less to do for the
+/// next opening, and reports errors that dropping can not.
+///
+/// ```
+/// # fn main() -> plimsoll_engine::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("notes");
+/// use plimsoll_engine::{CollectionConfig, Database, Document, Metric};
+///
+/// let db = Database::open(&path)?;
+/// let notes = db.create_collection("notes", CollectionConfig::new(3, Metric::Cosine))?;
+/// notes.upsert(Document::new("n1").text("buy bread").metadata("done", false).vector([0.2, 0.9, 0.1]))?;
+/// notes.upsert(Document::new("n2").text("read a book").vector([0.9, 0.1, 0.3]))?;
+///
+/// let results = notes.search(&[0.1, 1.0, 0.0]).k(1).with_text(true).run()?;
+/// assert_eq!(results.hits[0].text.as_deref(), Some("buy bread"));
+/// db.close()
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    handle: Arc<Handle>,
+}
+
+/// What lives as long as any handle does.
+struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({})", self.core().options.path.display())
+    }
+}
+
+impl Database {
+    /// Opens the database in a directory; creates it if the directory is missing or empty. After a crash this
+    /// replays the log; nothing else is ever needed.
+    ///
+    /// # Errors
+    /// [`Error::NotADatabase`] for a directory that holds something else; [`Error::Storage`]: `Locked` with
+    /// the holder when another process has it open for writing, `Corrupted` with file and offset for damage,
+    /// `UpgradeRequired` for files of a newer version, `Io` otherwise.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Opens a database with other settings than the defaults.
+    pub fn builder(path: impl AsRef<Path>) -> DatabaseBuilder {
+        DatabaseBuilder::new(path.as_ref())
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// Creates a collection, or returns the one of that name if it was created with the same configuration.
+    ///
+    /// # Errors
+    /// [`Error::SchemaMismatch`] if it exists with another dimension or metric; [`Error::InvalidArgument`] for
+    /// a dimension outside of 1 to 4,096 or a name that is empty, longer than 255 bytes or has control
+    /// characters; [`Error::Storage`].
+    pub fn create_collection(&self, name: &str, config: CollectionConfig) -> Result<Collection> {
+        config.validate()?;
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+            let what = format!("{name:?} is no name for a collection: 1 to {MAX_NAME_BYTES} bytes, no control characters");
+            return Err(Error::InvalidArgument(what));
+        }
+        self.core().create_collection(name, &config)?;
+        let collection = self.collection(name)?;
+        if collection.config == config {
+            return Ok(collection);
+        }
+        let existing = (collection.config.dimension, collection.config.metric);
+        Err(Error::schema_mismatch(name, existing, (config.dimension, config.metric)))
+    }
+
+    /// The collection of that name.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`].
+    pub fn collection(&self, name: &str) -> Result<Collection> {
+        self.core().check_open()?;
+        let state = self.core().published.state();
+        let found = state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
+        Ok(self.handle_of(found))
+    }
+
+    /// All collections, by name.
+    pub fn collections(&self) -> Vec<Collection> {
+        let state = self.core().published.state();
+        let mut all: Vec<_> = state.collections.values().map(|found| self.handle_of(found)).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    fn handle_of(&self, state: &Arc<CollectionState>) -> Collection {
+        Collection {
+            database: self.clone(),
+            id: state.id,
+            name: Arc::clone(&state.name),
+            config: state.config.clone(),
+        }
+    }
+
+    /// Removes a collection with everything in it. Snapshots that hold it go on reading it.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`], [`Error::Storage`].
+    pub fn drop_collection(&self, name: &str) -> Result<()> {
+        self.core().check_open()?;
+        self.core().drop_collection(name)
+    }
+
+    /// Writes batches for several collections as one: after a crash all of it is there, or nothing.
+    ///
+    /// # Errors
+    /// As [`Collection::write`].
+    pub fn write(&self, batches: &[(&Collection, WriteBatch)]) -> Result<Lsn> {
+        let batches: Vec<_> = batches.iter().map(|(of, batch)| (of.id, &of.config, batch)).collect();
+        self.core().write(&batches, Durability::Durable)
+    }
+
+    /// Makes every write accepted before this call durable, [`Durability::Buffered`] ones too.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if the sync fails: it is then unknown which of them are on disk.
+    pub fn sync(&self) -> Result<Lsn> {
+        self.core().check_open()?;
+        self.core().submit(Request::Sync, 0)
+    }
+
+    /// Moves every write accepted before this call from the log to sealed files, and says how long each phase
+    /// took. Searches and writes go on meanwhile.
+    ///
+    /// # Errors
+    /// The error of the phase that failed; the writes then stay in the log and in memory, and are flushed
+    /// later.
+    pub fn flush(&self) -> Result<FlushStats> {
+        self.core().check_open()?;
+        self.core().flush_now(FlushReason::Manual)
+    }
+
+    /// Merges files, drops what was replaced or deleted, and trains the index anew if the collection has
+    /// grown by a quarter since. The background does what is necessary by itself; this does all there is to
+    /// gain.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; everything is then as it was.
+    pub fn compact(&self) -> Result<CompactionStats> {
+        self.core().check_open()?;
+        self.core().compact_everything()
+    }
+
+    /// The database as it is now, to be read for as long as it is held.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { view: self.core().published.view() }
+    }
+
+    /// The database in numbers.
+    pub fn stats(&self) -> Stats {
+        self.core().stats()
+    }
+
+    /// Reads and checks every file, and says what is wrong.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if a file can not be read at all for another reason than damage.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.core().verify()
+    }
+
+    /// Flushes, stops the background and releases the lock. Every handle is then closed.
+    ///
+    /// # Errors
+    /// The flush's error. The database is closed all the same, and the log has what was not flushed.
+    pub fn close(&self) -> Result<()> {
+        self.handle.close(true)
+    }
+
+}
+
+impl DatabaseBuilder {
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// As [`Database::open`]; [`Error::DatabaseNotFound`] if it is missing and may not be created;
+    /// [`Error::InvalidArgument`] for a setting of zero.
+    pub fn open(self) -> Result<Database> {
+        let core = recover::open(self.into_options()?)?;
+        let path = core.options.path.clone();
+        let threads = background::start(&core);
+        let threads = threads.map_err(|error| plimsoll_base::StorageError::io("start a thread for", &path, error))?;
+        Ok(Database { handle: Arc::new(Handle { core, threads: Mutex::new(threads) }) })
+    }
+}
+
+impl Handle {
+    fn close(&self, flush: bool) -> Result<()> {
+        if !self.core.mark_closed() {
+            return Ok(());
+        }
+        let flushed = if flush { self.core.flush_now(FlushReason::Close).map(|_| ()) } else { Ok(()) };
+        self.core.signals.stop();
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the database panicked");
+            }
+        }
+        flushed.and(self.core.release())
+    }
+}
+
+impl Drop for Handle {
+    /// Dropping the last handle syncs the log, so that buffered writes are kept, too.
+    fn drop(&mut self) {
+        if let Err(error) = self.close(false) {
+            tracing::error!(%error, "closing the database failed");
+        }
+    }
+}
+
+impl Core {
+    fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
+        self.check_open()?;
+        // With the commit leader's lock no record is between being numbered and being visible (rule R7).
+        let _no_commits = lock(&self.log);
+        let mut root = lock(&self.root);
+        if root.manifest.collections.iter().any(|entry| entry.name == name) {
+            return Ok(());
+        }
+        let flushed = self.published.visible();
+        let id = root.manifest.next_collection;
+        let entry = CollectionEntry::new(id, name, config.clone(), flushed);
+        self.publish(&mut root, Lsn::ZERO, |manifest| {
+            manifest.next_collection = CollectionId(id.0 + 1);
+            manifest.collections.push(entry.clone());
+        })?;
+        let state = CollectionState::new(Tree::empty(entry));
+        self.published.update(|current: &State| Some(current.with(state.clone())));
+        self.bury(&mut root);
+        Ok(())
+    }
+
+    fn drop_collection(&self, name: &str) -> Result<()> {
+        let _no_flush = lock(&self.flushing);
+        let _no_commits = lock(&self.log);
+        let mut root = lock(&self.root);
+        let state = self.published.state();
+        let dropped = state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
+        self.publish(&mut root, Lsn::ZERO, |manifest| {
+            manifest.collections.retain(|entry| entry.id != dropped.id);
+        })?;
+        for meta in dropped.tree.entry.files() {
+            let held = dropped.tree.holder(meta).unwrap_or_else(|| Arc::new(()));
+            root.graveyard.push(crate::core::Grave { meta: *meta, held });
+        }
+        self.published.update(|current: &State| {
+            let mut next = current.clone();
+            next.collections.remove(&dropped.id);
+            Some(next)
+        });
+        drop(state);
+        self.bury(&mut root);
+        Ok(())
+    }
+
+    /// Seals what there is and flushes until it is in files.
+    fn flush_now(&self, reason: FlushReason) -> Result<FlushStats> {
+        let seal = self.submit(Request::Seal(None), 0)?;
+        let mut stats = self.flush_internal(reason)?;
+        // Someone else's flush may have taken part of it; whatever is left is flushed here.
+        while self.has_sealed_up_to(seal) {
+            stats.add(&self.flush_internal(reason)?);
+        }
+        Ok(stats)
+    }
+
+    fn has_sealed_up_to(&self, seal: Lsn) -> bool {
+        let state = self.published.state();
+        state.collections.values().flat_map(|collection| &collection.sealed).any(|sealed| sealed.seal <= seal)
+    }
+
+    /// Closes the log, removes what can be removed, and gives the lock back.
+    fn release(&self) -> Result<()> {
+        let closed = lock(&self.log).wal.take().map_or(Ok(()), plimsoll_wal::Wal::close);
+        self.bury(&mut lock(&self.root));
+        lock(&self.lock).take();
+        closed.map_err(Into::into)
+    }
+}
+
+/// One collection of a database.
+#[derive(Clone)]
+pub struct Collection {
+    database: Database,
+    id: CollectionId,
+    name: Arc<str>,
+    config: CollectionConfig,
+}
+
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Collection({:?}, {} × {})", self.name, self.config.dimension, self.config.metric)
+    }
+}
+
+impl Collection {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The dimension of its vectors.
+    pub fn dimension(&self) -> usize {
+        self.config.dimension
+    }
+
+    /// Its metric.
+    pub fn metric(&self) -> Metric {
+        self.config.metric
+    }
+
+    /// The collection as it is now, to be read for as long as it is held.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`] if it was dropped.
+    pub fn snapshot(&self) -> Result<ReadOnlyCollection> {
+        let view = self.database.core().published.view();
+        let state = view.state.collections.get(&self.id);
+        let state = state.ok_or_else(|| Error::CollectionNotFound(self.name.to_string()))?;
+        Ok(ReadOnlyCollection { state: Arc::clone(state), visible: view.visible })
+    }
+
+    /// Stores a document, replacing the whole of the one that has its key, if any. When it returns, the
+    /// document is on disk and searches find it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDocument`], [`Error::DimensionMismatch`], [`Error::BatchTooLarge`]: nothing was stored.
+    /// [`Error::Stalled`], [`Error::Storage`]: nothing was stored, and it may be tried again.
+    /// [`Error::Poisoned`]: whether it was stored shows when the database is opened again.
+    pub fn upsert(&self, document: Document) -> Result<Lsn> {
+        self.one(Operation::Upsert(document))
+    }
+
+    /// Stores a document that must not be there yet.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], and as [`Collection::upsert`].
+    pub fn insert(&self, document: Document) -> Result<Lsn> {
+        self.one(Operation::Insert(document))
+    }
+
+    /// Removes a document; says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Collection::upsert`].
+    pub fn delete(&self, key: impl Into<Key>) -> Result<bool> {
+        let key = key.into();
+        let existed = self.snapshot()?.contains(&key)?;
+        if existed {
+            let core = self.database.core();
+            core.reserve.spend_when_full(core, || self.one(Operation::Delete(key.clone())))?;
+        }
+        Ok(existed)
+    }
+
+    /// Replaces the metadata of a document, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`Error::DocumentNotFound`], and as [`Collection::upsert`].
+    pub fn update_metadata(&self, key: impl Into<Key>, metadata: Metadata) -> Result<Lsn> {
+        let key = key.into();
+        loop {
+            let snapshot = self.snapshot()?;
+            let (mut document, version) =
+                snapshot.get_with_version(&key)?.ok_or_else(|| Error::DocumentNotFound(key.clone()))?;
+            document.metadata.clone_from(&metadata);
+            match self.one(Operation::Replace(document, version)) {
+                Err(Error::Changed(_)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn one(&self, operation: Operation) -> Result<Lsn> {
+        self.write(&WriteBatch { operations: vec![operation] })
+    }
+
+    /// Stores a batch as a whole. When it returns, the batch is on disk and searches find it.
+    ///
+    /// # Errors
+    /// As [`Collection::upsert`], and [`Error::AlreadyExists`] for an insert; an invalid document is named by
+    /// its index in the batch. In every case nothing of the batch was stored.
+    pub fn write(&self, batch: &WriteBatch) -> Result<Lsn> {
+        self.write_with(batch, Durability::Durable)
+    }
+
+    /// As [`Collection::write`], with the choice of when it returns.
+    ///
+    /// # Errors
+    /// As [`Collection::write`].
+    pub fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<Lsn> {
+        self.database.core().write(&[(self.id, &self.config, batch)], durability)
+    }
+
+    /// The document with this key, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the bytes are damaged.
+    pub fn get(&self, key: impl Into<Key>) -> Result<Option<Document>> {
+        self.snapshot()?.get(key)
+    }
+
+    /// How many documents there are.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if bytes are damaged.
+    pub fn count(&self) -> Result<u64> {
+        self.snapshot()?.count()
+    }
+
+    /// Every document as of now, once.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`] if the collection was dropped.
+    pub fn scan(&self) -> Result<Documents> {
+        Ok(self.snapshot()?.scan())
+    }
+
+    /// The key of every document as of now, once.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`] if the collection was dropped.
+    pub fn keys(&self) -> Result<Keys> {
+        Ok(self.snapshot()?.keys())
+    }
+
+    /// Searches for the rows nearest to `query` as of now.
+    /// That the collection was dropped meanwhile is reported by [`Search::run`].
+    pub fn search<'a>(&self, query: &'a [f32]) -> Search<'a> {
+        match self.snapshot() {
+            Ok(snapshot) => snapshot.search(query),
+            Err(error) => Search::failed(error),
+        }
+    }
+
+    /// Searches for the rows nearest to the first posting of a document, which itself is not among the hits.
+    ///
+    /// # Errors
+    /// [`Error::DocumentNotFound`], [`Error::Storage`].
+    pub fn search_like(&self, key: impl Into<Key>) -> Result<Search<'static>> {
+        self.snapshot()?.search_like(key)
+    }
+}

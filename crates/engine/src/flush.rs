@@ -1,0 +1,230 @@
+//! The flush: from sealed memtables to files that a manifest names.
+//!
+//! [`Core::flush_internal`] is the whole path, phase by phase. A flush that fails changes nothing: its
+//! memtables stay sealed and searchable, the log keeps their records, and the next attempt writes new files
+//! with new numbers. Its cost is bounded by what it writes, and its syncs are a constant number of files,
+//! however many shards it touches.
+
+mod delta;
+mod validate;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use plimsoll_base::storage::Storage;
+use plimsoll_base::{FileNumber, Lsn};
+use plimsoll_shard::commit_files;
+
+use crate::commit::Request;
+use crate::core::{Core, Counters, Grave, Root, lock};
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::state::{CollectionState, Sealed, State};
+use crate::stats::{FlushReason, FlushStats, timed};
+use crate::tree::Tree;
+pub(crate) use delta::bloom_of;
+use delta::Delta;
+pub(crate) use validate::{entry_problem, validate_ids, validate_membership};
+
+/// One collection's sealed memtables, taken for a flush.
+pub(crate) struct Drained {
+    pub collection: Arc<CollectionState>,
+    pub sealed: Vec<Sealed>,
+    /// Everything of the collection up to here is in `sealed`.
+    pub seal: Lsn,
+}
+
+impl Core {
+    /// Flushes everything that is sealed, and returns what each phase took.
+    ///
+    /// # Errors
+    /// The error of the phase that failed; everything is then as before, but for the time it took.
+    pub(crate) fn flush_internal(&self, reason: FlushReason) -> Result<FlushStats> {
+        let _one_at_a_time = lock(&self.flushing);
+        let result = self.reserve.spend_when_full(self, || self.flush_phases(reason));
+        match &result {
+            Ok(stats) if stats.is_empty() => {}
+            Ok(stats) => {
+                Counters::count(&self.counters.flushes);
+                *lock(&self.counters.last_flush) = Some(stats.clone());
+                tracing::info!(%reason, rows = stats.rows, total = ?stats.total, "flushed");
+                self.signals.compact_due();
+            }
+            Err(_) => Counters::count(&self.counters.failed_flushes),
+        }
+        self.signals.progressed();
+        result
+    }
+
+    fn flush_phases(&self, reason: FlushReason) -> Result<FlushStats> {
+        let start = Instant::now();
+        let mut stats = FlushStats { reason, ..FlushStats::default() };
+        let (drained, durable) = timed(&mut stats.wal_drain, || self.drain())?;
+        if !drained.is_empty() {
+            let deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&drained))?;
+            deltas.iter().for_each(|delta| delta.count(&mut stats));
+            timed(&mut stats.file_sync, || self.sync_files(&deltas))?;
+            timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
+            timed(&mut stats.wal_advance, || self.advance_log())?;
+            timed(&mut stats.validation, || self.validate_flush(&deltas))?;
+            stats.files_synced += 1;
+        }
+        stats.total = start.elapsed();
+        Ok(stats)
+    }
+
+    /// Phase 1: takes what is sealed, and waits until the log is durable up to every seal (rule R3).
+    fn drain(&self) -> Result<(Vec<Drained>, Lsn)> {
+        let state = self.published.state();
+        let drained: Vec<Drained> = state.collections.values().filter_map(Drained::take).collect();
+        let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
+        let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
+        let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
+        if durable < seal {
+            durable = self.submit(Request::Sync, 0)?;
+        }
+        match self.poisoned() {
+            Some(error) => Err(error),
+            None => Ok((drained, durable)),
+        }
+    }
+
+    /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection.
+    fn apply_to_shards(&self, drained: &[Drained]) -> Result<Vec<Delta>> {
+        let mut deltas = Vec::with_capacity(drained.len());
+        for part in drained {
+            match Delta::write(self, part) {
+                Ok(delta) => deltas.push(delta),
+                Err(error) => {
+                    self.abandon(&deltas);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(deltas)
+    }
+
+    /// Phase 3: makes the names of the new files durable; what is in them was synced before they got one.
+    fn sync_files(&self, deltas: &[Delta]) -> Result<()> {
+        let files: Vec<_> = deltas.iter().flat_map(Delta::files).collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let synced = commit_files(&self.storage, self.data_dir(), files);
+        if synced.is_err() {
+            self.abandon(deltas);
+        }
+        synced.map(|_| ()).map_err(Into::into)
+    }
+
+    /// Phase 4: publishes the manifest that names the new files, and then the state that shows them.
+    fn publish_flush(&self, drained: &[Drained], deltas: &[Delta], durable: Lsn) -> Result<()> {
+        let mut root = lock(&self.root);
+        let pointer = self.log_pointer(drained, durable);
+        let change = |manifest: &mut Manifest| {
+            for (part, delta) in drained.iter().zip(deltas) {
+                if let Some(entry) = manifest.collection_mut(part.collection.id) {
+                    delta.enter(entry);
+                    entry.flushed = entry.flushed.max(part.seal);
+                }
+            }
+            manifest.advance(pointer);
+        };
+        if let Err(error) = self.publish(&mut root, durable, change) {
+            self.bury_later(&mut root, deltas);
+            return Err(error);
+        }
+        for (part, delta) in drained.iter().zip(deltas) {
+            self.install(&root, &part.collection, &part.sealed)?;
+            tracing::debug!(collection = %part.collection.name, rows = delta.rows(), "delta installed");
+        }
+        self.bury(&mut root);
+        Ok(())
+    }
+
+    /// Replaces a collection's tree by what the newest manifest names, and drops `flushed`. Readers see
+    /// either the memtables or the files, never both and never neither.
+    pub(crate) fn install(&self, root: &Root, collection: &CollectionState, flushed: &[Sealed]) -> Result<()> {
+        let Some(entry) = root.manifest.collection(collection.id) else { return Ok(()) };
+        let state = self.published.state();
+        let Some(current) = state.collections.get(&collection.id) else { return Ok(()) };
+        let tree = Arc::new(Tree::open(entry, &self.opener, Some(&current.tree))?);
+        self.published.update(|state: &State| {
+            let current = state.collections.get(&collection.id)?;
+            Some(state.with(current.flushed(flushed, Arc::clone(&tree))))
+        });
+        Ok(())
+    }
+
+    /// The last LSN that no unflushed data needs any more once `drained` is flushed (rule R7).
+    ///
+    /// A record above the view's LSN is not flushed, and one at or below it is in some memtable that the view
+    /// shows, or flushed, or of a collection that was dropped.
+    fn log_pointer(&self, drained: &[Drained], durable: Lsn) -> Lsn {
+        let view = self.published.view();
+        let being_flushed =
+            |memtable| drained.iter().flat_map(|part| &part.sealed).any(|s| Arc::ptr_eq(&s.memtable, memtable));
+        let first_kept = view
+            .state
+            .collections
+            .values()
+            .flat_map(|collection| collection.memtables())
+            .filter(|memtable| !being_flushed(memtable))
+            .filter_map(|memtable| memtable.lsns())
+            .map(|(first, _)| first)
+            .min();
+        let kept = first_kept.map_or(view.visible, |first| Lsn(first.0.saturating_sub(1)));
+        kept.min(view.visible).min(durable)
+    }
+
+    /// Phase 5: deletes the log segments that lie below the manifest's pointer as a whole.
+    pub(crate) fn advance_log(&self) -> Result<()> {
+        let pointer = lock(&self.root).manifest.wal_pointer;
+        if let Some(wal) = lock(&self.log).wal.as_mut() {
+            wal.remove_below(pointer)?;
+        }
+        Ok(())
+    }
+
+    /// The files of a flush that failed before its manifest: nothing names them, so they can go at once.
+    fn abandon(&self, deltas: &[Delta]) {
+        for file in deltas.iter().flat_map(Delta::files) {
+            let path = self.data_dir().join(file.meta().name().to_string());
+            if let Err(error) = self.storage.remove(&path) {
+                tracing::warn!(%error, "the file of a failed flush could not be removed");
+            }
+        }
+    }
+
+    /// The files of a flush whose manifest may or may not be on disk: they stay until a later manifest is
+    /// durable (rule R8).
+    fn bury_later(&self, root: &mut Root, deltas: &[Delta]) {
+        let graves = deltas.iter().flat_map(Delta::files);
+        root.graveyard.extend(graves.map(|file| Grave { meta: *file.meta(), held: Arc::new(()) }));
+    }
+}
+
+impl Drained {
+    fn take(collection: &Arc<CollectionState>) -> Option<Self> {
+        let seal = collection.sealed.iter().map(|sealed| sealed.seal).max()?;
+        Some(Self { collection: Arc::clone(collection), sealed: collection.sealed.clone(), seal })
+    }
+}
+
+impl Manifest {
+    /// Everything at or below `pointer` is flushed, in every collection.
+    fn advance(&mut self, pointer: Lsn) {
+        self.wal_pointer = self.wal_pointer.max(pointer);
+        for entry in &mut self.collections {
+            entry.flushed = entry.flushed.max(pointer);
+        }
+    }
+}
+
+impl Core {
+    /// Two numbers that no file has: for a posting file and its vector segment, say.
+    pub(crate) fn allocate_files<const N: usize>(&self) -> [FileNumber; N] {
+        std::array::from_fn(|_| self.allocate_file())
+    }
+}

@@ -1,0 +1,237 @@
+//! What one flush adds to one collection: a posting file, a vector segment, and a kill file.
+
+use std::collections::HashSet;
+
+use plimsoll_base::{DocumentId, DocumentOrdinal, Lsn, StorageError};
+use plimsoll_index::bloom::BloomBuilder;
+use plimsoll_shard::{
+    DocumentRef, Documents, PendingFile, PostingInfo, RowsRef, SegmentKind, kill::write_kill_file,
+    posting::write_posting_file,
+};
+use roaring::RoaringTreemap;
+
+use super::Drained;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::manifest::{CollectionEntry, KillEntry, PostingEntry, VectorEntry};
+use crate::memtable::MemtableEntry;
+use crate::model::Key;
+use crate::rows::{RowAssigner, write_segment};
+use crate::stats::FlushStats;
+use crate::tree::{StoredPlace, Tree};
+
+/// The files of one collection's flush, and what the manifest will say about them.
+pub(crate) struct Delta {
+    pub posting: Option<(PendingFile, PostingEntry)>,
+    pub vector: Option<(PendingFile, VectorEntry)>,
+    pub kill: Option<(PendingFile, KillEntry)>,
+    /// Per posting file of the tree that the flush began with, the documents that it killed there.
+    pub killed_in: Vec<u64>,
+    pub next_ordinal: DocumentOrdinal,
+    pub collection: plimsoll_base::CollectionId,
+    operations: u64,
+    lsns: (Lsn, Lsn),
+}
+
+/// The filter's size: under one false positive in a hundred.
+pub(crate) const BLOOM_BITS_PER_KEY: usize = 10;
+
+/// The bloom filter of a posting file.
+pub(crate) fn bloom_of(ids: &[DocumentId]) -> Vec<u8> {
+    let mut bloom = BloomBuilder::new(ids.len(), BLOOM_BITS_PER_KEY);
+    ids.iter().for_each(|id| bloom.insert(id));
+    bloom.into_bytes()
+}
+
+impl Delta {
+    /// Writes the files. They have their final names, which are not durable yet.
+    pub(crate) fn write(core: &Core, drained: &Drained) -> Result<Self> {
+        let tree = &drained.collection.tree;
+        let newest = newest_versions(drained);
+        let kills = resolve(tree, &newest)?;
+        let first = tree.entry.next_ordinal;
+        let documents = NewDocuments::new(first, &newest);
+        let lsns = drained.sealed.iter().filter_map(|sealed| sealed.memtable.lsns());
+        let lsns = lsns.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+        let mut delta = Self {
+            posting: None,
+            vector: None,
+            kill: None,
+            killed_in: kills.per_file,
+            next_ordinal: DocumentOrdinal(first.0 + documents.entries.len() as u64),
+            collection: drained.collection.id,
+            operations: newest.len() as u64,
+            lsns,
+        };
+        let written = delta.write_files(core, drained, &documents, &kills.ordinals);
+        if written.is_err() {
+            core.abandon(std::slice::from_ref(&delta));
+        }
+        written.map(|()| delta)
+    }
+
+    fn write_files(
+        &mut self,
+        core: &Core,
+        drained: &Drained,
+        documents: &NewDocuments<'_>,
+        kills: &RoaringTreemap,
+    ) -> Result<()> {
+        let [posting, vector, kill] = core.allocate_files();
+        let (storage, dir, database) = (&*core.opener.storage, &core.opener.dir, core.opener.database);
+        let collection = &drained.collection;
+        if !documents.entries.is_empty() {
+            let info = PostingInfo {
+                collection: collection.id,
+                dimension: collection.config.dimension as u32,
+                metric: collection.config.metric,
+                first_lsn: self.lsns.0,
+                last_lsn: self.lsns.1,
+            };
+            let pending = write_posting_file(storage, dir, posting, database, &info, documents, bloom_of)?;
+            let entry = PostingEntry {
+                file: *pending.meta(),
+                first_ordinal: documents.first,
+                last_ordinal: DocumentOrdinal(self.next_ordinal.0 - 1),
+                documents: documents.entries.len() as u64,
+                rows: documents.row_count(),
+                killed: 0,
+            };
+            self.posting = Some((pending, entry));
+            let generation = collection.tree.generation();
+            let router = collection.tree.routers.get(&generation).map(|router| &**router);
+            let mut rows = RowAssigner::new(router, collection.config.dimension);
+            for (index, entry) in documents.entries.iter().enumerate() {
+                rows.add(documents.ordinal(index), entry.vectors(), entry.norms())?;
+            }
+            let rows = rows.finish()?;
+            let (pending, live) =
+                write_segment(&core.opener, vector, collection.id, generation, SegmentKind::Delta, &rows)?;
+            let entry = VectorEntry { file: *pending.meta(), generation, base: false, live };
+            self.vector = Some((pending, entry));
+        }
+        if !kills.is_empty() {
+            let pending = write_kill_file(storage, dir, kill, database, collection.id, kills)?;
+            let entry = KillEntry { file: *pending.meta(), ordinals: kills.len() };
+            self.kill = Some((pending, entry));
+        }
+        Ok(())
+    }
+
+    /// The files written.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PendingFile> {
+        let posting = self.posting.as_ref().map(|(file, _)| *file);
+        let vector = self.vector.as_ref().map(|(file, _)| *file);
+        posting.into_iter().chain(vector).chain(self.kill.as_ref().map(|(file, _)| *file))
+    }
+
+    /// Says in the manifest's entry what the flush added.
+    pub(crate) fn enter(&self, entry: &mut CollectionEntry) {
+        for (posting, killed) in entry.postings.iter_mut().zip(&self.killed_in) {
+            posting.killed += killed;
+        }
+        entry.postings.extend(self.posting.as_ref().map(|(_, posting)| posting.clone()));
+        entry.vectors.extend(self.vector.as_ref().map(|(_, vector)| vector.clone()));
+        entry.kills.extend(self.kill.as_ref().map(|(_, kill)| kill.clone()));
+        entry.next_ordinal = self.next_ordinal;
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.posting.as_ref().map_or(0, |(_, posting)| posting.rows)
+    }
+
+    pub(crate) fn count(&self, stats: &mut FlushStats) {
+        stats.operations_applied += self.operations;
+        stats.rows += self.rows();
+        stats.killed += self.killed_in.iter().sum::<u64>();
+        stats.shards_touched += self.vector.as_ref().map_or(0, |(_, vector)| vector.live.len());
+        for file in self.files() {
+            stats.files_synced += 1;
+            stats.bytes_written += file.meta().len;
+        }
+        if stats.first_lsn == Lsn::ZERO || self.lsns.0 < stats.first_lsn {
+            stats.first_lsn = self.lsns.0;
+        }
+        stats.last_lsn = stats.last_lsn.max(self.lsns.1);
+    }
+}
+
+/// The newest version of every document in the sealed memtables, deletions too.
+fn newest_versions(drained: &Drained) -> Vec<MemtableEntry<'_>> {
+    let mut seen = HashSet::new();
+    let only_one = drained.sealed.len() == 1;
+    let newest_first = drained.sealed.iter().rev();
+    newest_first
+        .flat_map(|sealed| sealed.memtable.newest(Lsn(u64::MAX)))
+        .filter(|(id, _)| only_one || seen.insert(*id))
+        .map(|(_, entry)| entry)
+        .collect()
+}
+
+/// The stored documents that new versions replace or delete.
+struct Resolved {
+    ordinals: RoaringTreemap,
+    per_file: Vec<u64>,
+}
+
+fn resolve(tree: &Tree, newest: &[MemtableEntry<'_>]) -> Result<Resolved> {
+    let mut resolved = Resolved { ordinals: RoaringTreemap::new(), per_file: vec![0; tree.postings.len()] };
+    for entry in newest {
+        let Some(StoredPlace { file, document }) = tree.find(entry.id())? else { continue };
+        let posting = &tree.postings[file];
+        let stored = posting.key(document)?;
+        if stored != entry.encoded_key() {
+            let stored = Key::decode(stored, posting.sealed().path())?;
+            return Err(Error::IdCollision { stored, given: entry.key()? });
+        }
+        resolved.ordinals.insert(posting.entry(document)?.ordinal().0);
+        resolved.per_file[file] += 1;
+    }
+    Ok(resolved)
+}
+
+/// The documents that a flush stores, in the order in which they were written.
+struct NewDocuments<'a> {
+    first: DocumentOrdinal,
+    entries: Vec<MemtableEntry<'a>>,
+}
+
+impl<'a> NewDocuments<'a> {
+    fn new(first: DocumentOrdinal, newest: &[MemtableEntry<'a>]) -> Self {
+        let mut entries: Vec<_> = newest.iter().filter(|entry| !entry.is_delete()).copied().collect();
+        entries.sort_unstable_by_key(MemtableEntry::version);
+        Self { first, entries }
+    }
+
+    fn ordinal(&self, index: usize) -> DocumentOrdinal {
+        DocumentOrdinal(self.first.0 + index as u64)
+    }
+
+    fn row_count(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.norms().len() as u64).sum()
+    }
+}
+
+impl Documents for NewDocuments<'_> {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn document(&self, index: usize) -> Result<DocumentRef<'_>, StorageError> {
+        let entry = &self.entries[index];
+        Ok(DocumentRef {
+            ordinal: self.ordinal(index),
+            id: entry.id(),
+            version: entry.version(),
+            key: entry.encoded_key(),
+            text: entry.text(),
+            metadata: entry.encoded_metadata(),
+            ranges: entry.ranges(),
+        })
+    }
+
+    fn document_rows(&self, index: usize) -> Result<RowsRef<'_>, StorageError> {
+        let entry = &self.entries[index];
+        Ok(RowsRef { vectors: entry.vectors(), norms: Some(entry.norms()) })
+    }
+}

@@ -1,0 +1,13 @@
+//! The read path: get, scan, count and search over one consistent view.
+//!
+//! A query takes a snapshot, which is a pointer and an LSN, and from then on touches only what never changes.
+//! It waits for nobody, and nobody waits for it.
+
+mod exact;
+mod measure;
+mod read;
+mod search;
+mod top;
+
+pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
+pub use search::{Effort, Explain, Hit, Search, SearchResults};

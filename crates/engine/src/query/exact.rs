@@ -1,0 +1,261 @@
+//! Looking at rows: unflushed ones, all stored ones, or those of the lists that a query visits.
+
+use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ListId, Lsn, ShardId, StorageError};
+use plimsoll_index::StopRule;
+use plimsoll_shard::{PostingFile, VectorFile};
+
+use super::measure::Measure;
+use super::search::{Effort, Explain};
+use super::top::{Candidate, Top};
+use crate::error::{Error, Result};
+use crate::memtable::{Memtable, Place};
+use crate::rows::UNLISTED;
+use crate::state::CollectionState;
+use crate::tree::StoredPlace;
+
+/// Where a row is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Location {
+    /// The memtable by age, the newest first, and the operation.
+    Memory { memtable: usize, place: Place },
+    Stored { place: StoredPlace, row: u32 },
+}
+
+/// One query on its way through the rows.
+pub(crate) struct Scanner<'a> {
+    state: &'a CollectionState,
+    visible: Lsn,
+    measure: &'a Measure,
+    top: Top<Location>,
+    explain: Explain,
+    bounds: Vec<f32>,
+    /// Memtables that are not empty, by age.
+    memtables: Vec<&'a Memtable>,
+    pub allow_partial: bool,
+    pub excluded: Option<DocumentId>,
+}
+
+/// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
+const BLOCK: usize = 256;
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(
+        state: &'a CollectionState,
+        visible: Lsn,
+        measure: &'a Measure,
+        k: usize,
+        distinct: bool,
+    ) -> Self {
+        let rows_total = state.tree.rows();
+        let lists_total = state.tree.entry.indexes.iter().map(|index| index.lists as usize).sum();
+        Self {
+            state,
+            visible,
+            measure,
+            top: Top::new(k, distinct),
+            explain: Explain { rows_total, lists_total, ..Explain::default() },
+            bounds: vec![0.0; BLOCK],
+            memtables: state.memtables().map(|memtable| &**memtable).collect(),
+            allow_partial: false,
+            excluded: None,
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> (Vec<Candidate<Location>>, Explain) {
+        self.explain.exact = self.explain.rows_scanned >= self.explain.rows_total && self.explain.missing.is_empty();
+        (self.top.into_sorted(), self.explain)
+    }
+
+    /// Searches what is not flushed yet.
+    pub(crate) fn memtables(&mut self) -> Result<()> {
+        let dimension = self.state.config.dimension;
+        for age in 0..self.memtables.len() {
+            let memtable = self.memtables[age];
+            for (number, batch) in memtable.batches(self.visible) {
+                let rows = batch.vectors().chunks(BLOCK * dimension).zip(batch.norms().chunks(BLOCK));
+                for (block, (vectors, norms)) in rows.enumerate() {
+                    self.explain.memtable_rows += norms.len() as u64;
+                    let bounds = &mut self.bounds[..norms.len()];
+                    self.measure.lower_bounds(vectors, norms, bounds);
+                    for index in 0..norms.len() {
+                        if f64::from(self.bounds[index]) > self.top.bound() {
+                            continue;
+                        }
+                        let row = (block * BLOCK + index) as u32;
+                        let Some((operation, _)) = batch.operation_of(row) else { continue };
+                        let place = Place { batch: number, operation };
+                        let Some(entry) = memtable.entry(place) else { continue };
+                        if batch.is_superseded(operation, self.visible) || self.is_hidden(entry.id(), age) {
+                            continue;
+                        }
+                        let posting = (row - entry.first_row()) as u16;
+                        let vector = &vectors[index * dimension..(index + 1) * dimension];
+                        let location = Location::Memory { memtable: age, place };
+                        self.offer(entry.id(), posting, vector, location);
+                    }
+                }
+                self.top.tighten();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a row of memtable `age` (or of a file, beyond the last) is not to be found: excluded by the
+    /// search, or older than what a newer memtable has on its document.
+    fn is_hidden(&self, id: DocumentId, age: usize) -> bool {
+        self.excluded == Some(id) || self.memtables[..age].iter().any(|newer| newer.shadows(id, self.visible))
+    }
+
+    fn offer(&mut self, id: DocumentId, posting: u16, vector: &[f32], location: Location) {
+        self.explain.rows_reranked += 1;
+        let rank = self.measure.rank(vector);
+        self.top.offer(Candidate { rank, id, posting, location });
+    }
+
+    /// Goes on without a damaged part if the search allows it; any other error is the search's.
+    fn tolerate(&mut self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(Error::Storage(error @ StorageError::Corrupted { .. })) if self.allow_partial => {
+                self.explain.missing.push(error.to_string());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Searches every stored row, file by file in the order of the bytes.
+    pub(crate) fn all_stored(&mut self) -> Result<()> {
+        let tree = &*self.state.tree;
+        for (file, posting) in tree.postings.iter().enumerate() {
+            let scanned = self.posting_file(file, posting);
+            self.tolerate(scanned)?;
+        }
+        self.explain.lists_probed = self.explain.lists_total;
+        // Killed rows that a compaction dropped from a posting file may still have vector rows.
+        self.explain.rows_scanned = self.explain.rows_scanned.max(self.explain.rows_total);
+        Ok(())
+    }
+
+    fn posting_file(&mut self, file: usize, posting: &PostingFile) -> Result<()> {
+        let dimension = self.state.config.dimension;
+        let rows = posting.rows() as u32;
+        for first in (0..rows).step_by(BLOCK) {
+            let block = first..rows.min(first + BLOCK as u32);
+            let vectors = posting.vectors(block.clone())?;
+            let norms = posting.norms(block.clone())?;
+            let bounds = &mut self.bounds[..norms.len()];
+            self.measure.lower_bounds(vectors, norms, bounds);
+            self.touched(block.len());
+            for row in block.clone() {
+                let index = (row - first) as usize;
+                if f64::from(self.bounds[index]) > self.top.bound() {
+                    continue;
+                }
+                let document = posting.row_documents(row..row + 1)?[0] as usize;
+                let place = StoredPlace { file, document };
+                self.stored(place, row, &vectors[index * dimension..(index + 1) * dimension])?;
+            }
+            self.top.tighten();
+        }
+        Ok(())
+    }
+
+    /// Offers a stored row whose bound passed, unless its document is not live.
+    fn stored(&mut self, place: StoredPlace, row: u32, vector: &[f32]) -> Result<()> {
+        let tree = &*self.state.tree;
+        let entry = tree.posting(place).entry(place.document)?;
+        if self.is_hidden(entry.id(), self.memtables.len()) || tree.kills.contains(entry.ordinal())? {
+            return Ok(());
+        }
+        let posting = (row - entry.first_row()) as u16;
+        self.offer(entry.id(), posting, vector, Location::Stored { place, row });
+        Ok(())
+    }
+
+    fn touched(&mut self, rows: usize) {
+        self.explain.rows_scanned += rows as u64;
+        self.explain.bytes_touched += (rows * (self.state.config.dimension * 4 + 4)) as u64;
+    }
+
+    /// Searches the lists that the effort asks for, generation by generation, the newest first.
+    pub(crate) fn lists(&mut self, effort: Effort) -> Result<()> {
+        let tree = &*self.state.tree;
+        for router in tree.routers.values().rev() {
+            let rule = match effort {
+                Effort::Recall(recall) => router.stop_for(recall, self.top.k())?,
+                Effort::Lists(lists) => StopRule::never(self.measure.metric()).max_lists(lists),
+                Effort::Exact => StopRule::never(self.measure.metric()),
+            };
+            let mut visited = 0;
+            for step in router.route(self.measure.routed(), &rule)? {
+                let kth = self.top.tighten().map(|rank| self.measure.index_rank(rank));
+                if rule.stops(step.priority, kth, visited) {
+                    break;
+                }
+                visited += 1;
+                let (shard, list) = router.list(step.position)?;
+                let scanned = self.list(router.generation(), shard, list);
+                self.tolerate(scanned)?;
+            }
+            self.explain.lists_probed += visited;
+        }
+        // What was flushed before there was an index has no lists.
+        let (shard, list) = UNLISTED;
+        let scanned = self.list(Generation(0), shard, list);
+        self.tolerate(scanned)
+    }
+
+    /// Searches one list in every segment of its generation.
+    fn list(&mut self, generation: Generation, shard: ShardId, list: ListId) -> Result<()> {
+        let tree = &*self.state.tree;
+        for segment in &tree.vectors {
+            let is_live = segment.live.iter().any(|(live, _)| *live == shard);
+            if segment.generation == generation && is_live {
+                let scanned = self.section(&segment.file, shard, list);
+                self.tolerate(scanned)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, segment: &VectorFile, shard: ShardId, list: ListId) -> Result<()> {
+        let Some(entry) = segment.find_list(shard, list)? else { return Ok(()) };
+        let (ordinals, postings) = segment.rows(shard, &entry)?;
+        for (block, (ordinals, postings)) in ordinals.chunks(BLOCK).zip(postings.chunks(BLOCK)).enumerate() {
+            for (ordinal, posting) in ordinals.iter().zip(postings) {
+                self.row(*ordinal, *posting)?;
+            }
+            if block > 0 {
+                self.top.tighten();
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches one row of a segment, through its document.
+    fn row(&mut self, ordinal: DocumentOrdinal, posting: u16) -> Result<()> {
+        let tree = &*self.state.tree;
+        let Some(place) = tree.place_of(ordinal)? else {
+            // The document was killed and compacted away before this section was.
+            return if tree.kills.contains(ordinal)? { Ok(()) } else { Err(lost_document(tree, ordinal)) };
+        };
+        let file = tree.posting(place);
+        let row = file.entry(place.document)?.first_row() + u32::from(posting);
+        let vector = file.vectors(row..row + 1)?;
+        let norm = file.norms(row..row + 1)?;
+        let bound = &mut self.bounds[..1];
+        self.measure.lower_bounds(vector, norm, bound);
+        self.touched(1);
+        if f64::from(self.bounds[0]) <= self.top.bound() {
+            self.stored(place, row, vector)?;
+        }
+        Ok(())
+    }
+}
+
+fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
+    let collection = &tree.entry.name;
+    let file = tree.vectors.first().map_or_else(Default::default, |segment| segment.file.sealed().path().to_path_buf());
+    let what = format!("a row of collection {collection:?} names document {ordinal}, which no file has");
+    StorageError::corrupted(&file, 0, what).into()
+}

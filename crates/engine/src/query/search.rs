@@ -1,0 +1,277 @@
+//! Search: what is asked, how it is carried out, and what comes back.
+
+use std::borrow::Cow;
+
+use plimsoll_base::{DocumentId, Generation};
+
+use super::exact::{Location, Scanner};
+use super::measure::Measure;
+use super::read::ReadOnlyCollection;
+use super::top::Candidate;
+use crate::error::{Error, Result};
+use crate::model::{Key, Metadata, value};
+use crate::state::CollectionState;
+
+/// How hard to look.
+///
+/// Rows that are not flushed yet are always searched in full, and collections of fewer than 4,096 rows are
+/// searched exactly whatever is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Effort {
+    /// As many lists as it takes to find this share, above 0 and at most 1, of the true nearest rows on
+    /// average, as calibrated on the collection's own rows.
+    Recall(f32),
+    /// The nearest so many lists.
+    Lists(usize),
+    /// All rows: the answer is exact.
+    Exact,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self::Recall(0.95)
+    }
+}
+
+/// A search being described; [`Search::run`] carries it out.
+///
+/// ```
+/// # fn main() -> plimsoll_engine::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use plimsoll_engine::{CollectionConfig, Database, Document, Effort, Metric};
+/// let db = Database::open(dir.sealed().path().join("db"))?;
+/// let colours = db.create_collection("colours", CollectionConfig::new(3, Metric::L2))?;
+/// colours.upsert(Document::new("red").text("a warm colour").vector([1.0, 0.0, 0.0]))?;
+/// colours.upsert(Document::new("blue").text("a cold colour").vector([0.0, 0.0, 1.0]))?;
+/// let results = colours.search(&[0.9, 0.1, 0.0]).k(1).effort(Effort::Exact).with_text(true).run()?;
+/// assert_eq!(results.hits[0].key.to_string(), "red");
+/// assert_eq!(results.hits[0].text.as_deref(), Some("a warm colour"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a search does nothing before it is run"]
+pub struct Search<'a> {
+    collection: Result<ReadOnlyCollection>,
+    query: Cow<'a, [f32]>,
+    k: usize,
+    effort: Effort,
+    distinct: bool,
+    allow_partial: bool,
+    excluded: Option<DocumentId>,
+    with_text: bool,
+    with_metadata: bool,
+    with_vector: bool,
+}
+
+/// One row that was found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// The document's key.
+    pub key: Key,
+    /// How far it is; smaller is nearer. Cosine: 1 − cos; L2: the Euclidean distance; dot: the negated inner
+    /// product.
+    pub distance: f32,
+    /// Where the posting begins in the document's text, in bytes.
+    pub start: u32,
+    /// How long it is, in bytes.
+    pub length: u32,
+    /// The posting's passage, if it was asked for and the document has a text.
+    pub text: Option<String>,
+    /// The document's metadata, if it was asked for.
+    pub metadata: Option<Metadata>,
+    /// The posting's vector, if it was asked for.
+    pub vector: Option<Vec<f32>>,
+}
+
+/// What a search found, best first, and what it took.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SearchResults {
+    /// The nearest rows: k, or all there are if they are fewer.
+    pub hits: Vec<Hit>,
+    /// What it took.
+    pub explain: Explain,
+}
+
+impl IntoIterator for SearchResults {
+    type Item = Hit;
+    type IntoIter = std::vec::IntoIter<Hit>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.hits.into_iter()
+    }
+}
+
+/// What a search took.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Explain {
+    /// Whether every row was looked at, so that the answer is exact.
+    pub exact: bool,
+    /// Lists visited, over all index generations.
+    pub lists_probed: usize,
+    /// Lists there are.
+    pub lists_total: usize,
+    /// Flushed rows whose vectors were read.
+    pub rows_scanned: u64,
+    /// Flushed rows there are.
+    pub rows_total: u64,
+    /// Unflushed rows, all of which were looked at.
+    pub memtable_rows: u64,
+    /// Rows measured again in float64.
+    pub rows_reranked: u64,
+    /// Bytes of vectors and row tables read.
+    pub bytes_touched: u64,
+    /// What could not be searched because it is damaged; empty unless `allow_partial` was set.
+    pub missing: Vec<String>,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(collection: ReadOnlyCollection, query: Cow<'a, [f32]>) -> Self {
+        Self::of(Ok(collection), query)
+    }
+
+    /// A search that can only report why there is nothing to search.
+    pub(crate) fn failed(error: Error) -> Self {
+        Self::of(Err(error), Cow::Borrowed(&[]))
+    }
+
+    fn of(collection: Result<ReadOnlyCollection>, query: Cow<'a, [f32]>) -> Self {
+        Self {
+            collection,
+            query,
+            k: 10,
+            effort: Effort::default(),
+            distinct: false,
+            allow_partial: false,
+            excluded: None,
+            with_text: false,
+            with_metadata: false,
+            with_vector: false,
+        }
+    }
+
+    pub(crate) fn excluding(mut self, document: DocumentId) -> Self {
+        self.excluded = Some(document);
+        self
+    }
+
+    /// How many rows to find. Default 10.
+    pub fn k(mut self, k: usize) -> Self {
+        self.k = k;
+        self
+    }
+
+    /// How hard to look. Default [`Effort::Recall`] of 0.95.
+    pub fn effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
+    }
+
+    /// Whether k counts documents, each with its best posting, instead of postings. Default false.
+    pub fn distinct(mut self, distinct: bool) -> Self {
+        self.distinct = distinct;
+        self
+    }
+
+    /// Whether to answer from the rest when a part is damaged, and say what is missing, instead of failing.
+    /// Default false.
+    pub fn allow_partial(mut self, allow: bool) -> Self {
+        self.allow_partial = allow;
+        self
+    }
+
+    /// Whether hits have their passage. Default false.
+    pub fn with_text(mut self, with: bool) -> Self {
+        self.with_text = with;
+        self
+    }
+
+    /// Whether hits have their document's metadata. Default false.
+    pub fn with_metadata(mut self, with: bool) -> Self {
+        self.with_metadata = with;
+        self
+    }
+
+    /// Whether hits have their vector. Default false.
+    pub fn with_vector(mut self, with: bool) -> Self {
+        self.with_vector = with;
+        self
+    }
+
+    /// Carries the search out.
+    ///
+    /// # Errors
+    /// [`Error::DimensionMismatch`]; [`Error::InvalidArgument`] for a k of 0, a recall outside of (0, 1], no
+    /// lists, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
+    /// `Corrupted` if a part that is needed is damaged (see [`Search::allow_partial`]).
+    pub fn run(&self) -> Result<SearchResults> {
+        let refuse = |what: String| Err(Error::InvalidArgument(what));
+        match self.effort {
+            _ if self.k == 0 => return refuse("k must be at least 1".to_owned()),
+            Effort::Recall(recall) if !(recall > 0.0 && recall <= 1.0) => {
+                return refuse(format!("a recall of {recall} is not above 0 and at most 1"));
+            }
+            Effort::Lists(0) => return refuse("at least one list has to be searched".to_owned()),
+            _ => {}
+        }
+        let collection = self.collection.as_ref().map_err(Clone::clone)?;
+        let state = &collection.state;
+        let measure = Measure::new(state.config.metric, state.config.dimension, &self.query)?;
+        let mut scanner = Scanner::new(state, collection.visible, &measure, self.k, self.distinct);
+        scanner.allow_partial = self.allow_partial;
+        scanner.excluded = self.excluded;
+        scanner.memtables()?;
+        let ungrouped_only = state.tree.generation() == Generation(0);
+        if ungrouped_only || matches!(self.effort, Effort::Exact) {
+            scanner.all_stored()?;
+        } else {
+            scanner.lists(self.effort)?;
+        }
+        let (candidates, explain) = scanner.finish();
+        let mut hits = Vec::with_capacity(candidates.len());
+        for candidate in &candidates {
+            hits.push(self.hit(state, &measure, candidate)?);
+        }
+        Ok(SearchResults { hits, explain })
+    }
+
+    fn hit(&self, state: &CollectionState, measure: &Measure, candidate: &Candidate<Location>) -> Result<Hit> {
+        let posting = usize::from(candidate.posting);
+        let dimension = state.config.dimension;
+        let vector = |vectors: &[f32]| self.with_vector.then(|| vectors.to_vec());
+        let (key, text, metadata, range, vector) = match candidate.location {
+            Location::Memory { memtable, place } => {
+                let entry = state.memtables().nth(memtable).and_then(|memtable| memtable.entry(place));
+                let entry = entry.ok_or(Error::Closed)?;
+                let rows = &entry.vectors()[posting * dimension..(posting + 1) * dimension];
+                let metadata = (entry.encoded_metadata(), std::path::Path::new("memtable"));
+                (entry.key()?, entry.text(), metadata, entry.ranges()[posting], vector(rows))
+            }
+            Location::Stored { place, row } => {
+                let file = state.tree.posting(place);
+                let key = Key::decode(file.key(place.document)?, file.sealed().path())?;
+                let text = if self.with_text { file.text(place.document)? } else { None };
+                let metadata = if self.with_metadata { file.metadata(place.document)? } else { &[] };
+                let rows = file.vectors(row..row + 1)?;
+                (key, text, (metadata, file.sealed().path()), file.range(row)?, vector(rows))
+            }
+        };
+        let passage = |text: &str| {
+            let start = range.start as usize;
+            text.get(start..start.saturating_add(range.length as usize)).map(str::to_owned)
+        };
+        Ok(Hit {
+            key,
+            distance: measure.distance(candidate.rank),
+            start: range.start,
+            length: range.length,
+            text: if self.with_text { text.and_then(passage) } else { None },
+            metadata: if self.with_metadata { Some(value::decode(metadata.0, metadata.1)?) } else { None },
+            vector,
+        })
+    }
+}

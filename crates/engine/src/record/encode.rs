@@ -1,0 +1,230 @@
+//! From batches to one validated record.
+
+use std::collections::HashMap;
+
+use plimsoll_base::codec::Encoder;
+use plimsoll_base::{CollectionId, Metric, Version};
+use plimsoll_kernels as kernels;
+use plimsoll_wal::{Record, RecordBuilder};
+
+use super::{DELETE, FORMAT, HAS_TEXT, UPSERT};
+use crate::batch::{Operation, WriteBatch};
+use crate::error::{Error, Result};
+use crate::model::limits::{
+    MAX_BATCH_BYTES, MAX_METADATA_DEPTH, MAX_NORM, MAX_POSTINGS, MAX_TEXT_BYTES, MIN_COSINE_NORM,
+};
+use crate::model::{Document, Key, value};
+use crate::options::CollectionConfig;
+
+/// A record ready for the log, and what must hold for it to be written.
+pub(crate) struct PreparedBatch {
+    pub record: Record,
+    pub collections: Vec<CollectionId>,
+    pub conditions: Vec<Condition>,
+}
+
+/// Something that must be true of a document just before the record is logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition {
+    pub collection: CollectionId,
+    pub key: Key,
+    pub expectation: Expectation,
+}
+
+/// What a [`Condition`] expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    Absent,
+    Version(Version),
+}
+
+/// Validates the batches and encodes them as one record.
+pub(crate) fn prepare(batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
+    let mut groups = Vec::with_capacity(batches.len());
+    let mut conditions = Vec::new();
+    for &(collection, config, batch) in batches {
+        groups.push((collection, config.dimension, Group::encode(config, batch)?));
+        find_conditions(collection, batch, &mut conditions)?;
+    }
+    let bytes = 8 + groups.iter().map(|(.., group)| group.bytes()).sum::<usize>();
+    if bytes > MAX_BATCH_BYTES {
+        return Err(Error::BatchTooLarge { bytes, limit: MAX_BATCH_BYTES });
+    }
+    let mut record = RecordBuilder::with_capacity(bytes);
+    let mut head = Encoder::new();
+    head.u8(FORMAT).raw(&[0; 3]).u32(groups.len() as u32);
+    record.raw(head.as_slice());
+    for (collection, dimension, group) in &groups {
+        group.write(*collection, *dimension, &mut record);
+    }
+    let collections = batches.iter().map(|(collection, ..)| *collection).collect();
+    Ok(PreparedBatch { record: record.finish(), collections, conditions })
+}
+
+/// One collection's part of a record, before it is written.
+struct Group<'a> {
+    operations: u32,
+    encoded: Encoder,
+    vectors: Vec<&'a [f32]>,
+    vector_bytes: usize,
+    norms: Vec<f32>,
+}
+
+const GROUP_HEAD: usize = 24;
+
+impl<'a> Group<'a> {
+    fn encode(config: &CollectionConfig, batch: &'a WriteBatch) -> Result<Self> {
+        let mut group = Self {
+            operations: batch.operations.len() as u32,
+            encoded: Encoder::new(),
+            vectors: Vec::with_capacity(batch.operations.len()),
+            vector_bytes: 0,
+            norms: Vec::with_capacity(batch.operations.len()),
+        };
+        for (index, operation) in batch.operations.iter().enumerate() {
+            group.operation(config, operation).map_err(|refusal| refusal.at(index, operation.key()))?;
+            if group.bytes() > MAX_BATCH_BYTES {
+                return Err(Error::BatchTooLarge { bytes: group.bytes(), limit: MAX_BATCH_BYTES });
+            }
+        }
+        group.encoded.align(4);
+        Ok(group)
+    }
+
+    fn bytes(&self) -> usize {
+        GROUP_HEAD + self.encoded.len() + self.vector_bytes + self.norms.len() * 4
+    }
+
+    fn operation(&mut self, config: &CollectionConfig, operation: &'a Operation) -> Result<(), Refusal> {
+        if let Some(problem) = operation.key().problem() {
+            return Err(Refusal::Problem(problem));
+        }
+        let key = operation.key().encode();
+        let document = operation.document();
+        let has_text = document.is_some_and(|document| document.text.is_some());
+        let kind = if document.is_some() { UPSERT } else { DELETE };
+        self.encoded.u8(kind).u8(if has_text { HAS_TEXT } else { 0 }).u16(0);
+        self.encoded.raw(&Key::id_of_encoded(&key).0).prefixed(&key);
+        document.map_or(Ok(()), |document| self.document(config, document))
+    }
+
+    fn document(&mut self, config: &CollectionConfig, document: &'a Document) -> Result<(), Refusal> {
+        let text = document.text.as_deref().unwrap_or_default();
+        if text.len() > MAX_TEXT_BYTES {
+            return refuse(format!("the text has {} bytes; at most {MAX_TEXT_BYTES} are allowed", text.len()));
+        }
+        if value::is_too_deep(&document.metadata) {
+            return refuse(format!("the metadata nests deeper than {MAX_METADATA_DEPTH}"));
+        }
+        let metadata = value::encode(&document.metadata);
+        if let Some(problem) = value::problem(&document.metadata, metadata.len()) {
+            return refuse(problem);
+        }
+        if document.postings.is_empty() || document.postings.len() > MAX_POSTINGS {
+            let postings = document.postings.len();
+            return refuse(format!("{postings} postings; a document has 1 to {MAX_POSTINGS}"));
+        }
+        self.encoded.prefixed(text.as_bytes()).prefixed(&metadata).u32(document.postings.len() as u32).align(4);
+        for (index, posting) in document.postings.iter().enumerate() {
+            let named = |problem| Refusal::Problem(format!("posting {index}: {problem}"));
+            if document.text.is_some() {
+                range_problem(text, posting.start, posting.length).map_or(Ok(()), |why| Err(named(why)))?;
+            } else if posting.start.checked_add(posting.length).is_none() {
+                return Err(named("the range ends beyond 4 GiB".to_owned()));
+            }
+            if posting.vector.len() != config.dimension {
+                return Err(Refusal::Dimension { expected: config.dimension, got: posting.vector.len() });
+            }
+            let norm = validated_norm(config.metric, &posting.vector).map_err(named)?;
+            self.encoded.u32(posting.start).u32(posting.length);
+            self.vector_bytes += posting.vector.len() * 4;
+            self.vectors.push(&posting.vector);
+            self.norms.push(norm);
+        }
+        Ok(())
+    }
+
+    fn write(&self, collection: CollectionId, dimension: usize, record: &mut RecordBuilder) {
+        let mut head = Encoder::new();
+        head.u32(collection.0).u32(dimension as u32).u32(self.operations).u32(self.vectors.len() as u32);
+        head.u32(self.encoded.len() as u32).u32(0);
+        record.raw(head.as_slice());
+        record.raw(self.encoded.as_slice());
+        for vector in &self.vectors {
+            record.f32s(vector);
+        }
+        record.f32s(&self.norms);
+    }
+}
+
+/// Why an operation is refused, before its place in the batch is known.
+enum Refusal {
+    Problem(String),
+    Dimension { expected: usize, got: usize },
+}
+
+impl Refusal {
+    fn at(self, operation: usize, key: &Key) -> Error {
+        match self {
+            Self::Problem(problem) => Error::InvalidDocument { operation, key: key.clone(), problem },
+            Self::Dimension { expected, got } => Error::DimensionMismatch { expected, got },
+        }
+    }
+}
+
+fn refuse<T>(problem: String) -> Result<T, Refusal> {
+    Err(Refusal::Problem(problem))
+}
+
+fn range_problem(text: &str, start: u32, length: u32) -> Option<String> {
+    let (start, end) = (start as usize, start as usize + length as usize);
+    if end > text.len() {
+        return Some(format!("bytes {start} to {end} are outside the text of {} bytes", text.len()));
+    }
+    if !text.is_char_boundary(start) || !text.is_char_boundary(end) {
+        return Some(format!("bytes {start} to {end} do not begin and end on character boundaries"));
+    }
+    None
+}
+
+/// The length of a vector that may be stored, or why it may not. One pass: a sum of squares is finite only
+/// if every component is.
+pub(crate) fn validated_norm(metric: Metric, vector: &[f32]) -> Result<f32, String> {
+    let norm = kernels::dot_f64(vector, vector).sqrt();
+    if norm <= MAX_NORM && (metric != Metric::Cosine || norm >= MIN_COSINE_NORM) {
+        return Ok(norm as f32);
+    }
+    Err(match vector.iter().position(|component| !component.is_finite()) {
+        Some(index) => format!("component {index} of the vector is {}", vector[index]),
+        None if norm > MAX_NORM => format!("the vector's length {norm:e} exceeds {MAX_NORM:e}"),
+        None if norm == 0.0 => "a zero vector has no direction, which the metric cosine needs".to_owned(),
+        None => format!("the vector's length {norm:e} is too small for the metric cosine"),
+    })
+}
+
+/// What inserts and replacements expect of the state before the batch. Operations earlier in the batch count
+/// as done: an insert after a delete of its key expects nothing, an insert after an upsert is refused here.
+fn find_conditions(collection: CollectionId, batch: &WriteBatch, out: &mut Vec<Condition>) -> Result<()> {
+    let conditional = |operation: &Operation| matches!(operation, Operation::Insert(_) | Operation::Replace(..));
+    if !batch.operations.iter().any(conditional) {
+        return Ok(());
+    }
+    let mut seen: HashMap<&Key, bool> = HashMap::new();
+    for operation in &batch.operations {
+        let key = operation.key();
+        let expectation = match operation {
+            Operation::Insert(_) => match seen.get(key) {
+                Some(true) => return Err(Error::AlreadyExists(key.clone())),
+                Some(false) => None,
+                None => Some(Expectation::Absent),
+            },
+            Operation::Replace(_, version) => Some(Expectation::Version(*version)),
+            Operation::Upsert(_) | Operation::Delete(_) => None,
+        };
+        if let Some(expectation) = expectation {
+            out.push(Condition { collection, key: key.clone(), expectation });
+        }
+        seen.insert(key, operation.document().is_some());
+    }
+    Ok(())
+}

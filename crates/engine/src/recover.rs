@@ -1,0 +1,291 @@
+//! Opening: from a directory to an open database.
+//!
+//! Lock → newest manifest → open its files → replay the log above each collection's flushed LSN, flushing on
+//! the way when it is large → remove what no manifest names. Opening twice changes nothing, and what is read
+//! grows with the number of files and with the unflushed log, not with rows (rule R15).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
+use plimsoll_base::{FileNumber, Lsn, StorageError};
+use plimsoll_shard::{FileName, ReadMode};
+use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
+
+use crate::commit::apply;
+use crate::core::{Core, Parts, Root, lock};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest};
+use crate::options::Options;
+use crate::reserve::{RESERVE_NAME, Reserve};
+use crate::state::{CollectionState, Published, State};
+use crate::stats::{FlushReason, RecoveryStats};
+use crate::tree::{FileOpener, Tree, check_presence};
+
+/// The lock file's name in the database's directory.
+pub(crate) const LOCK_NAME: &str = "LOCK";
+/// The directory of the log.
+pub(crate) const WAL_DIR: &str = "wal";
+/// The directory of the sealed files.
+pub(crate) const DATA_DIR: &str = "data";
+
+/// What a database's directory holds.
+pub(crate) struct Directory {
+    pub manifests: Vec<FileNumber>,
+    pub reserve: bool,
+    /// Files left over from a publish that did not finish.
+    temporary: Vec<String>,
+    foreign: Option<String>,
+    is_empty: bool,
+}
+
+impl Directory {
+    /// Looks into a directory; `None` if it does not exist.
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
+        let entries = match storage.list(path) {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut directory = Self {
+            manifests: Vec::new(),
+            reserve: false,
+            temporary: Vec::new(),
+            foreign: None,
+            is_empty: entries.is_empty(),
+        };
+        entries.into_iter().for_each(|entry| directory.sort(entry));
+        directory.manifests.sort_unstable();
+        Ok(Some(directory))
+    }
+
+    fn sort(&mut self, DirEntry { name, is_dir, .. }: DirEntry) {
+        let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
+        match (name.as_str(), is_dir) {
+            (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
+            (RESERVE_NAME, false) => self.reserve = true,
+            (_, false) if temporary.is_some() => self.temporary.push(name),
+            (_, false) if manifest::number_of(&name).is_some() => self.manifests.extend(manifest::number_of(&name)),
+            _ => self.foreign = self.foreign.take().or(Some(name)),
+        }
+    }
+
+    /// The newest manifest; `None` if the directory may become a database.
+    pub(crate) fn newest(&self, storage: &dyn Storage, path: &Path) -> Result<Option<Manifest>> {
+        if let Some(number) = self.manifests.last() {
+            return Ok(Some(Manifest::read(storage, path, *number)?));
+        }
+        if let Some(what) = &self.foreign {
+            let what = format!("it holds {what:?} and no manifest");
+            return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+        }
+        for dir in [WAL_DIR, DATA_DIR] {
+            let dir = path.join(dir);
+            let files = match storage.list(&dir) {
+                Err(error) if error.is_not_found() => continue,
+                files => files?,
+            };
+            if let Some(file) = files.iter().find(|file| !file.name.ends_with(".tmp")) {
+                let what = format!("{} is here but every manifest is missing", file.name);
+                return Err(StorageError::corrupted(&dir.join(&file.name), 0, what).into());
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Opens the database in `options.path`, creating it if it may.
+pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
+    let start = Instant::now();
+    let storage = MeteredStorage::new(Arc::clone(&options.storage));
+    let path = options.path.clone();
+    match Directory::read(&storage, &path)? {
+        None if !options.create => return Err(Error::DatabaseNotFound(path)),
+        Some(directory) if directory.newest(&storage, &path)?.is_none() && !options.create => {
+            let what = if directory.is_empty { "it is empty" } else { "there is no manifest" };
+            return Err(Error::NotADatabase { path, what: what.to_owned() });
+        }
+        None => create_directory(&storage, &path)?,
+        Some(_) => {}
+    }
+    let lock = storage.lock(&path.join(LOCK_NAME))?;
+    // Again, under the lock: another process may just have created or changed it.
+    let directory = Directory::read(&storage, &path)?.ok_or_else(|| Error::DatabaseNotFound(path.clone()))?;
+    let manifest = match directory.newest(&storage, &path)? {
+        Some(manifest) => manifest,
+        None => create_database(&storage, &options, &directory)?,
+    };
+    let core = assemble(options, storage, &directory, manifest, lock)?;
+    let mut recovery = RecoveryStats::default();
+    let recovered = replay_log(&core, &mut recovery)?;
+    recovery.orphans_removed = remove_orphans(&core, &directory)?;
+    let wal_options = WalOptions { segment_bytes: core.options.wal_segment_bytes };
+    lock_log(&core).wal = Some(recovered.into_wal(wal_options, salts(core.options.seed)));
+    recovery.total = start.elapsed();
+    core.finish_recovery(recovery);
+    core.reserve.replenish(&core.storage);
+    Ok(core)
+}
+
+fn lock_log(core: &Core) -> std::sync::MutexGuard<'_, crate::core::Log> {
+    lock(&core.log)
+}
+
+/// Creates the directory, and makes its name durable.
+fn create_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
+    storage.create_dir(path)?;
+    if let Some(parent) = path.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        storage.sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// Writes the first manifest. Nothing else is there before it is durable.
+fn create_database(storage: &dyn Storage, options: &Options, directory: &Directory) -> Result<Manifest> {
+    let path = &options.path;
+    for dir in [WAL_DIR, DATA_DIR] {
+        storage.create_dir(&path.join(dir))?;
+    }
+    for name in &directory.temporary {
+        storage.remove(&path.join(name))?;
+    }
+    storage.sync_dir(path)?;
+    let mut random = salts(options.seed);
+    let (high, low) = (random(), random());
+    let manifest = Manifest::new((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
+    manifest.publish(storage, path)?;
+    Ok(manifest)
+}
+
+/// Random numbers: the operating system's, or those of a seed.
+fn salts(seed: Option<u64>) -> SaltSource {
+    match seed {
+        None => Box::new(|| uuid::Uuid::new_v4().as_u64_pair().0),
+        Some(mut state) => Box::new(move || {
+            // SplitMix64 (Steele, Lea and Flood, 2014).
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            mixed ^ (mixed >> 31)
+        }),
+    }
+}
+
+fn assemble(
+    options: Options,
+    storage: MeteredStorage,
+    directory: &Directory,
+    manifest: Manifest,
+    lock: Box<dyn plimsoll_base::storage::Lock>,
+) -> Result<Arc<Core>> {
+    let opener = opener(&storage, &options.path, &manifest, options.mapped);
+    let state = open_state(&manifest, &opener)?;
+    let visible = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
+    let reserve = Reserve::new(&options.path, directory.reserve);
+    let root = Root {
+        old_manifests: directory.manifests.iter().copied().filter(|number| *number != manifest.number).collect(),
+        manifest,
+        ambiguous: false,
+        graveyard: Vec::new(),
+    };
+    let published = Published::new(state, visible);
+    Ok(Arc::new(Core::new(Parts { options, storage, opener, published, root, lock, reserve })))
+}
+
+/// How the files of a database are opened.
+pub(crate) fn opener(storage: &MeteredStorage, path: &Path, manifest: &Manifest, mapped: bool) -> FileOpener {
+    FileOpener {
+        storage: Arc::new(storage.clone()),
+        dir: path.join(DATA_DIR),
+        database: manifest.database,
+        mode: if mapped { ReadMode::Mapped } else { ReadMode::Owned },
+    }
+}
+
+/// Opens every file that a manifest names.
+pub(crate) fn open_state(manifest: &Manifest, opener: &FileOpener) -> Result<State> {
+    check_presence(manifest, &*opener.storage, &opener.dir)?;
+    let mut state = State::default();
+    for entry in &manifest.collections {
+        let tree = Tree::open(entry, opener, None)?;
+        state.collections.insert(entry.id, Arc::new(CollectionState::new(tree)));
+    }
+    Ok(state)
+}
+
+fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
+    let start = Instant::now();
+    let dir: PathBuf = core.options.path.join(WAL_DIR);
+    let storage: Arc<dyn Storage> = Arc::new(core.storage.clone());
+    let (after, proven, database) = {
+        let root = lock(&core.root);
+        let flushed = root.manifest.collections.iter().map(|entry| entry.flushed).max();
+        let proven = root.manifest.durable.max(flushed.unwrap_or_default());
+        (root.manifest.wal_pointer, proven, root.manifest.database)
+    };
+    core.published.advance(after);
+    let visit = |record: Record| -> Result<()> {
+        let applied = core.published.visible();
+        let state = core.published.state();
+        // Only what is proven durable may be published (rule R3): at the first record of a sync group, that
+        // is everything before it.
+        if record.durable_before() >= applied && state.memtable_bytes() > core.options.memtable_bytes {
+            core.flush_replayed(applied)?;
+        }
+        let state = core.published.state();
+        let lsn = apply(&state, Arc::new(record))?;
+        core.published.advance(lsn);
+        Ok(())
+    };
+    let recovered = replay(&storage, &dir, database, after, proven, visit)?;
+    core.published.advance(Lsn(recovered.next_lsn().0.saturating_sub(1)));
+    stats.records = recovered.records();
+    stats.wal_bytes = recovered.bytes_read();
+    stats.replay = start.elapsed();
+    if let Some(cut) = recovered.cut() {
+        tracing::warn!(file = %cut.file.display(), offset = cut.offset, lsn = %cut.lsn, "a torn tail was cut: {}", cut.what);
+    }
+    Ok(recovered)
+}
+
+impl Core {
+    /// Flushes what was replayed so far; all of it is durable.
+    fn flush_replayed(&self, durable: Lsn) -> Result<()> {
+        self.replayed_durable.store(durable.0, Ordering::Release);
+        self.seal_all(durable);
+        self.flush_internal(FlushReason::Recovery).map(|_| ())
+    }
+}
+
+/// Removes files that no manifest names: those of a flush or a compaction that did not finish, and those
+/// that a finished one replaced.
+fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
+    let mut root = lock(&core.root);
+    core.bury(&mut root);
+    let named: std::collections::HashSet<String> =
+        root.manifest.files().map(|meta| meta.name().to_string()).collect();
+    let mut removed = 0;
+    let entries = match core.storage.list(core.data_dir()) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        entries => entries?,
+    };
+    for entry in entries {
+        let Some(name) = FileName::parse(&entry.name) else { continue };
+        core.never_reuse(name.number);
+        if !named.contains(&entry.name) {
+            core.storage.remove(&core.data_dir().join(&entry.name))?;
+            removed += 1;
+        }
+    }
+    for name in &directory.temporary {
+        core.storage.remove(&core.options.path.join(name))?;
+        removed += 1;
+    }
+    if removed > 0 {
+        core.storage.sync_dir(core.data_dir())?;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,102 @@
+//! Gathering the statistics of an open database.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use plimsoll_base::Lsn;
+use plimsoll_base::storage::IoStats;
+
+use crate::core::{Core, lock};
+use crate::state::CollectionState;
+use crate::stats::{CollectionStats, LogStats, RecoveryStats, Stats, Watermarks};
+
+impl CollectionStats {
+    pub(crate) fn of(collection: &CollectionState) -> Self {
+        let entry = &collection.tree.entry;
+        let newest = entry.indexes.iter().max_by_key(|index| index.generation);
+        let memtables = || collection.memtables();
+        Self {
+            name: collection.name.to_string(),
+            dimension: collection.config.dimension,
+            metric: collection.config.metric,
+            flushed_documents: entry.live_documents(),
+            flushed_rows: entry.postings.iter().map(|posting| posting.rows).sum(),
+            killed: entry.postings.iter().map(|posting| posting.killed).sum(),
+            memtable_rows: memtables().map(|memtable| memtable.rows() as u64).sum(),
+            memtable_bytes: memtables().map(|memtable| memtable.bytes() as u64).sum(),
+            sealed_memtables: collection.sealed.len(),
+            posting_files: entry.postings.len(),
+            vector_segments: entry.vectors.len(),
+            vector_sections: entry.vectors.iter().map(|vector| vector.live.len()).sum(),
+            generation: newest.map(|index| index.generation).unwrap_or_default(),
+            lists: newest.map_or(0, |index| index.lists),
+            shards: newest.map_or(0, |index| index.shards),
+            disk_bytes: entry.files().map(|file| file.len).sum(),
+        }
+    }
+}
+
+impl Stats {
+    /// What a reader process knows: the log's writer is elsewhere.
+    pub(crate) fn of_reader(collections: Vec<CollectionStats>, visible: Lsn, io: IoStats) -> Self {
+        Self {
+            lsn: Watermarks { appended: visible, durable: visible, applied: visible, flushed: Lsn::ZERO },
+            collections,
+            wal: LogStats::default(),
+            io,
+            recovery: RecoveryStats::default(),
+            flushes: 0,
+            failed_flushes: 0,
+            last_flush: None,
+            compactions: 0,
+            failed_compactions: 0,
+            stalls: 0,
+            stalled: Duration::ZERO,
+            background_error: None,
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        // From the lowest to the highest, so that writes meanwhile can not make them look out of order.
+        let flushed = lock(&self.root).manifest.wal_pointer;
+        let applied = self.published.visible();
+        let replayed = Lsn(self.replayed_durable.load(Relaxed));
+        let (durable, appended) = match &lock(&self.log).wal {
+            Some(wal) => (wal.durable(), wal.appended()),
+            None => (replayed.max(flushed), applied),
+        };
+        Watermarks { appended, durable, applied, flushed }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.published.state();
+        let mut collections: Vec<_> = state.collections.values().map(|c| CollectionStats::of(c)).collect();
+        collections.sort_by(|a, b| a.name.cmp(&b.name));
+        let wal = lock(&self.log).wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default();
+        let counters = &self.counters;
+        Stats {
+            lsn: self.watermarks(),
+            collections,
+            wal: LogStats {
+                segments: wal.segments,
+                live_bytes: wal.live_bytes,
+                bytes_appended: wal.bytes,
+                batches: wal.records,
+                syncs: wal.syncs,
+                groups: wal.groups,
+            },
+            io: self.io(),
+            recovery: self.recovery(),
+            flushes: counters.flushes.load(Relaxed),
+            failed_flushes: counters.failed_flushes.load(Relaxed),
+            last_flush: lock(&counters.last_flush).clone(),
+            compactions: counters.compactions.load(Relaxed),
+            failed_compactions: counters.failed_compactions.load(Relaxed),
+            stalls: counters.stalls.load(Relaxed),
+            stalled: Duration::from_nanos(counters.stalled_nanos.load(Relaxed)),
+            background_error: lock(&counters.background_error).clone(),
+        }
+    }
+}

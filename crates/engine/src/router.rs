@@ -1,0 +1,105 @@
+//! One index generation in use: from an index file to lists for rows and queries.
+
+use std::sync::OnceLock;
+
+use plimsoll_base::{Generation, ListId, Metric, ShardId, StorageError};
+use plimsoll_index::{Centroids, Malformed, Route, StopEntry, StopRule, StopTable};
+use plimsoll_shard::IndexFile;
+
+use crate::error::Result;
+use crate::options::CollectionConfig;
+
+/// An index generation. Its centroids are read when they are first needed.
+pub(crate) struct Router {
+    file: IndexFile,
+    metric: Metric,
+    loaded: OnceLock<Loaded>,
+}
+
+struct Loaded {
+    centroids: Centroids,
+    stops: StopTable,
+}
+
+impl Router {
+    pub(crate) fn new(file: IndexFile, config: &CollectionConfig) -> Self {
+        Self { file, metric: config.metric, loaded: OnceLock::new() }
+    }
+
+    pub(crate) fn file(&self) -> &IndexFile {
+        &self.file
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.file.header().generation
+    }
+
+    fn loaded(&self) -> Result<&Loaded> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let lists = self.file.lists()?;
+        let centroids = Centroids::new(
+            self.file.header().dimension as usize,
+            lists.iter().map(|list| list.id).collect(),
+            lists.iter().map(|list| list.shard).collect(),
+            self.file.centroids()?.to_vec(),
+            lists.iter().map(|list| list.radius).collect(),
+        )
+        .map_err(|Malformed(what)| StorageError::corrupted(self.file.sealed().path(), 0, what))?;
+        let stops = self.file.stops()?.iter();
+        let entries = stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
+        let stops = if entries.is_empty() {
+            StopTable::uncalibrated(self.metric)
+        } else {
+            StopTable::new(self.metric, entries)
+        };
+        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops }))
+    }
+
+    pub(crate) fn centroids(&self) -> Result<&Centroids> {
+        Ok(&self.loaded()?.centroids)
+    }
+
+    /// Appends a row as the index sees it: normalised under cosine.
+    pub(crate) fn push_indexed(&self, vector: &[f32], norm: f32, block: &mut Vec<f32>) {
+        push_indexed(self.metric, vector, norm, block);
+    }
+
+    /// The shard and list of each row of a block made by [`Router::push_indexed`].
+    pub(crate) fn assign(&self, block: &[f32]) -> Result<Vec<(ShardId, ListId)>> {
+        let centroids = self.centroids()?;
+        let place = |position: u32| {
+            let position = position as usize;
+            (centroids.shards()[position], centroids.ids()[position])
+        };
+        Ok(centroids.assign(block).into_iter().map(place).collect())
+    }
+
+    /// The stop rule that reaches `recall` at `k`.
+    pub(crate) fn stop_for(&self, recall: f32, k: usize) -> Result<StopRule> {
+        Ok(StopRule::new(self.metric, self.loaded()?.stops.stop_for(recall, k)))
+    }
+
+    /// The lists in the order in which a query visits them.
+    pub(crate) fn route(&self, query: &[f32], rule: &StopRule) -> Result<Route> {
+        Ok(self.centroids()?.route(query, self.metric, rule.t()))
+    }
+
+    /// The list at a position of the route.
+    pub(crate) fn list(&self, position: u32) -> Result<(ShardId, ListId)> {
+        let centroids = self.centroids()?;
+        Ok((centroids.shards()[position as usize], centroids.ids()[position as usize]))
+    }
+}
+
+/// Appends a vector as an index of this metric sees it: normalised under cosine.
+pub(crate) fn push_indexed(metric: Metric, vector: &[f32], norm: f32, block: &mut Vec<f32>) {
+    match metric {
+        Metric::Cosine => {
+            let scale = 1.0 / f64::from(norm);
+            block.extend(vector.iter().map(|component| (f64::from(*component) * scale) as f32));
+        }
+        Metric::L2 | Metric::Dot => block.extend_from_slice(vector),
+    }
+}

@@ -1,0 +1,267 @@
+//! Finding, on the data itself, the smallest t of the [`StopRule`](crate::StopRule) for each recall target.
+//!
+//! The engine names sample rows as queries and scores every other row for each of them, exactly; nothing else
+//! is read. For cosine and L2 the order of the lists does not depend on t, and the visit for a small t is a
+//! prefix of that for a larger one: one pass gives the recall of all t as a staircase. For the dot product t
+//! changes the order, so the visit is replayed for a grid of t.
+
+use plimsoll_base::Metric;
+use plimsoll_kernels::dot_rows;
+use rayon::prelude::*;
+
+use crate::centroids::Centroids;
+use crate::route::{OptimisticBounds, Route};
+use crate::stop::{StopEntry, StopRule, StopTable};
+
+/// The largest calibrated k: this many scores a list are kept.
+const DEEPEST: usize = 100;
+/// One-sided 95 % of the normal distribution.
+const CONFIDENCE: f64 = 1.645;
+/// Dot product: the grid is (i / STEPS)² for i up to STEPS, since the useful t are small in many dimensions.
+const STEPS: u16 = 48;
+
+/// What the engine fills in for one calibration query: its vector, and the score of every other row.
+#[derive(Debug, Default)]
+pub struct Scores {
+    query: Vec<f32>,
+    lists: Vec<Vec<f32>>,
+    scored: usize,
+}
+
+impl Scores {
+    /// Sets the query's vector (normalised for cosine).
+    pub fn set_query(&mut self, query: &[f32]) {
+        self.query.clear();
+        self.query.extend_from_slice(query);
+    }
+
+    /// Adds a live row of the list at `position` of the centroid table; **not** the row the query is made
+    /// of. The score is as for [`StopRule::stops`]: smaller is better, the squared distance for cosine and
+    /// L2, the negated inner product for the dot product.
+    ///
+    /// # Panics
+    /// When there is no such list.
+    #[inline]
+    pub fn push(&mut self, position: u32, score: f32) {
+        let list = &mut self.lists[position as usize];
+        list.push(score);
+        self.scored += 1;
+        if list.len() >= 4 * DEEPEST {
+            keep_best(list);
+        }
+    }
+
+    fn clear(&mut self, lists: usize) {
+        self.query.clear();
+        self.lists.iter_mut().for_each(Vec::clear);
+        self.lists.resize_with(lists, Vec::new);
+        self.scored = 0;
+    }
+
+    /// Sorts what is kept of each list, and returns the best scores over all of them.
+    fn settle(&mut self) -> Vec<f32> {
+        self.lists.iter_mut().for_each(keep_best);
+        self.lists.iter_mut().for_each(|list| list.sort_unstable_by(f32::total_cmp));
+        let mut best = BestScores::default();
+        self.lists.iter().for_each(|list| best.merge(list));
+        best.sorted
+    }
+}
+
+fn keep_best(list: &mut Vec<f32>) {
+    if list.len() > DEEPEST {
+        list.select_nth_unstable_by(DEEPEST - 1, f32::total_cmp);
+        list.truncate(DEEPEST);
+    }
+}
+
+/// The best scores seen, sorted, at most [`DEEPEST`].
+#[derive(Default)]
+struct BestScores {
+    sorted: Vec<f32>,
+}
+
+impl BestScores {
+    /// Adds the sorted scores of a list.
+    fn merge(&mut self, list: &[f32]) {
+        for &score in list {
+            let full = self.sorted.len() == DEEPEST;
+            if full && self.sorted.last().is_some_and(|&worst| score >= worst) {
+                return;
+            }
+            self.sorted.truncate(DEEPEST - 1);
+            let at = self.sorted.partition_point(|&other| other <= score);
+            self.sorted.insert(at, score);
+        }
+    }
+
+    fn kth(&self, k: usize) -> Option<f32> {
+        self.sorted.get(k - 1).copied()
+    }
+}
+
+/// The recall of one query as a staircase: (from this t on, this recall), by rising t.
+type Staircase = Vec<(f32, f32)>;
+
+/// Calibrates the stop rule for a table on `queries` sample queries (a thousand or more; fewer give larger t).
+///
+/// `score(i, scores)` fills in query i: [`Scores::set_query`], then [`Scores::push`] for every live row but the
+/// query's own. Duplicates of the query may stay in: a result is right when its score is as good as the true
+/// k-th, whichever of several equal rows it is. Queries for which no row was pushed are left out.
+///
+/// An entry's t is the smallest at which the 95 % lower confidence bound of the mean recall reaches the
+/// target; where the sample is too small to show it, the largest t that any sample query needed (dot product:
+/// 1, which misses nothing). The bound is the normal one with one more query that misses one result, so that a
+/// sample without misses does not pass for certainty.
+///
+/// Cost: what `score` costs, plus a little; queries run in parallel. Deterministic.
+pub fn calibrate<F>(centroids: &Centroids, metric: Metric, queries: usize, score: F) -> StopTable
+where
+    F: Fn(usize, &mut Scores) + Sync,
+{
+    let outcomes: Vec<Option<[Staircase; 3]>> = (0..queries)
+        .into_par_iter()
+        .map_init(Scores::default, |scores, query| {
+            scores.clear(centroids.len());
+            score(query, scores);
+            (scores.scored > 0).then(|| staircases(centroids, metric, scores))
+        })
+        .collect();
+    let outcomes: Vec<[Staircase; 3]> = outcomes.into_iter().flatten().collect();
+    let mut entries = Vec::new();
+    if !outcomes.is_empty() {
+        for (index, &k) in StopTable::KS.iter().enumerate() {
+            let of_k: Vec<&Staircase> = outcomes.iter().map(|of_query| &of_query[index]).collect();
+            entries.extend(entries_for(metric, k, &of_k));
+        }
+    }
+    StopTable::new(metric, entries)
+}
+
+fn staircases(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> [Staircase; 3] {
+    let truth = scores.settle();
+    match metric {
+        Metric::Cosine | Metric::L2 => by_distance(centroids, metric, scores, &truth),
+        Metric::Dot => by_bound(centroids, scores, &truth),
+    }
+}
+
+/// The recall at k of what was seen: how many results are as good as the true k-th.
+fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
+    let wanted = truth.len().min(k as usize);
+    let Some(&worst) = truth[..wanted].last() else { return 1.0 };
+    seen.sorted.iter().take(wanted).filter(|&&score| score <= worst).count() as f32 / wanted as f32
+}
+
+/// One visit of all lists. The list at step i is visited by the t with priority ≤ t · kth, that is from
+/// t = priority / kth on, where kth is what the lists before it left; both only move so that this t rises.
+fn by_distance(centroids: &Centroids, metric: Metric, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
+    let mut seen = BestScores::default();
+    let mut stairs = [const { Staircase::new() }; 3];
+    let mut from = [0.0_f32; 3];
+    for step in centroids.route(&scores.query, metric, 1.0) {
+        for (index, &k) in StopTable::KS.iter().enumerate() {
+            if let Some(kth) = seen.kth(k as usize) {
+                from[index] = from[index].max(smallest_t(step.priority, kth));
+            }
+        }
+        seen.merge(&scores.lists[step.position as usize]);
+        for (index, &k) in StopTable::KS.iter().enumerate() {
+            let recall = recall(&seen, truth, k);
+            match stairs[index].last_mut() {
+                Some(last) if last.1 >= recall => {}
+                Some(last) if last.0 == from[index] => last.1 = recall,
+                _ => stairs[index].push((from[index], recall)),
+            }
+        }
+        if stairs.iter().all(|stairs| stairs.last().is_some_and(|last| last.1 >= 1.0)) {
+            break;
+        }
+    }
+    stairs
+}
+
+/// The smallest t for which `priority > t * kth` is false, or one a rounding above it.
+fn smallest_t(priority: f32, kth: f32) -> f32 {
+    if priority <= 0.0 { 0.0 } else { (priority / kth).next_up().next_up() }
+}
+
+/// One visit for each t of the grid.
+fn by_bound(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
+    let mut products = vec![0.0; centroids.len()];
+    dot_rows(&scores.query, centroids.vectors(), &mut products);
+    let bounds = OptimisticBounds::new(centroids, &scores.query);
+    let mut stairs = [const { Staircase::new() }; 3];
+    for t in grid() {
+        let priorities: Vec<f32> = products
+            .iter()
+            .enumerate()
+            .map(|(position, &product)| -bounds.at(position, product, t))
+            .collect();
+        let found = replay(Route::new(&priorities), StopRule::new(Metric::Dot, t), scores, truth);
+        stairs.iter_mut().zip(found).for_each(|(stairs, recall)| stairs.push((t, recall)));
+    }
+    stairs
+}
+
+fn grid() -> impl Iterator<Item = f32> {
+    (1..=STEPS).map(|step| (f32::from(step) / f32::from(STEPS)).powi(2))
+}
+
+/// The recall at each k of a visit that ends by the rule.
+fn replay(route: Route, rule: StopRule, scores: &Scores, truth: &[f32]) -> [f32; 3] {
+    let mut seen = BestScores::default();
+    let mut recalls = [None; 3];
+    for (visited, step) in route.enumerate() {
+        for (found, &k) in recalls.iter_mut().zip(&StopTable::KS) {
+            if found.is_none() && rule.stops(step.priority, seen.kth(k as usize), visited) {
+                *found = Some(recall(&seen, truth, k));
+            }
+        }
+        if recalls.iter().all(Option::is_some) {
+            break;
+        }
+        seen.merge(&scores.lists[step.position as usize]);
+    }
+    std::array::from_fn(|index| recalls[index].unwrap_or_else(|| recall(&seen, truth, StopTable::KS[index])))
+}
+
+fn entries_for(metric: Metric, k: u32, outcomes: &[&Staircase]) -> Vec<StopEntry> {
+    let mut candidates: Vec<f32> =
+        outcomes.iter().flat_map(|stairs| stairs.iter().map(|stair| stair.0)).collect();
+    candidates.sort_unstable_by(f32::total_cmp);
+    candidates.dedup();
+    let largest = match metric {
+        Metric::Cosine | Metric::L2 => candidates.last().copied().unwrap_or(f32::INFINITY),
+        Metric::Dot => 1.0,
+    };
+    let entry = |recall: f32| {
+        let enough = |t: f32| lower_bound(outcomes, t, k) >= f64::from(recall);
+        let at = candidates.partition_point(|&t| !enough(t));
+        StopEntry { k, recall, t: candidates.get(at).copied().unwrap_or(largest) }
+    };
+    StopTable::RECALLS.into_iter().map(entry).collect()
+}
+
+/// The 95 % lower confidence bound of the mean recall at t.
+fn lower_bound(outcomes: &[&Staircase], t: f32, k: u32) -> f64 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    let missing_one = 1.0 - 1.0 / f64::from(k);
+    let recalls = outcomes.iter().map(|stairs| f64::from(recall_at(stairs, t)));
+    for recall in recalls.chain([missing_one]) {
+        sum += recall;
+        squares += recall * recall;
+    }
+    let n = outcomes.len() as f64 + 1.0;
+    let mean = sum / n;
+    let variance = (squares / n - mean * mean).max(0.0) * n / (n - 1.0).max(1.0);
+    mean - CONFIDENCE * (variance / n).sqrt()
+}
+
+fn recall_at(stairs: &Staircase, t: f32) -> f32 {
+    let after = stairs.partition_point(|stair| stair.0 <= t);
+    if after == 0 { 0.0 } else { stairs[after - 1].1 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! When a query has seen enough lists, and the table that says how strict to be for a wanted recall.
+//!
+//! The rule compares the next list with the k-th best result so far, so one number, t, works for queries in
+//! dense and in sparse regions alike. It is the pruning rule of SPANN (§3.3), with the k-th result in
+//! the place of the nearest centroid: measured, it needs no more rows than the best fixed number of lists.
+
+use plimsoll_base::Metric;
+
+/// When to stop visiting lists.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StopRule {
+    metric: Metric,
+    t: f32,
+    max_lists: Option<usize>,
+    exhaustive: bool,
+}
+
+impl StopRule {
+    /// Stops by `t`: for cosine and L2 before a list with |q − c|² > t · (k-th distance)²; for the dot product
+    /// before a list whose optimistic bound, taken with the share t ≤ 1 of its radius, is below the k-th
+    /// inner product (t = 1: nothing is ever missed). See [`StopTable`] for the right t.
+    pub fn new(metric: Metric, t: f32) -> Self {
+        Self { metric, t, max_lists: None, exhaustive: false }
+    }
+
+    /// Visits every list, unless [`max_lists`](Self::max_lists) caps them.
+    pub fn never(metric: Metric) -> Self {
+        Self { metric, t: conservative(metric), max_lists: None, exhaustive: true }
+    }
+
+    /// Also stops after `lists` lists, as soon as there are k results.
+    #[must_use]
+    pub fn max_lists(mut self, lists: usize) -> Self {
+        self.max_lists = Some(lists);
+        self
+    }
+
+    /// The parameter; [`Centroids::route`](crate::Centroids::route) wants it too.
+    pub fn t(&self) -> f32 {
+        self.t
+    }
+
+    /// Whether to stop before visiting a list of this `priority` (see [`Step`](crate::Step)), after
+    /// `visited` others.
+    ///
+    /// `kth` is the k-th best of the distinct, live, matching results so far, smaller being better: the
+    /// **squared** distance for cosine (of normalised vectors) and L2, the **negated** inner product for the
+    /// dot product. While there are fewer than k it is `None`, and nothing stops the search.
+    #[inline]
+    pub fn stops(&self, priority: f32, kth: Option<f32>, visited: usize) -> bool {
+        let Some(kth) = kth else { return false };
+        let by_lists = self.max_lists.is_some_and(|lists| visited >= lists);
+        let by_bound = match self.metric {
+            Metric::Cosine | Metric::L2 => priority > self.t * kth,
+            Metric::Dot => priority > kth,
+        };
+        by_lists || (by_bound && !self.exhaustive)
+    }
+}
+
+/// The t that misses nothing: every list for cosine and L2, the whole radius for the dot product.
+fn conservative(metric: Metric) -> f32 {
+    match metric {
+        Metric::Cosine | Metric::L2 => f32::INFINITY,
+        Metric::Dot => 1.0,
+    }
+}
+
+/// What to use for t to reach one recall at one k.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StopEntry {
+    /// Results asked for.
+    pub k: u32,
+    /// The recall that t reaches, as a lower confidence bound on the calibration sample.
+    pub recall: f32,
+    /// The parameter of [`StopRule::new`].
+    pub t: f32,
+}
+
+/// t for recall targets and k, as calibrated; plain data that the engine stores with the index generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StopTable {
+    metric: Metric,
+    entries: Vec<StopEntry>,
+}
+
+impl StopTable {
+    /// The recall targets of a calibration.
+    pub const RECALLS: [f32; 9] = [0.80, 0.85, 0.90, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
+    /// The k of a calibration.
+    pub const KS: [u32; 3] = [1, 10, 100];
+
+    /// From entries in any order, as [`entries`](Self::entries) gave them. Where t falls as the recall rises
+    /// (noise of the sample) it is raised to stay level.
+    pub fn new(metric: Metric, mut entries: Vec<StopEntry>) -> Self {
+        entries.sort_by(|a, b| a.k.cmp(&b.k).then(a.recall.total_cmp(&b.recall)));
+        for index in 1..entries.len() {
+            if entries[index].k == entries[index - 1].k {
+                entries[index].t = entries[index].t.max(entries[index - 1].t);
+            }
+        }
+        Self { metric, entries }
+    }
+
+    /// A guess for an index that has not been calibrated: for cosine and L2 what text embeddings needed
+    /// (at lists of 200 rows), rounded up; for the dot product the bound that misses nothing.
+    pub fn uncalibrated(metric: Metric) -> Self {
+        let guesses = match metric {
+            Metric::Cosine | Metric::L2 => [0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.6],
+            Metric::Dot => [1.0; 9],
+        };
+        let entry = |(recall, t)| StopEntry { k: 10, recall, t };
+        Self::new(metric, Self::RECALLS.into_iter().zip(guesses).map(entry).collect())
+    }
+
+    /// The metric it was calibrated for.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// All entries, by k and then recall.
+    pub fn entries(&self) -> &[StopEntry] {
+        &self.entries
+    }
+
+    /// t for a recall target at k: linear in log k between the calibrated k (the nearest one outside them),
+    /// and in −log(1 − recall) between the calibrated targets. Below the lowest target its t; above the
+    /// highest the t that misses nothing. Never falls as the recall rises.
+    ///
+    /// The confidence bound holds at the calibrated k only: between them t need not be smooth (where k passes
+    /// the size of natural clusters, targets were missed by up to 0.05).
+    ///
+    /// ```
+    /// use plimsoll_base::Metric;
+    /// use plimsoll_index::{StopEntry, StopTable};
+    /// let entry = |k, recall, t| StopEntry { k, recall, t };
+    /// let entries = vec![entry(1, 0.9, 1.0), entry(100, 0.9, 2.0), entry(1, 0.99, 1.5), entry(100, 0.99, 3.0)];
+    /// let table = StopTable::new(Metric::L2, entries);
+    /// assert_eq!(table.stop_for(0.9, 10), 1.5);
+    /// assert_eq!(table.stop_for(1.0, 10), f32::INFINITY);
+    /// ```
+    pub fn stop_for(&self, recall: f32, k: usize) -> f32 {
+        let rows: Vec<&[StopEntry]> = self.entries.chunk_by(|a, b| a.k == b.k).collect();
+        let after = rows.partition_point(|row| (row[0].k as usize) < k);
+        let at = |index: usize| rows.get(index).map(|row| self.at_recall(row, recall));
+        match (after.checked_sub(1).and_then(at), at(after)) {
+            (Some(low), Some(high)) => {
+                let log_k = |index: usize| f64::from(rows[index][0].k.max(1)).ln();
+                let position = (k.max(1) as f64).ln() - log_k(after - 1);
+                between(low, high, position / (log_k(after) - log_k(after - 1)))
+            }
+            (low, high) => high.or(low).unwrap_or_else(|| conservative(self.metric)),
+        }
+    }
+
+    fn at_recall(&self, row: &[StopEntry], recall: f32) -> f32 {
+        let after = row.partition_point(|entry| entry.recall < recall);
+        let nines = |recall: f32| -(1.0 - f64::from(recall)).max(1e-9).ln();
+        match (after.checked_sub(1).map(|before| row[before]), row.get(after)) {
+            (_, None) => conservative(self.metric),
+            (None, Some(first)) => first.t,
+            (Some(low), Some(high)) => {
+                let share = (nines(recall) - nines(low.recall)) / (nines(high.recall) - nines(low.recall));
+                between(low.t, high.t, share)
+            }
+        }
+    }
+}
+
+/// Linear from `low` (share 0) to `high` (share 1), also where one of them is infinite.
+fn between(low: f32, high: f32, share: f64) -> f32 {
+    if share <= 0.0 || low == high {
+        low
+    } else if share >= 1.0 || high.is_infinite() {
+        high
+    } else if low.is_infinite() {
+        low
+    } else {
+        (f64::from(low) + (f64::from(high) - f64::from(low)) * share) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nothing_stops_before_there_are_k_results() {
+        for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+            assert!(!StopRule::new(metric, 0.5).max_lists(1).stops(f32::MAX, None, 1000));
+        }
+    }
+
+    #[test]
+    fn the_rule_is_the_documented_one() {
+        let rule = StopRule::new(Metric::L2, 1.5);
+        assert!(!rule.stops(3.0, Some(2.0), 9));
+        assert!(rule.stops(3.1, Some(2.0), 9));
+        assert!(rule.max_lists(9).stops(0.0, Some(2.0), 9));
+        let rule = StopRule::new(Metric::Dot, 0.3);
+        assert!(!rule.stops(-5.0, Some(-5.0), 9));
+        assert!(rule.stops(-4.9, Some(-5.0), 9));
+        for metric in [Metric::L2, Metric::Dot] {
+            assert!(!StopRule::never(metric).stops(f32::MAX, Some(0.0), 1_000_000));
+            assert!(StopRule::never(metric).max_lists(3).stops(0.0, Some(9.0), 3));
+        }
+    }
+
+    #[test]
+    fn an_empty_table_misses_nothing() {
+        assert_eq!(StopTable::new(Metric::L2, Vec::new()).stop_for(0.9, 10), f32::INFINITY);
+        assert_eq!(StopTable::uncalibrated(Metric::Dot).stop_for(0.8, 3), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn t_never_falls_as_the_recall_rises(
+            ts in prop::collection::vec(prop_oneof![0.1_f32..3.0, Just(f32::INFINITY)], 27),
+            mut recalls in prop::collection::vec(0.5_f32..=1.0, 20),
+            k in 1_usize..2000,
+        ) {
+            let keys = StopTable::KS.iter().flat_map(|&k| StopTable::RECALLS.map(|recall| (k, recall)));
+            let entries = keys.zip(ts).map(|((k, recall), t)| StopEntry { k, recall, t }).collect();
+            let table = StopTable::new(Metric::L2, entries);
+            recalls.sort_by(f32::total_cmp);
+            let found: Vec<f32> = recalls.iter().map(|&recall| table.stop_for(recall, k)).collect();
+            prop_assert!(found.windows(2).all(|pair| pair[0] <= pair[1]), "{:?}", found);
+            prop_assert!(found.iter().all(|t| !t.is_nan()));
+            prop_assert_eq!(StopTable::new(Metric::L2, table.entries().to_vec()), table);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! AVX2 with FMA: the 16 lanes are two registers.
+
+use std::arch::x86_64::*;
+
+use crate::lanes::{Lanes, kernel_table};
+
+#[derive(Clone, Copy)]
+struct Avx2 {
+    low: __m256,
+    high: __m256,
+}
+
+// Three queries by two rows: 12 accumulators of the 16 registers.
+kernel_table!("avx2", "avx2,fma", Avx2, 3, 2, stream_sum);
+
+/// The mask of the first `count` of 8 lanes, for `count` up to 8.
+static HEADS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The first `count` ≤ 8 values, the other lanes zero.
+///
+/// # Safety
+/// The processor must have AVX2; `count` values must be readable.
+#[inline(always)]
+unsafe fn load_first(source: *const f32, count: usize) -> __m256 {
+    // SAFETY: the mask is 8 of the 16 constants, from an index of at most 8; masked lanes are not touched.
+    unsafe {
+        let mask = _mm256_loadu_si256(HEADS[8 - count..].as_ptr().cast());
+        _mm256_maskload_ps(source, mask)
+    }
+}
+
+/// The tree of halves over 16 lanes given as two registers.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+pub(crate) unsafe fn sum_of_halves(low: __m256, high: __m256) -> f32 {
+    // SAFETY: the caller vouches for AVX.
+    unsafe {
+        let eights = _mm256_add_ps(low, high);
+        let fours = _mm_add_ps(_mm256_castps256_ps128(eights), _mm256_extractf128_ps::<1>(eights));
+        let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+        _mm_cvtss_f32(_mm_add_ss(twos, _mm_shuffle_ps::<1>(twos, twos)))
+    }
+}
+
+/// The steps `l + (l + 8)` and `+ 4` of the tree for two vectors at once: one in each half of the register.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn fours_of_two(a: Avx2, b: Avx2) -> __m256 {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        let a = _mm256_add_ps(a.low, a.high);
+        let b = _mm256_add_ps(b.low, b.high);
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn stream_sum(bytes: &[u8]) -> u64 {
+    crate::values::stream_sum(bytes)
+}
+
+impl Lanes for Avx2 {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe { Self { low: _mm256_setzero_ps(), high: _mm256_setzero_ps() } }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for AVX2 and 16 readable values; no alignment is needed.
+        unsafe { Self { low: _mm256_loadu_ps(source), high: _mm256_loadu_ps(source.add(8)) } }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(source: *const f32, count: usize) -> Self {
+        // SAFETY: the caller vouches for AVX2 and `count` readable values; where the second half is empty its
+        // pointer is only computed, not read.
+        unsafe {
+            Self {
+                low: load_first(source, count.min(8)),
+                high: load_first(source.wrapping_add(8), count.saturating_sub(8)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            Self { low: _mm256_sub_ps(self.low, other.low), high: _mm256_sub_ps(self.high, other.high) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: the caller vouches for FMA.
+        unsafe {
+            Self {
+                low: _mm256_fmadd_ps(self.low, factor.low, sum.low),
+                high: _mm256_fmadd_ps(self.high, factor.high, sum.high),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe { sum_of_halves(self.low, self.high) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller vouches for AVX2; the array has the 16 bytes that are stored.
+        unsafe {
+            let (ab, cd) = (fours_of_two(a, b), fours_of_two(c, d));
+            // `+ 2`: [a, a, c, c | b, b, d, d]; `+ 1`: [a, c, a, c | b, d, b, d].
+            let twos = _mm256_add_ps(
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+            );
+            let ones = _mm256_add_ps(
+                _mm256_shuffle_ps::<0b10_00_10_00>(twos, twos),
+                _mm256_shuffle_ps::<0b11_01_11_01>(twos, twos),
+            );
+            let packed = _mm_unpacklo_ps(_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), packed);
+            sums
+        }
+    }
+}

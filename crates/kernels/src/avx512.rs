@@ -1,0 +1,96 @@
+//! AVX-512F: the 16 lanes are one register.
+
+use std::arch::x86_64::*;
+
+use crate::lanes::{Lanes, kernel_table};
+
+#[derive(Clone, Copy)]
+struct Avx512(__m512);
+
+// Six queries by four rows: 24 accumulators of the 32 registers.
+kernel_table!("avx512", "avx512f,avx2,fma", Avx512, 6, 4, stream_sum);
+
+/// Four 64-byte loads at a time, spelled out: the vectoriser does not find them.
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn stream_sum(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<256>();
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for block in blocks {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the block has four times 64 bytes; no alignment is needed.
+            let words = unsafe { _mm512_loadu_si512(block.as_ptr().add(64 * index).cast()) };
+            *sum = _mm512_add_epi64(*sum, words);
+        }
+    }
+    let sum = _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]));
+    crate::values::stream_sum(rest).wrapping_add(_mm512_reduce_add_epi64(sum) as u64)
+}
+
+impl Lanes for Avx512 {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe { Self(_mm512_setzero_ps()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for AVX-512F and 16 readable values; no alignment is needed.
+        unsafe { Self(_mm512_loadu_ps(source)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(source: *const f32, count: usize) -> Self {
+        // SAFETY: the caller vouches for AVX-512F and `count` readable values; masked lanes are not touched.
+        unsafe { Self(_mm512_maskz_loadu_ps(((1_u32 << count) - 1) as u16, source)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, sum.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the caller vouches for AVX-512F, which implies AVX.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+            crate::avx2::sum_of_halves(_mm512_castps512_ps256(self.0), high)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller vouches for AVX-512F; the array has the 16 bytes that are stored.
+        unsafe {
+            // Quarters of 4 lanes: [a0+a2, a1+a3, b0+b2, b1+b3], the step `l + (l + 8)` of two vectors at once.
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(a.0, b.0),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(a.0, b.0),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(c.0, d.0),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(c.0, d.0),
+            );
+            // `+ 4`: one quarter for each vector.
+            let fours = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            );
+            // `+ 2`, then `+ 1`, within each quarter; its first lane holds the sum.
+            let twos = _mm512_add_ps(fours, _mm512_permute_ps::<0b01_00_11_10>(fours));
+            let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0b10_11_00_01>(twos));
+            let packed = _mm512_maskz_compress_ps(0b0001_0001_0001_0001, ones);
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(packed));
+            sums
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! NEON: the 16 lanes are four registers.
+
+use std::arch::aarch64::*;
+
+use crate::lanes::{Lanes, kernel_table};
+
+#[derive(Clone, Copy)]
+struct Neon([float32x4_t; 4]);
+
+// Two queries by two rows: 16 accumulators of the 32 registers.
+kernel_table!("neon", "neon", Neon, 2, 2, stream_sum);
+
+#[target_feature(enable = "neon")]
+fn stream_sum(bytes: &[u8]) -> u64 {
+    crate::values::stream_sum(bytes)
+}
+
+impl Lanes for Neon {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for NEON.
+        unsafe { Self([vdupq_n_f32(0.0); 4]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for NEON and 16 readable values; no alignment is needed.
+        unsafe {
+            Self([
+                vld1q_f32(source),
+                vld1q_f32(source.add(4)),
+                vld1q_f32(source.add(8)),
+                vld1q_f32(source.add(12)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(source: *const f32, count: usize) -> Self {
+        let mut padded = [0.0_f32; 16];
+        // SAFETY: the caller vouches for NEON and `count` < 16 readable values; `padded` has room for them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source, padded.as_mut_ptr(), count.min(16));
+            Self::load(padded.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        let mut lanes = self.0;
+        for (lane, other) in lanes.iter_mut().zip(other.0) {
+            // SAFETY: the caller vouches for NEON.
+            *lane = unsafe { vsubq_f32(*lane, other) };
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, factor: Self, sum: Self) -> Self {
+        let mut lanes = sum.0;
+        for (index, lane) in lanes.iter_mut().enumerate() {
+            // SAFETY: the caller vouches for NEON. `vfmaq_f32(s, a, b)` is s + a * b, rounded once.
+            *lane = unsafe { vfmaq_f32(*lane, self.0[index], factor.0[index]) };
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        // SAFETY: the caller vouches for NEON.
+        unsafe {
+            let fours = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+            let twos = vadd_f32(vget_low_f32(fours), vget_high_f32(fours));
+            vget_lane_f32::<0>(twos) + vget_lane_f32::<1>(twos)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        // SAFETY: the caller vouches for NEON.
+        unsafe { [a.sum(), b.sum(), c.sum(), d.sum()] }
+    }
+}

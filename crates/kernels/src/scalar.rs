@@ -1,0 +1,108 @@
+//! The scalar twins: the fixed order of rule R20 in plain Rust, and the oracle of every other kernel.
+//!
+//! Written to be read next to the rule, not to be fast, and sharing no code with the SIMD kernels.
+
+use crate::LANES;
+use crate::dispatch::Table;
+use crate::float64;
+
+pub(crate) static TABLE: Table = Table {
+    name: "scalar",
+    dot,
+    l2_squared,
+    dot_rows,
+    l2_squared_rows,
+    dot_matrix,
+    dot_f64: float64::dot,
+    l2_squared_f64: float64::l2_squared,
+    stream_sum: crate::values::stream_sum,
+};
+
+fn fma_product(a: f32, b: f32, sum: f32) -> f32 {
+    a.mul_add(b, sum)
+}
+
+fn fma_square(a: f32, b: f32, sum: f32) -> f32 {
+    let difference = a - b;
+    difference.mul_add(difference, sum)
+}
+
+/// The first `tail.len()` lanes from `tail`, the rest zero.
+fn padded(tail: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..tail.len()].copy_from_slice(tail);
+    lanes
+}
+
+fn accumulate(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        let (a, b) = (padded(a), padded(b));
+        for lane in 0..LANES {
+            lanes[lane] = step(a[lane], b[lane], lanes[lane]);
+        }
+    }
+    tree_sum(lanes)
+}
+
+/// The sum of all lanes as a tree of halves.
+fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    accumulate(a, b, fma_product)
+}
+
+fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
+    accumulate(a, b, fma_square)
+}
+
+fn dot_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    for (index, out) in out.iter_mut().enumerate() {
+        *out = dot(query, &rows[index * query.len()..][..query.len()]);
+    }
+}
+
+fn l2_squared_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
+    for (index, out) in out.iter_mut().enumerate() {
+        *out = l2_squared(query, &rows[index * query.len()..][..query.len()]);
+    }
+}
+
+fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(rows.len() / dim)) {
+        dot_rows(query, rows, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_the_documented_one() {
+        // One element a lane: the result is the tree of halves over them, in any other order a different one.
+        let a: Vec<f32> =
+            (0..16_u8).map(|i| 1.0 + f32::from(i) * 1e-7 * 3.0_f32.powi(i32::from(i))).collect();
+        let ones = [1.0; 16];
+        let pair = |i: usize| a[i] + a[i + 8];
+        let quad = |i: usize| pair(i) + pair(i + 4);
+        let expected = (quad(0) + quad(2)) + (quad(1) + quad(3));
+        assert_eq!(dot(&a, &ones).to_bits(), expected.to_bits());
+    }
+
+    #[test]
+    fn a_tail_is_padded_with_zeros_that_are_added() {
+        // The product underflows to -0.0, and the zero of the padding step turns that into +0.0.
+        let (tiny, mut a) = (f32::from_bits(1), vec![0.0; 17]);
+        a[3] = -tiny;
+        let b = vec![tiny; 17];
+        assert_eq!(dot(&a, &b).to_bits(), 0.0_f32.to_bits());
+    }
+}

@@ -1,0 +1,155 @@
+//! Rule R20: every kernel gives the bits of its scalar twin, on any input, at any alignment.
+
+use plimsoll_kernels::Kernels;
+use proptest::prelude::*;
+
+const DIMS: [usize; 5] = [384, 784, 1000, 1536, 4096];
+
+/// A small generator (SplitMix64), so that a failure names a seed and nothing else.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn values(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.uniform() * scale).collect()
+    }
+
+    /// Any bit pattern that is a finite number: subnormal, huge, and all between.
+    fn wild(&mut self, n: usize) -> Vec<f32> {
+        std::iter::repeat_with(|| f32::from_bits(self.bits() as u32))
+            .filter(|x| x.is_finite())
+            .take(n)
+            .collect()
+    }
+}
+
+/// The bits, except that all NaN are one (IEEE 754 leaves their payload open).
+fn bits(value: f32) -> u32 {
+    if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }
+}
+
+fn all_bits(values: &[f32]) -> Vec<u32> {
+    values.iter().copied().map(bits).collect()
+}
+
+fn assert_pair_equal(a: &[f32], b: &[f32]) {
+    let oracle = Kernels::scalar();
+    for kernels in Kernels::available() {
+        let (name, dim) = (kernels.name(), a.len());
+        assert_eq!(bits(kernels.dot(a, b)), bits(oracle.dot(a, b)), "dot, {name}, {dim}");
+        assert_eq!(bits(kernels.l2_squared(a, b)), bits(oracle.l2_squared(a, b)), "l2, {name}, {dim}");
+        assert_eq!(kernels.dot_f64(a, b).to_bits(), oracle.dot_f64(a, b).to_bits(), "dot_f64, {name}, {dim}");
+        let l2 = |kernels: Kernels| kernels.l2_squared_f64(a, b).to_bits();
+        assert_eq!(l2(kernels), l2(oracle), "l2_f64, {name}, {dim}");
+    }
+}
+
+fn assert_rows_equal(query: &[f32], rows: &[f32], n: usize) {
+    let oracle = Kernels::scalar();
+    let dim = query.len();
+    let row = |index: usize| &rows[index * dim..][..dim];
+    let dots: Vec<u32> = (0..n).map(|index| bits(oracle.dot(query, row(index)))).collect();
+    let squares: Vec<u32> = (0..n).map(|index| bits(oracle.l2_squared(query, row(index)))).collect();
+    for kernels in Kernels::available() {
+        let mut out = vec![f32::NAN; n];
+        kernels.dot_rows(query, rows, &mut out);
+        assert_eq!(all_bits(&out), dots, "dot_rows, {}, {dim} x {n}", kernels.name());
+        kernels.l2_squared_rows(query, rows, &mut out);
+        assert_eq!(all_bits(&out), squares, "l2_squared_rows, {}, {dim} x {n}", kernels.name());
+    }
+}
+
+fn assert_matrix_equal(queries: &[f32], rows: &[f32], dim: usize) {
+    let (m, n) = (queries.len() / dim, rows.len() / dim);
+    let mut expected = vec![0.0; m * n];
+    Kernels::scalar().dot_matrix(queries, rows, dim, &mut expected);
+    for kernels in Kernels::available() {
+        let mut out = vec![f32::NAN; m * n];
+        kernels.dot_matrix(queries, rows, dim, &mut out);
+        assert_eq!(all_bits(&out), all_bits(&expected), "dot_matrix, {}, {m} x {n} x {dim}", kernels.name());
+    }
+}
+
+#[test]
+fn pairs_of_every_length_and_alignment() {
+    let mut random = Random(1);
+    for dim in (0..=130).chain(DIMS) {
+        for scale in [1.0, 1e-20, f32::MIN_POSITIVE, 1e19, f32::MAX] {
+            let (a, b) = (random.values(dim + 16, scale), random.values(dim + 16, scale));
+            for shift in [0, 1, 7, 15] {
+                assert_pair_equal(&a[shift..][..dim], &b[16 - shift..][..dim]);
+            }
+        }
+        let (a, b) = (random.wild(dim), random.wild(dim));
+        assert_pair_equal(&a, &b);
+    }
+}
+
+#[test]
+fn rows_of_every_length() {
+    let mut random = Random(2);
+    for dim in (0..=66).chain(DIMS) {
+        for n in [0, 1, 3, 4, 5, 9] {
+            let (query, rows) = (random.values(dim, 1.0), random.values(1 + n * dim, 1.0));
+            assert_rows_equal(&query, &rows[1..], n);
+            let (query, rows) = (random.wild(dim), random.wild(n * dim));
+            assert_rows_equal(&query, &rows, n);
+        }
+    }
+}
+
+#[test]
+fn matrices_of_every_shape() {
+    let mut random = Random(3);
+    for dim in [1, 2, 15, 16, 17, 48, 100] {
+        for m in 0..=13 {
+            for n in 0..=9 {
+                assert_matrix_equal(&random.values(m * dim, 1.0), &random.values(n * dim, 1.0), dim);
+            }
+        }
+    }
+    assert_matrix_equal(&random.wild(7 * 784), &random.wild(131 * 784), 784);
+    assert_matrix_equal(&random.values(13 * 4096, 1.0), &random.values(29 * 4096, 1.0), 4096);
+}
+
+proptest! {
+    #[test]
+    fn pairs_of_any_bits(values in prop::collection::vec((any::<u32>(), any::<u32>()), 0..200)) {
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            values.into_iter().map(|(a, b)| (f32::from_bits(a), f32::from_bits(b))).unzip();
+        let oracle = Kernels::scalar();
+        for kernels in Kernels::available() {
+            prop_assert_eq!(bits(kernels.dot(&a, &b)), bits(oracle.dot(&a, &b)));
+            prop_assert_eq!(bits(kernels.l2_squared(&a, &b)), bits(oracle.l2_squared(&a, &b)));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "vectors of different lengths: 3 and 2")]
+fn a_pair_of_different_lengths_is_a_bug() {
+    plimsoll_kernels::dot(&[0.0; 3], &[0.0; 2]);
+}
+
+#[test]
+#[should_panic(expected = "11 row values are not 4 rows of the query's dimension 3")]
+fn rows_that_do_not_fit_are_a_bug() {
+    plimsoll_kernels::l2_squared_rows(&[0.0; 3], &[0.0; 11], &mut [0.0; 4]);
+}
+
+#[test]
+#[should_panic(expected = "don't fit 5 outputs")]
+fn a_matrix_that_does_not_fit_is_a_bug() {
+    plimsoll_kernels::dot_matrix(&[0.0; 6], &[0.0; 6], 3, &mut [0.0; 5]);
+}

@@ -1,0 +1,131 @@
+//! No byte of a section is seen before its block was verified: the blocks of a mapping when they are touched,
+//! those of an owned section when it is read.
+
+use std::ops::Range;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use plimsoll_base::Result;
+use plimsoll_base::aligned::AlignedBytes;
+use plimsoll_base::checksum::crc32;
+
+use super::{BLOCK_LEN, SealedFile, Section};
+
+impl SealedFile {
+    /// The checksum of each block.
+    pub(super) fn block_table(&self) -> Result<&[u32]> {
+        if let Some(blocks) = self.blocks.get() {
+            return Ok(blocks);
+        }
+        let mut bytes = vec![0; self.footer.block_len as usize];
+        self.file.read_exact_at(self.footer.block_offset, &mut bytes)?;
+        if crc32(&bytes) != self.footer.block_crc {
+            return Err(self.damaged(self.footer.block_offset, "the block table's checksum does not match"));
+        }
+        let crcs = bytes.as_chunks().0.iter().map(|crc| u32::from_le_bytes(*crc)).collect();
+        Ok(self.blocks.get_or_init(|| crcs))
+    }
+
+    /// Where a block lies in the file.
+    pub(super) fn block_range(&self, block: u64) -> Range<u64> {
+        let start = block * BLOCK_LEN as u64;
+        start..(start + BLOCK_LEN as u64).min(self.footer.section_offset)
+    }
+
+    fn check_block(&self, table: &[u32], block: u64, bytes: &[u8]) -> Result<()> {
+        self.check_crc(table, block, crc32(bytes))
+    }
+
+    pub(super) fn check_crc(&self, table: &[u32], block: u64, crc: u32) -> Result<()> {
+        if table.get(block as usize) == Some(&crc) {
+            return Ok(());
+        }
+        let range = self.block_range(block);
+        let what = format!("the checksum of bytes {range:?} does not match");
+        Err(self.damaged(range.start, what))
+    }
+
+    /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
+    pub(super) fn check_blocks(&self, map: &[u8], start: usize, end: usize) -> Result<()> {
+        if start == end {
+            return Ok(());
+        }
+        let (first, last) = (start / BLOCK_LEN, (end - 1) / BLOCK_LEN);
+        for word in first / 64..=last / 64 {
+            let from = first.saturating_sub(word * 64);
+            let to = (last - word * 64).min(63);
+            let wanted = (u64::MAX << from) & (u64::MAX >> (63 - to));
+            let Some(verified) = self.verified.get(word) else {
+                return Err(self.damaged(start as u64, "these bytes are not part of any section"));
+            };
+            // Relaxed: the bit publishes nothing. The mapped bytes never change, and a thread that does not
+            // see it yet only verifies the block once more.
+            let missing = wanted & !verified.load(Ordering::Relaxed);
+            if missing != 0 {
+                self.check_missing(map, word, missing)?;
+                verified.fetch_or(missing, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_missing(&self, map: &[u8], word: usize, mut missing: u64) -> Result<()> {
+        let table = self.block_table()?;
+        while missing != 0 {
+            let block = word as u64 * 64 + u64::from(missing.trailing_zeros());
+            let range = self.block_range(block);
+            let bytes = map.get(range.start as usize..range.end as usize).unwrap_or_default();
+            self.check_block(table, block, bytes)?;
+            missing &= missing - 1;
+        }
+        Ok(())
+    }
+
+    /// Owned mode: the bytes of a section, read and verified if this is its first use.
+    pub(super) fn load(&self, section: &Section) -> Result<&AlignedBytes> {
+        let index = self.index_of(section.kind, section.owner);
+        let own = index.filter(|index| self.sections[*index] == *section);
+        let Some(slot) = own.and_then(|index| self.owned.get(index)) else {
+            return Err(self.damaged(section.offset, "this section belongs to another file"));
+        };
+        if let Some(bytes) = slot.get() {
+            return Ok(bytes);
+        }
+        let _guard = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = slot.get() {
+            return Ok(bytes);
+        }
+        let bytes = self.read_section(section)?;
+        Ok(slot.get_or_init(|| bytes))
+    }
+
+    /// Reads a section and the rest of the blocks that it shares with its neighbours, and verifies them.
+    fn read_section(&self, section: &Section) -> Result<AlignedBytes> {
+        let table = self.block_table()?;
+        let Ok(len) = usize::try_from(section.len) else {
+            return Err(self.damaged(section.offset, "the section does not fit into memory"));
+        };
+        let mut bytes = AlignedBytes::zeroed(len);
+        let mut shared = Vec::new();
+        let (mut at, end) = (section.offset, section.offset + section.len);
+        while at < end {
+            let number = at / BLOCK_LEN as u64;
+            let block = self.block_range(number);
+            let until = block.end.min(end);
+            let target = &mut bytes[(at - section.offset) as usize..(until - section.offset) as usize];
+            if block == (at..until) {
+                self.file.read_exact_at(at, target)?;
+                self.check_block(table, number, target)?;
+            } else {
+                shared.resize((block.end - block.start) as usize, 0);
+                self.file.read_exact_at(block.start, &mut shared)?;
+                self.check_block(table, number, &shared)?;
+                let part = (at - block.start) as usize..(until - block.start) as usize;
+                target.copy_from_slice(&shared[part]);
+            }
+            at = until;
+        }
+        Ok(bytes)
+    }
+}

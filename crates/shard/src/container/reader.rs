@@ -1,0 +1,352 @@
+//! Reading a container: opened with a few small reads, mapped or read section by section, verified on touch.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytemuck::AnyBitPattern;
+use plimsoll_base::aligned::AlignedBytes;
+use plimsoll_base::checksum::crc32;
+use plimsoll_base::codec::Decoder;
+use plimsoll_base::header::{FileHeader, HEADER_LEN};
+use plimsoll_base::storage::{Map, ReadFile, Storage};
+use plimsoll_base::{Result, StorageError};
+
+use super::{
+    DatabaseId, FOOTER_LEN, FileMeta, Footer, META_LIMIT, SECTION_ALIGNMENT, Section, SectionKind, extend_crc,
+};
+use crate::names::{FileName, SealedKind};
+
+/// How the bytes of a sealed file come into memory. Both modes give the same answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadMode {
+    /// The file is mapped read-only; where the storage has no mappings, as [`ReadMode::Owned`].
+    #[default]
+    Mapped,
+    /// Each section is read into memory when it is first used; media errors come back as errors (rule R18).
+    Owned,
+}
+
+/// An open sealed file.
+///
+/// Reads are shared and lock-free once a block is verified (mapped) or a section is loaded (owned).
+#[derive(Debug)]
+pub struct SealedFile {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn ReadFile>,
+    pub(super) footer: Footer,
+    pub(super) footer_bytes: Vec<u8>,
+    meta: FileMeta,
+    header: FileHeader,
+    pub(super) sections: Vec<Section>,
+    /// Indexes of `sections` in order of (kind, owner).
+    order: Vec<u32>,
+    map: Option<Map>,
+    /// The block table, loaded when the first block is touched.
+    pub(super) blocks: OnceLock<Vec<u32>>,
+    /// Mapped mode: one bit for each verified block.
+    pub(super) verified: Box<[AtomicU64]>,
+    /// Owned mode: the sections loaded so far.
+    pub(super) owned: Box<[OnceLock<AlignedBytes>]>,
+    /// Held while a section is loaded, so that two threads do not both read it.
+    pub(super) loading: Mutex<()>,
+}
+
+impl SealedFile {
+    /// Opens the file that a manifest names, reading its header, footer and section table.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupted`] if length, checksum, kind, number or database are not what they should
+    /// be, or the file's parts contradict each other; [`StorageError::UpgradeRequired`] for a newer format;
+    /// any error of the storage.
+    pub fn open(
+        storage: &dyn Storage,
+        dir: &Path,
+        meta: &FileMeta,
+        database: DatabaseId,
+        mode: ReadMode,
+    ) -> Result<Self> {
+        let path = dir.join(meta.name().to_string());
+        let file = storage.open(&path)?;
+        if file.len() != meta.len {
+            let what = format!("the file has {} bytes, the manifest says {}", file.len(), meta.len);
+            return Err(StorageError::corrupted(&path, file.len().min(meta.len), what));
+        }
+        let opened = Self::open_as(path, file, meta.name(), mode)?;
+        opened.header.expect_identity(database, meta.number, &opened.path)?;
+        if opened.meta.crc != meta.crc {
+            let what = format!(
+                "the file's checksum is {:08x}, the manifest says {:08x}: it is another file",
+                opened.meta.crc, meta.crc
+            );
+            return Err(opened.damaged(opened.footer_offset(), what));
+        }
+        Ok(opened)
+    }
+
+    /// Opens a file without a manifest, believing its name and header, as `dump` and `repair` need it.
+    ///
+    /// # Errors
+    /// As [`SealedFile::open`]; also `InvalidInput` if the path is not the name of a sealed file.
+    pub fn open_unnamed(storage: &dyn Storage, path: &Path, mode: ReadMode) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(FileName::parse);
+        let Some(name) = name else {
+            let what = "this is not the name of a posting, vectors, kills or index file";
+            return Err(super::invalid(path, what));
+        };
+        let opened = Self::open_as(path.to_path_buf(), storage.open(path)?, name, mode)?;
+        opened.header.expect_identity(opened.header.database, name.number, path)?;
+        Ok(opened)
+    }
+
+    fn open_as(path: PathBuf, file: Arc<dyn ReadFile>, name: FileName, mode: ReadMode) -> Result<Self> {
+        let len = file.len();
+        if len < (HEADER_LEN + FOOTER_LEN) as u64 {
+            let what = format!("{len} bytes are too few for a sealed file");
+            return Err(StorageError::corrupted(&path, len, what));
+        }
+        let mut header_bytes = [0; HEADER_LEN];
+        file.read_exact_at(0, &mut header_bytes)?;
+        let header = FileHeader::decode(&header_bytes, &path)?;
+        header.expect(name.kind.file_kind(), name.kind.version(), &path)?;
+        let mut footer_bytes = vec![0; FOOTER_LEN];
+        file.read_exact_at(len - FOOTER_LEN as u64, &mut footer_bytes)?;
+        let footer = Footer::decode(&footer_bytes, &path, len)?;
+        let (sections, order) = read_section_table(&*file, &footer, &path)?;
+        let map = match mode {
+            ReadMode::Mapped => file.map()?,
+            ReadMode::Owned => None,
+        };
+        if let Some(map) = &map
+            && map.len() as u64 != len
+        {
+            let what = format!("the file had {len} bytes and now has {}", map.len());
+            return Err(StorageError::corrupted(&path, len.min(map.len() as u64), what));
+        }
+        let words = if map.is_some() { footer.blocks().div_ceil(64) as usize } else { 0 };
+        let loads = if map.is_some() { 0 } else { sections.len() };
+        let crc = extend_crc(footer.body_crc, &footer_bytes);
+        Ok(Self {
+            meta: FileMeta { kind: name.kind, number: name.number, len, crc },
+            verified: std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect(),
+            owned: std::iter::repeat_with(OnceLock::new).take(loads).collect(),
+            blocks: OnceLock::new(),
+            loading: Mutex::new(()),
+            path,
+            file,
+            footer,
+            footer_bytes,
+            header,
+            sections,
+            order,
+            map,
+        })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a manifest says about the file.
+    pub const fn file_meta(&self) -> &FileMeta {
+        &self.meta
+    }
+
+    pub(crate) fn expect_kind(&self, kind: SealedKind) -> Result<()> {
+        if self.meta.kind == kind {
+            return Ok(());
+        }
+        Err(self.damaged(8, format!("a {kind} was expected, this is a {}", self.meta.kind)))
+    }
+
+    /// The decoded header.
+    pub const fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// All sections, in the order in which they lie in the file, unknown kinds included.
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
+    /// Whether the file is mapped, rather than read into memory section by section.
+    pub const fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// The section of this kind and owner, if the file has it.
+    pub fn find_section(&self, kind: SectionKind, owner: u32) -> Option<Section> {
+        self.index_of(kind, owner).map(|index| self.sections[index])
+    }
+
+    /// The section of this kind and owner.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupted`] if the file does not have it.
+    pub fn section(&self, kind: SectionKind, owner: u32) -> Result<Section> {
+        self.find_section(kind, owner).ok_or_else(|| {
+            let name = kind.name().unwrap_or("unknown");
+            let what = format!("section {name} ({}) of owner {owner} is missing", kind.0);
+            self.damaged(self.footer.section_offset, what)
+        })
+    }
+
+    /// As [`SealedFile::section`], for a section whose length is known.
+    pub(crate) fn section_of(&self, kind: SectionKind, owner: u32, len: u64) -> Result<Section> {
+        let section = self.section(kind, owner)?;
+        if section.len != len {
+            let name = kind.name().unwrap_or("unknown");
+            let what = format!("section {name} has {} bytes, {len} were expected", section.len);
+            return Err(self.damaged(section.offset, what));
+        }
+        Ok(section)
+    }
+
+    pub(super) fn index_of(&self, kind: SectionKind, owner: u32) -> Option<usize> {
+        let key = |index: &u32| {
+            let section = &self.sections[*index as usize];
+            (section.kind, section.owner)
+        };
+        let place = self.order.binary_search_by_key(&(kind, owner), key).ok()?;
+        Some(self.order[place] as usize)
+    }
+
+    /// The bytes of `section` from `range.start` to `range.end`, counted from the section's start. Their
+    /// blocks are verified when they are touched for the first time.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupted`] if the range does not lie in the section or a checksum does not match.
+    pub fn bytes(&self, section: &Section, range: Range<u64>) -> Result<&[u8]> {
+        if range.start > range.end || range.end > section.len {
+            let what = format!("bytes {range:?} of a section of {} bytes", section.len);
+            return Err(self.damaged(section.offset, what));
+        }
+        let Some(map) = &self.map else {
+            return self.slice(self.load(section)?, section, range.start, range.end);
+        };
+        let (start, end) =
+            (section.offset.saturating_add(range.start), section.offset.saturating_add(range.end));
+        let data = map.get(..self.footer.section_offset as usize).unwrap_or_default();
+        let bytes = self.slice(data, section, start, end)?;
+        self.check_blocks(map, start as usize, end as usize)?;
+        Ok(bytes)
+    }
+
+    fn slice<'b>(&self, bytes: &'b [u8], section: &Section, start: u64, end: u64) -> Result<&'b [u8]> {
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        range
+            .and_then(|(start, end)| bytes.get(start..end))
+            .ok_or_else(|| self.damaged(section.offset, "the section does not lie in this file"))
+    }
+
+    /// Elements `range` of a section that is an array of `T`.
+    ///
+    /// # Errors
+    /// As [`SealedFile::bytes`].
+    pub fn view<T: AnyBitPattern>(&self, section: &Section, range: Range<u64>) -> Result<&[T]> {
+        let size = size_of::<T>() as u64;
+        let (start, end) = (range.start.saturating_mul(size), range.end.saturating_mul(size));
+        let bytes = self.bytes(section, start..end)?;
+        bytemuck::try_cast_slice(bytes)
+            .map_err(|error| self.damaged(section.offset, format!("not an array: {error}")))
+    }
+
+    /// Element `index` of a section that is an array of `T`.
+    pub(crate) fn element<T: AnyBitPattern>(&self, section: &Section, index: u64) -> Result<&T> {
+        let elements = self.view::<T>(section, index..index.saturating_add(1))?;
+        elements.first().ok_or_else(|| self.damaged(section.offset, "an empty element"))
+    }
+
+    /// All elements of a section that is an array of `T`.
+    pub(crate) fn array<T: AnyBitPattern>(&self, section: &Section) -> Result<&[T]> {
+        let size = size_of::<T>() as u64;
+        if !section.len.is_multiple_of(size) {
+            let what = format!("{} bytes are not a whole number of {size}-byte elements", section.len);
+            return Err(self.damaged(section.offset, what));
+        }
+        self.view(section, 0..section.len / size)
+    }
+
+    /// Reads the meta section past the block table, verified by its own checksum, which is left out.
+    pub(crate) fn read_meta(&self) -> Result<(Vec<u8>, u64)> {
+        let section = self.section(SectionKind::META, 0)?;
+        if section.len < 4 || section.len > META_LIMIT {
+            let what = format!("a meta section of {} bytes", section.len);
+            return Err(self.damaged(section.offset, what));
+        }
+        let mut bytes = vec![0; section.len as usize];
+        self.file.read_exact_at(section.offset, &mut bytes)?;
+        let crc = bytes.split_off(bytes.len() - 4);
+        if crc != crc32(&bytes).to_le_bytes() {
+            return Err(self.damaged(section.offset, "the meta section's checksum does not match"));
+        }
+        Ok((bytes, section.offset))
+    }
+
+    /// Reads bytes of a section, from byte `start` of it, into `buffer`, past the mapping and without
+    /// verifying them: for passes over much data that was verified just before, in bounded memory.
+    pub(crate) fn read_unverified(&self, section: &Section, start: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = start.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > section.len) {
+            let what = format!("{} bytes from {start} of a section of {}", buffer.len(), section.len);
+            return Err(self.damaged(section.offset, what));
+        }
+        self.file.read_exact_at(section.offset + start, buffer)
+    }
+
+    /// Says that a part of a section will be read soon. A hint: a range beyond the section is cut off.
+    pub fn will_need(&self, section: &Section, range: Range<u64>) {
+        let (start, end) = (range.start.min(section.len), range.end.min(section.len));
+        if let Some(map) = &self.map
+            && start < end
+            && let Ok(offset) = usize::try_from(section.offset.saturating_add(start))
+        {
+            map.will_need(offset, (end - start) as usize);
+        }
+    }
+
+    /// Damage at byte `offset` of this file.
+    pub(crate) fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
+        StorageError::corrupted(&self.path, offset, what)
+    }
+
+    pub(super) const fn footer_offset(&self) -> u64 {
+        self.meta.len - FOOTER_LEN as u64
+    }
+}
+
+/// Reads and checks the section table, and the order of its entries by (kind, owner).
+fn read_section_table(file: &dyn ReadFile, footer: &Footer, path: &Path) -> Result<(Vec<Section>, Vec<u32>)> {
+    let mut bytes = vec![0; footer.section_len as usize];
+    file.read_exact_at(footer.section_offset, &mut bytes)?;
+    if crc32(&bytes) != footer.section_crc {
+        let what = "the section table's checksum does not match";
+        return Err(StorageError::corrupted(path, footer.section_offset, what));
+    }
+    let mut decoder = Decoder::new(&bytes, path, footer.section_offset);
+    let mut sections = Vec::with_capacity(bytes.len() / super::ENTRY_LEN as usize);
+    let mut next = HEADER_LEN as u64;
+    while decoder.remaining() > 0 {
+        let at = decoder.clone();
+        let section = Section::decode(&mut decoder)?;
+        let end = section.offset.checked_add(section.len).filter(|end| *end <= footer.section_offset);
+        let Some(end) = end.filter(|_| section.offset == next) else {
+            return Err(at.corrupted(format!("a section where byte {next} is the next: {section:?}")));
+        };
+        next = end.next_multiple_of(SECTION_ALIGNMENT);
+        sections.push(section);
+    }
+    if next != footer.section_offset {
+        return Err(decoder.corrupted(format!("the sections end at {next}, not where the table begins")));
+    }
+    let key = |index: &u32| (sections[*index as usize].kind, sections[*index as usize].owner);
+    let mut order: Vec<u32> = (0..sections.len() as u32).collect();
+    order.sort_unstable_by_key(key);
+    if let Some(pair) = order.windows(2).find(|pair| key(&pair[0]) == key(&pair[1])) {
+        let what = format!("two sections of kind and owner {:?}", key(&pair[0]));
+        return Err(StorageError::corrupted(path, footer.section_offset, what));
+    }
+    Ok((sections, order))
+}

@@ -1,0 +1,248 @@
+//! Writing a container in one pass: bytes are appended, checksummed while they are in the cache, and sealed.
+
+use std::path::{Path, PathBuf};
+
+use plimsoll_base::checksum::{Crc32, crc32};
+use plimsoll_base::codec::Encoder;
+use plimsoll_base::header::FileHeader;
+use plimsoll_base::storage::{Storage, WriteFile};
+use plimsoll_base::{FileNumber, Result, StorageError};
+
+use super::{
+    BLOCK_LEN, DatabaseId, FileMeta, Footer, SECTION_ALIGNMENT, Section, SectionKind, extend_crc, invalid,
+};
+use crate::names::{FileName, SealedKind};
+
+/// What is appended at once: a multiple of a block, and small enough to be checksummed and copied to the
+/// page cache before it leaves the processor's own cache.
+pub(super) const BUFFER_LEN: usize = 4 * BLOCK_LEN;
+
+/// Writes one sealed file, section after section.
+///
+/// The file is called `NAME.tmp` until [`SealedWriter::finish`]. After any error the writer refuses
+/// everything; dropped unfinished, it removes its temporary file if it can (recovery removes it otherwise).
+#[derive(Debug)]
+pub struct SealedWriter<'a> {
+    storage: &'a dyn Storage,
+    /// `None` after an error: what was appended is then unknown, and the file is never believed again.
+    file: Option<Box<dyn WriteFile>>,
+    temporary: PathBuf,
+    path: PathBuf,
+    name: FileName,
+    /// Bytes not yet appended to the file; they begin at a multiple of the block length.
+    buffer: Vec<u8>,
+    position: u64,
+    blocks: Vec<u32>,
+    body: Crc32,
+    sections: Vec<Section>,
+    renamed: bool,
+}
+
+/// A file that has its final name and all its bytes on disk, but whose *name* is not durable yet: that
+/// takes a sync of the directory, which [`commit_files`] does once for all files of a flush.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "the file's name is not durable before `commit_files` has synced the directory"]
+pub struct PendingFile {
+    meta: FileMeta,
+}
+
+impl PendingFile {
+    /// What a manifest will say about the file. It must not say so before [`commit_files`] returned.
+    pub fn meta(&self) -> &FileMeta {
+        &self.meta
+    }
+}
+
+/// Syncs the directory once, so that the names of all `files` are durable and a manifest may name them.
+///
+/// # Errors
+/// The sync's. Which of the names are durable is then unknown: they are to be abandoned, not retried.
+pub fn commit_files(
+    storage: &dyn Storage,
+    dir: &Path,
+    files: impl IntoIterator<Item = PendingFile>,
+) -> Result<Vec<FileMeta>> {
+    let metas = files.into_iter().map(|file| file.meta).collect();
+    storage.sync_dir(dir)?;
+    Ok(metas)
+}
+
+impl<'a> SealedWriter<'a> {
+    /// Begins file `number` of `database` in `dir`, in the newest format version of `kind`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if a temporary file of that name is left from an earlier attempt (numbers are never
+    /// reused, so a retry takes a new one), and any other error of the storage.
+    pub fn create(
+        storage: &'a dyn Storage,
+        dir: &Path,
+        kind: SealedKind,
+        number: FileNumber,
+        database: DatabaseId,
+    ) -> Result<Self> {
+        let name = FileName::new(kind, number);
+        let temporary = dir.join(name.temporary().to_string());
+        let file = storage.create(&temporary)?;
+        let mut writer = Self {
+            storage,
+            file: Some(file),
+            temporary,
+            path: dir.join(name.to_string()),
+            name,
+            buffer: Vec::with_capacity(BUFFER_LEN),
+            position: 0,
+            blocks: Vec::new(),
+            body: Crc32::new(),
+            sections: Vec::new(),
+            renamed: false,
+        };
+        writer.put(&FileHeader::new(kind.file_kind(), kind.version(), database, number).encode())?;
+        Ok(writer)
+    }
+
+    /// The final path of the file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins the next section; what is appended from now on belongs to it.
+    pub fn begin(&mut self, kind: SectionKind, owner: u32) -> Result<()> {
+        self.pad()?;
+        self.sections.push(Section { kind, owner, offset: self.position, len: 0 });
+        Ok(())
+    }
+
+    /// Appends to the section begun last.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(section) = self.sections.last_mut() else {
+            return Err(invalid(&self.path, "bytes outside of any section"));
+        };
+        section.len += bytes.len() as u64;
+        self.put(bytes)
+    }
+
+    /// Writes a whole section.
+    pub fn section(&mut self, kind: SectionKind, owner: u32, bytes: &[u8]) -> Result<()> {
+        self.begin(kind, owner)?;
+        self.append(bytes)
+    }
+
+    /// How many bytes the section begun last has so far.
+    pub fn section_len(&self) -> u64 {
+        self.sections.last().map_or(0, |section| section.len)
+    }
+
+    /// Writes the tables and the footer, syncs the file and gives it its final name, without replacing
+    /// anything. **The directory is not synced**: pass the result to [`commit_files`].
+    pub fn finish(mut self) -> Result<PendingFile> {
+        self.check_unique()?;
+        self.pad()?;
+        let rest = std::mem::take(&mut self.buffer);
+        self.emit(&rest)?;
+        let section_offset = self.position;
+        let (mut tables, mut blocks) = (Encoder::new(), Encoder::new());
+        self.sections.iter().for_each(|section| section.encode(&mut tables));
+        for crc in &self.blocks {
+            blocks.u32(*crc);
+        }
+        let (section_len, section_crc) = (tables.len() as u64, crc32(tables.as_slice()));
+        tables.raw(blocks.as_slice());
+        self.body.update(tables.as_slice());
+        let footer = Footer {
+            section_offset,
+            section_len,
+            block_offset: section_offset + section_len,
+            block_len: blocks.len() as u64,
+            section_crc,
+            block_crc: crc32(blocks.as_slice()),
+            body_crc: self.body.value(),
+        };
+        let footer_bytes = footer.encode();
+        tables.raw(&footer_bytes);
+        self.write(tables.as_slice())?;
+        let len = section_offset + tables.len() as u64;
+        self.sync()?;
+        self.storage.rename_noreplace(&self.temporary, &self.path)?;
+        self.renamed = true;
+        let crc = extend_crc(footer.body_crc, &footer_bytes);
+        Ok(PendingFile { meta: FileMeta { kind: self.name.kind, number: self.name.number, len, crc } })
+    }
+
+    fn check_unique(&self) -> Result<()> {
+        let mut keys: Vec<_> = self.sections.iter().map(|section| (section.kind, section.owner)).collect();
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(invalid(&self.path, format!("section {:?} was written twice", pair[0]))),
+            None => Ok(()),
+        }
+    }
+
+    /// Fills up to the next section's start with zeros.
+    fn pad(&mut self) -> Result<()> {
+        const ZEROS: [u8; SECTION_ALIGNMENT as usize] = [0; SECTION_ALIGNMENT as usize];
+        let padding = self.position.next_multiple_of(SECTION_ALIGNMENT) - self.position;
+        self.put(&ZEROS[..padding as usize])
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.position += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if self.buffer.is_empty() && bytes.len() >= BUFFER_LEN {
+                let (whole, rest) = bytes.split_at(BUFFER_LEN);
+                self.emit(whole)?;
+                bytes = rest;
+                continue;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(BUFFER_LEN - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = rest;
+            if self.buffer.len() == BUFFER_LEN {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.emit(&buffer)?;
+                buffer.clear();
+                self.buffer = buffer;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checksums and appends data that begins at a multiple of the block length.
+    fn emit(&mut self, bytes: &[u8]) -> Result<()> {
+        for block in bytes.chunks(BLOCK_LEN) {
+            let mut crc = Crc32::new();
+            crc.update(block);
+            self.blocks.push(crc.value());
+            self.body.combine(&crc);
+        }
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.on_file(|file| file.append(bytes))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.on_file(|file| file.sync())
+    }
+
+    /// Does something to the file, which is given up at the first failure.
+    fn on_file(&mut self, act: impl FnOnce(&mut dyn WriteFile) -> Result<()>) -> Result<()> {
+        let Some(mut file) = self.file.take() else {
+            let cause = std::io::Error::other("an earlier write to this file failed");
+            return Err(StorageError::io("append to", &self.temporary, cause));
+        };
+        act(&mut *file)?;
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+impl Drop for SealedWriter<'_> {
+    fn drop(&mut self) {
+        if !self.renamed {
+            self.file = None;
+            // Only to give the space back early: nothing refers to a temporary file.
+            let _ignored = self.storage.remove(&self.temporary);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Reading a vector segment in place.
+
+use std::path::Path;
+
+use plimsoll_base::codec::Decoder;
+use plimsoll_base::storage::Storage;
+use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
+
+use super::{LISTS, ListEntry, ORDINALS, POSTINGS, VectorHeader};
+use crate::container::{DatabaseId, FileMeta, ReadMode, SealedFile, Section};
+use crate::names::SealedKind;
+
+/// An open vector segment.
+#[derive(Debug)]
+pub struct VectorFile {
+    file: SealedFile,
+    header: VectorHeader,
+    /// In ascending order, as `sections`.
+    shards: Vec<ShardId>,
+    sections: Vec<ShardSections>,
+}
+
+#[derive(Debug)]
+struct ShardSections {
+    lists: Section,
+    ordinals: Section,
+    postings: Section,
+}
+
+impl ShardSections {
+    fn rows(&self) -> u64 {
+        self.postings.len / 2
+    }
+}
+
+impl VectorFile {
+    /// Opens the file that a manifest names. What is read grows with shards, not with lists or rows.
+    ///
+    /// # Errors
+    /// As [`SealedFile::open`]; `Corrupted` if sections are missing or do not fit each other.
+    pub fn open(
+        storage: &dyn Storage,
+        dir: &Path,
+        meta: &FileMeta,
+        database: DatabaseId,
+        mode: ReadMode,
+    ) -> Result<Self> {
+        Self::from_sealed(SealedFile::open(storage, dir, meta, database, mode)?)
+    }
+
+    /// Takes a sealed file that is already open for a vector segment.
+    ///
+    /// # Errors
+    /// `Corrupted` as [`VectorFile::open`].
+    pub fn from_sealed(file: SealedFile) -> Result<Self> {
+        file.expect_kind(SealedKind::Vector)?;
+        let (meta, offset) = file.read_meta()?;
+        let header = VectorHeader::decode(Decoder::new(&meta, file.path(), offset))?;
+        let mut lists: Vec<Section> =
+            file.sections().iter().copied().filter(|section| section.kind == LISTS).collect();
+        lists.sort_unstable_by_key(|section| section.owner);
+        let shards: Vec<_> = lists.iter().map(|section| ShardId(section.owner)).collect();
+        let mut sections = Vec::with_capacity(lists.len());
+        for lists in lists {
+            let postings = file.section(POSTINGS, lists.owner)?;
+            let rows = postings.len / 2;
+            let ordinals = file.section_of(ORDINALS, lists.owner, rows * 8)?;
+            let whole = lists.len.is_multiple_of(size_of::<ListEntry>() as u64);
+            if !whole || postings.len != rows * 2 || rows > u64::from(u32::MAX) {
+                let what = format!("shard {}'s sections do not hold whole rows and lists", lists.owner);
+                return Err(file.damaged(lists.offset, what));
+            }
+            sections.push(ShardSections { lists, ordinals, postings });
+        }
+        let rows: u64 = sections.iter().map(ShardSections::rows).sum();
+        if shards.len() as u64 != header.shards || rows != header.rows {
+            let what = format!(
+                "{rows} rows in {} shards; the meta section says {} in {}",
+                shards.len(),
+                header.rows,
+                header.shards
+            );
+            return Err(file.damaged(offset, what));
+        }
+        Ok(Self { file, header, shards, sections })
+    }
+
+    /// The container, for sections that this module does not know.
+    pub const fn sealed(&self) -> &SealedFile {
+        &self.file
+    }
+
+    /// What the file says about itself.
+    pub const fn header(&self) -> &VectorHeader {
+        &self.header
+    }
+
+    /// The number of rows of all shards.
+    pub const fn row_count(&self) -> u64 {
+        self.header.rows
+    }
+
+    /// The shards that have a part of the segment, ascending.
+    pub fn shards(&self) -> &[ShardId] {
+        &self.shards
+    }
+
+    fn find(&self, shard: ShardId) -> Option<&ShardSections> {
+        self.sections.get(self.shards.binary_search(&shard).ok()?)
+    }
+
+    /// The number of rows of `shard`; 0 if it has no part of the segment.
+    pub fn shard_rows(&self, shard: ShardId) -> u32 {
+        self.find(shard).map_or(0, |sections| sections.rows() as u32)
+    }
+
+    /// The lists of `shard`, ascending; none if it has no part of the segment.
+    ///
+    /// # Errors
+    /// `Corrupted` if a block that is touched is damaged. So for all of the methods below.
+    pub fn lists(&self, shard: ShardId) -> Result<&[ListEntry]> {
+        self.find(shard).map_or(Ok(&[]), |sections| self.file.array(&sections.lists))
+    }
+
+    /// The entry of one list of `shard`.
+    pub fn find_list(&self, shard: ShardId, list: ListId) -> Result<Option<ListEntry>> {
+        let lists = self.lists(shard)?;
+        Ok(lists.binary_search_by_key(&list, |entry| entry.list).ok().map(|index| lists[index]))
+    }
+
+    /// The document and the posting of each row of a list of `shard`.
+    pub fn rows(&self, shard: ShardId, list: &ListEntry) -> Result<(&[DocumentOrdinal], &[u16])> {
+        let Some(sections) = self.find(shard) else {
+            return Err(self.file.damaged(0, format!("there is no shard {shard} in this file")));
+        };
+        let (start, rows) = (u64::from(list.first_row), u64::from(list.rows));
+        let ordinals = self.file.view(&sections.ordinals, start..start + rows)?;
+        Ok((ordinals, self.file.view(&sections.postings, start..start + rows)?))
+    }
+
+    /// Verifies every checksum of the file ([`SealedFile::verify`]), that the directories cover the rows as
+    /// the specification has it, and that ordinals are those of the meta section.
+    ///
+    /// # Errors
+    /// `Corrupted` naming the first place that is wrong.
+    pub fn verify(&self) -> Result<()> {
+        self.file.verify()?;
+        let mut found: Option<(DocumentOrdinal, DocumentOrdinal)> = None;
+        for (shard, sections) in self.shards.iter().zip(&self.sections) {
+            self.verify_directory(sections, self.lists(*shard)?)?;
+            let ordinals: &[DocumentOrdinal] = self.file.array(&sections.ordinals)?;
+            self.file.array::<u16>(&sections.postings)?;
+            for &ordinal in ordinals {
+                let (first, last) = found.unwrap_or((ordinal, ordinal));
+                found = Some((first.min(ordinal), last.max(ordinal)));
+            }
+        }
+        if found != self.header.ordinals {
+            let what = format!("ordinals {found:?}; the meta section says {:?}", self.header.ordinals);
+            return Err(self.file.damaged(0, what));
+        }
+        Ok(())
+    }
+
+    fn verify_directory(&self, sections: &ShardSections, lists: &[ListEntry]) -> Result<()> {
+        let kind = self.header.info.kind;
+        let mut previous: Option<ListId> = None;
+        let (mut row, mut slot) = (0_u32, 0_u32);
+        for (index, entry) in lists.iter().enumerate() {
+            let next = kind.next_list(slot).filter(|first| *first == entry.first_slot);
+            let next =
+                next.and_then(|first| Some((first.checked_add(entry.rows)?, row.checked_add(entry.rows)?)));
+            let ascends = previous.is_none_or(|previous| previous < entry.list);
+            let known = self.header.info.generation != Generation(0) || entry.list == ListId(0);
+            let Some((next_slot, next_row)) =
+                next.filter(|_| ascends && known && entry.rows > 0 && entry.first_row == row)
+            else {
+                let at = sections.lists.offset + (index * size_of::<ListEntry>()) as u64;
+                return Err(self.file.damaged(at, format!("{entry:?} after row {row} and slot {slot}")));
+            };
+            (row, slot, previous) = (next_row, next_slot, Some(entry.list));
+        }
+        if u64::from(row) != sections.rows() {
+            let what = format!("the lists have {row} rows, the shard {}", sections.rows());
+            return Err(self.file.damaged(sections.lists.offset, what));
+        }
+        Ok(())
+    }
+}

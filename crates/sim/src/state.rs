@@ -1,0 +1,209 @@
+//! The state behind every handle of one simulated storage: the disk, the power, the faults, the log.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use plimsoll_base::{Result, StorageError};
+
+use crate::content::Content;
+use crate::crash::DirectoryModel;
+use crate::disk::{Change, Disk, Effect};
+use crate::fault::{Failure, Faults};
+use crate::names::InodeId;
+use crate::operation::{Operation, OperationKind};
+use crate::protocol::Protocol;
+
+/// How much space a storage has that no one gave a capacity: 1 TiB.
+const UNLIMITED: u64 = 1 << 40;
+
+/// Everything that the clones and files of one storage share.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) disk: Disk,
+    /// The disk before the first operation.
+    origin: Disk,
+    /// Every step since then, with the number of operations begun by then.
+    steps: Vec<(u64, Effect)>,
+    pub(crate) log: Vec<Operation>,
+    pub(crate) model: DirectoryModel,
+    pub(crate) capacity: Option<u64>,
+    pub(crate) faults: Faults,
+    pub(crate) protocol: Protocol,
+    pub(crate) locked: BTreeSet<InodeId>,
+    /// How often the machine or the process was started, as the lock file tells.
+    pub(crate) boot: u64,
+    pub(crate) crash_at: Option<u64>,
+    pub(crate) crashed: bool,
+    /// The operation that the power cut hit.
+    pub(crate) cut: Option<Operation>,
+}
+
+impl State {
+    pub(crate) fn new(disk: Disk) -> Self {
+        Self {
+            origin: disk.clone(),
+            disk,
+            steps: Vec::new(),
+            log: Vec::new(),
+            model: DirectoryModel::default(),
+            capacity: None,
+            faults: Faults::default(),
+            protocol: Protocol::default(),
+            locked: BTreeSet::new(),
+            boot: 1,
+            crash_at: None,
+            crashed: false,
+            cut: None,
+        }
+    }
+
+    /// The state of the next boot, with `disk` in the same machine.
+    pub(crate) fn rebooted(&self, disk: Disk) -> Self {
+        Self { model: self.model, capacity: self.capacity, boot: self.boot + 1, ..Self::new(disk) }
+    }
+
+    /// How many operations have begun; the number of the next one.
+    pub(crate) fn operations(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// The disk as it was before operation `number`.
+    pub(crate) fn disk_before(&self, number: u64) -> Disk {
+        let mut disk = self.origin.clone();
+        for (_, effect) in self.steps.iter().take_while(|(begun, _)| *begun <= number) {
+            disk.apply(effect);
+        }
+        disk
+    }
+
+    /// Performs a step and remembers it.
+    pub(crate) fn apply(&mut self, effect: Effect) {
+        self.disk.apply(&effect);
+        self.steps.push((self.operations(), effect));
+    }
+
+    /// Performs a call that changes something: gives it a number, cuts the power if it is time to, and lets
+    /// `perform` do it, or what a set failure leaves of it.
+    pub(crate) fn mutate<T>(
+        &mut self,
+        operation: Operation,
+        perform: impl FnOnce(&mut Self, Option<Failure>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let number = self.operations();
+        let operation = Operation { number, ..operation };
+        if !self.crashed && self.crash_at.is_some_and(|at| number >= at) {
+            self.crashed = true;
+            self.cut = Some(operation);
+            return Err(power_cut());
+        }
+        if self.crashed {
+            return Err(power_cut());
+        }
+        let failure = self.faults.strike(operation.kind, Some(number));
+        self.log.push(operation);
+        let result = perform(self, failure);
+        if let (Err(error), Some(operation)) = (&result, self.log.last_mut()) {
+            operation.error = Some(error.to_string());
+        }
+        result
+    }
+
+    /// As [`State::mutate`], for a call that fails without effect or with all of it.
+    pub(crate) fn mutate_whole<T>(
+        &mut self,
+        operation: Operation,
+        perform: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.mutate(operation, |state, failure| match failure {
+            None => perform(state),
+            Some(failure) if failure.is_done() => perform(state).and(Err(failure.error())),
+            Some(failure) => Err(failure.error()),
+        })
+    }
+
+    /// Performs a call that only reads.
+    pub(crate) fn observe<T>(
+        &mut self,
+        kind: OperationKind,
+        path: &Path,
+        perform: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> Result<T> {
+        let result = if self.crashed {
+            Err(power_cut())
+        } else {
+            match self.faults.strike(kind, None) {
+                Some(failure) => Err(failure.error()),
+                None => perform(self),
+            }
+        };
+        result.map_err(|error| StorageError::io(kind.verb(), path, error))
+    }
+
+    /// The bytes that can still be written.
+    pub(crate) fn free(&self) -> u64 {
+        let used = self.disk.used(|inode| self.protocol.is_open(inode));
+        self.capacity.unwrap_or(UNLIMITED).saturating_sub(used)
+    }
+
+    /// Succeeds if there is room for one more name.
+    pub(crate) fn room_for_name(&self) -> io::Result<()> {
+        if self.capacity.is_some() && self.free() == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    /// How many bytes can be written to the inode from `offset`: its own space counts.
+    pub(crate) fn room_in(&self, inode: InodeId, offset: u64) -> u64 {
+        match self.capacity {
+            Some(_) => self.disk.len(inode).saturating_sub(offset) + self.free(),
+            None => u64::MAX,
+        }
+    }
+
+    /// Creates an empty file.
+    pub(crate) fn create(&mut self, path: &Path) -> io::Result<InodeId> {
+        self.disk.names.is_free(path)?;
+        self.room_for_name()?;
+        self.apply(Effect::Create(path.to_path_buf()));
+        self.disk.names.file(path)
+    }
+
+    /// The file to lock, created if it is missing.
+    pub(crate) fn lock_file(&mut self, path: &Path) -> io::Result<InodeId> {
+        match self.disk.names.file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(path),
+            found => found,
+        }
+    }
+
+    /// Takes the lock on a file; if it is held, the inner error is the holder.
+    pub(crate) fn lock(&mut self, path: &Path) -> io::Result<std::result::Result<InodeId, String>> {
+        let inode = self.lock_file(path)?;
+        if !self.locked.insert(inode) {
+            let holder = holder(&self.disk.content(inode));
+            if let Some(operation) = self.log.last_mut() {
+                operation.error = Some(format!("locked by {holder}"));
+            }
+            return Ok(Err(holder));
+        }
+        // Who holds it, as the operating-system implementation notes it. These bytes decide nothing.
+        let note = format!("process {} on host simulator\n", self.boot);
+        self.apply(Effect::Change(inode, Change::Truncate { len: 0 }));
+        self.apply(Effect::Change(inode, Change::Write { offset: 0, bytes: note.as_bytes().into() }));
+        Ok(Ok(inode))
+    }
+}
+
+fn holder(content: &Content) -> String {
+    let bytes = content.to_vec();
+    match String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).trim() {
+        "" => "another process".to_owned(),
+        holder => holder.to_owned(),
+    }
+}
+
+pub(crate) fn power_cut() -> io::Error {
+    io::Error::other("power cut")
+}

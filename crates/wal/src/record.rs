@@ -1,0 +1,243 @@
+//! A record in memory: header and payload in one aligned buffer, which goes to disk as it is and then serves
+//! the memtable as storage.
+//!
+//! **Owns** [`Record`] and [`RecordBuilder`]. **Must not know** segments or files; the commit leader completes
+//! the header when it knows LSN and segment. **On a crash** it is gone.
+
+use std::fmt;
+
+use plimsoll_base::Lsn;
+use plimsoll_base::checksum::crc32;
+
+use crate::format::{RECORD_ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
+
+const LINE: usize = 64;
+
+/// One cache line: what makes the buffer aligned, and what it grows by.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+const ZERO: Line = Line([0; LINE]);
+
+/// Builds a [`Record`]: appends payload bytes to a buffer that is neither zeroed before nor copied after.
+///
+/// Offset 0 of the payload is 32 bytes into a 64-byte aligned buffer, so data at payload offsets that are
+/// multiples of 4, 8, 16 or 32 ([`RecordBuilder::align`]) can be viewed in place.
+///
+/// ```
+/// let mut builder = plimsoll_wal::RecordBuilder::with_capacity(64);
+/// builder.u8(7).align(4).f32s(&[1.0, 2.0]);
+/// let record = builder.finish();
+/// assert_eq!(bytemuck::cast_slice::<u8, f32>(&record.payload()[4..]), [1.0, 2.0]);
+/// ```
+pub struct RecordBuilder {
+    lines: Vec<Line>,
+    /// Bytes in use, header included.
+    len: usize,
+}
+
+macro_rules! put {
+    ($($name:ident: $type:ty),*) => {$(
+        #[doc = concat!("Appends a little-endian `", stringify!($type), "`.")]
+        pub fn $name(&mut self, value: $type) -> &mut Self {
+            self.raw(&value.to_le_bytes())
+        }
+    )*};
+}
+
+impl RecordBuilder {
+    /// A builder with room for a payload of `bytes`; a longer payload makes it grow, with a copy.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut lines = Vec::with_capacity((RECORD_HEADER_LEN + bytes).div_ceil(LINE));
+        lines.push(ZERO);
+        Self { lines, len: RECORD_HEADER_LEN }
+    }
+
+    put!(u8: u8, u16: u16, u32: u32, u64: u64, i64: i64, f32: f32, f64: f64);
+
+    /// Appends bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        // The line in progress, then whole lines, then a new line in progress.
+        let room = self.lines.len() * LINE - self.len;
+        let (first, rest) = bytes.split_at(room.min(bytes.len()));
+        let at = self.len;
+        bytemuck::cast_slice_mut(&mut self.lines)[at..at + first.len()].copy_from_slice(first);
+        let (whole, last) = rest.as_chunks::<LINE>();
+        self.lines.extend(whole.iter().map(|line| Line(*line)));
+        if !last.is_empty() {
+            let mut line = ZERO;
+            line.0[..last.len()].copy_from_slice(last);
+            self.lines.push(line);
+        }
+        self.len += bytes.len();
+        self
+    }
+
+    /// Appends a `u32` length, then the bytes.
+    pub fn prefixed(&mut self, bytes: &[u8]) -> &mut Self {
+        self.u32(bytes.len() as u32).raw(bytes)
+    }
+
+    /// Appends numbers, little-endian.
+    pub fn f32s(&mut self, values: &[f32]) -> &mut Self {
+        if cfg!(target_endian = "little") {
+            return self.raw(bytemuck::cast_slice(values));
+        }
+        for value in values {
+            self.f32(*value);
+        }
+        self
+    }
+
+    /// Pads the payload with zeros up to a multiple of `alignment` (up to 32 it holds in memory, too).
+    pub fn align(&mut self, alignment: usize) -> &mut Self {
+        let padding = self.payload_len().next_multiple_of(alignment) - self.payload_len();
+        for _ in 0..padding {
+            self.raw(&[0]);
+        }
+        self
+    }
+
+    /// Replaces `bytes.len()` bytes at `offset` of the payload, such as a count known only at the end.
+    ///
+    /// # Panics
+    /// If the payload does not reach that far.
+    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) -> &mut Self {
+        let (at, len) = (RECORD_HEADER_LEN + offset, self.len);
+        let used: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut self.lines)[..len];
+        used[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    /// The payload's length so far, in bytes.
+    pub fn payload_len(&self) -> usize {
+        self.len - RECORD_HEADER_LEN
+    }
+
+    /// The payload so far.
+    pub fn payload(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[RECORD_HEADER_LEN..self.len]
+    }
+
+    /// Computes the payload's checksum: the record is ready for the log.
+    pub fn finish(mut self) -> Record {
+        // The record may live in a memtable for long: no more than a quarter of it is slack.
+        if self.lines.capacity() - self.lines.len() > self.lines.len() / 4 + 1 {
+            self.lines.shrink_to_fit();
+        }
+        let payload_len = self.payload_len();
+        let mut record = Record { lines: self.lines, payload_len, header: EMPTY };
+        record.header.payload_crc = crc32(&record.encoded()[RECORD_HEADER_LEN..]);
+        record.header.payload_len = payload_len as u32;
+        record
+    }
+}
+
+impl fmt::Debug for RecordBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordBuilder({} bytes)", self.payload_len())
+    }
+}
+
+const EMPTY: RecordHeader = RecordHeader {
+    payload_len: 0,
+    payload_crc: 0,
+    lsn: Lsn::ZERO,
+    durable_before: Lsn::ZERO,
+    kind: RecordKind::Commit,
+};
+
+/// One record: a batch's payload with its header, in one buffer.
+pub struct Record {
+    lines: Vec<Line>,
+    /// Kept apart from the header, which holds at most 32 bits: an oversized record is refused, not cut.
+    payload_len: usize,
+    header: RecordHeader,
+}
+
+impl Record {
+    /// The payload, whose first byte is 32-byte aligned.
+    pub fn payload(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.payload_len]
+    }
+
+    /// The record's LSN; [`Lsn::ZERO`] until it has been appended.
+    pub fn lsn(&self) -> Lsn {
+        self.header.lsn
+    }
+
+    /// What was known to be durable when the record was appended: everything up to here survives a crash.
+    pub fn durable_before(&self) -> Lsn {
+        self.header.durable_before
+    }
+
+    /// The record's length on disk in bytes: header, payload and padding.
+    pub fn encoded_len(&self) -> usize {
+        encoded_len(self.payload_len)
+    }
+
+    /// The bytes of memory it occupies.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.lines.capacity() * LINE
+    }
+
+    /// The record's bytes on disk, as of the last [`Record::seal`].
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[..encoded_len(self.payload_len)]
+    }
+
+    /// Completes the header for the place where the record is going to stand.
+    pub(crate) fn seal(&mut self, lsn: Lsn, durable_before: Lsn, salt: u64) {
+        self.header.lsn = lsn;
+        self.header.durable_before = durable_before;
+        self.lines[0].0[..RECORD_HEADER_LEN].copy_from_slice(&self.header.encode(salt));
+    }
+
+    /// The payload's length, not cut to what a header can hold.
+    pub(crate) fn payload_len(&self) -> u64 {
+        self.payload_len as u64
+    }
+
+    /// A record of disk bytes that `fill` writes to a buffer of the length that `header` says, header
+    /// included; `None` if the payload's checksum does not hold.
+    pub(crate) fn read<E>(
+        header: RecordHeader,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
+        let payload_len = header.payload_len as usize;
+        let len = encoded_len(payload_len);
+        let mut lines = vec![ZERO; len.div_ceil(LINE)];
+        fill(&mut bytemuck::cast_slice_mut(&mut lines)[..len])?;
+        Ok(Self::checked(lines, payload_len, header))
+    }
+
+    /// A record of the disk bytes `encoded`; `None` if the payload's checksum does not hold.
+    pub(crate) fn copy_of(header: RecordHeader, encoded: &[u8]) -> Option<Self> {
+        if crc32(&encoded[RECORD_HEADER_LEN..]) != header.payload_crc {
+            return None;
+        }
+        let (whole, last) = encoded.as_chunks::<LINE>();
+        let mut lines = Vec::with_capacity(encoded.len().div_ceil(LINE));
+        lines.extend(whole.iter().map(|line| Line(*line)));
+        if !last.is_empty() {
+            let mut line = ZERO;
+            line.0[..last.len()].copy_from_slice(last);
+            lines.push(line);
+        }
+        Some(Self { lines, payload_len: header.payload_len as usize, header })
+    }
+
+    fn checked(lines: Vec<Line>, payload_len: usize, header: RecordHeader) -> Option<Self> {
+        let record = Self { lines, payload_len, header };
+        (crc32(&record.encoded()[RECORD_HEADER_LEN..]) == header.payload_crc).then_some(record)
+    }
+}
+
+const _: () = assert!(LINE.is_multiple_of(RECORD_ALIGNMENT));
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record(LSN {}, {} bytes)", self.header.lsn, self.payload_len)
+    }
+}
