@@ -17,8 +17,9 @@ mod vectors;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plimsoll_base::storage::Storage;
 use plimsoll_base::{CollectionId, Lsn};
-use plimsoll_shard::{PendingFile, commit_files};
+use plimsoll_shard::{FileMeta, PendingFile, commit_files};
 
 use crate::core::{Core, Counters, Grave, Root, lock};
 use crate::error::Result;
@@ -27,12 +28,15 @@ use crate::state::CollectionState;
 use crate::stats::CompactionStats;
 use plan::{Plan, Urgency};
 
-/// One step of a compaction, written and ready to be named: how the manifest's entry changes.
-pub(crate) trait Rewrite {
-    /// The files written.
-    fn files(&self) -> Vec<PendingFile>;
+/// One step of a compaction: the files written, not synced yet, and how the manifest's entry changes.
+pub(crate) struct Rewrite<'a> {
+    files: Vec<PendingFile<'a>>,
+    change: Box<dyn Change>,
+}
 
-    /// Changes the entry, which may have grown since the rewrite began.
+/// What a step of a compaction changes in the manifest.
+pub(crate) trait Change {
+    /// Changes the entry, which may have grown since the step began.
     fn enter(&self, entry: &mut CollectionEntry);
 
     /// Counts what was done.
@@ -70,12 +74,10 @@ impl Core {
                 return Ok(());
             }
             let Some(plan) = Plan::make(&collection.tree, urgency) else { return Ok(()) };
-            let step = self.reserve.spend_when_full(self, || {
+            self.reserve.spend_when_full(self, || {
                 let rewrite = self.rewrite(&collection, &plan)?;
-                self.install_rewrite(&collection, &*rewrite)?;
-                Ok(rewrite)
+                self.install_rewrite(&collection, rewrite, stats)
             })?;
-            step.count(stats);
             Counters::count(&self.counters.compactions);
             if urgency == Urgency::Everything && plan.is_last() {
                 urgency = Urgency::Due;
@@ -84,39 +86,60 @@ impl Core {
         Ok(())
     }
 
-    fn rewrite(&self, collection: &Arc<CollectionState>, plan: &Plan) -> Result<Box<dyn Rewrite>> {
-        Ok(match plan {
-            Plan::MergePostings(files) => Box::new(postings::merge(self, collection, files.clone())?),
-            Plan::MergeSections(shards) => Box::new(vectors::merge(self, collection, shards)?),
-            Plan::Train => Box::new(train::retrain(self, collection)?),
-        })
+    fn rewrite(&self, collection: &Arc<CollectionState>, plan: &Plan) -> Result<Rewrite<'_>> {
+        match plan {
+            Plan::MergePostings(files) => postings::merge(self, collection, files.clone()),
+            Plan::MergeSections(shards) => vectors::merge(self, collection, shards),
+            Plan::Train => train::retrain(self, collection),
+        }
     }
 
     /// Makes a rewrite durable and visible, and buries what it replaced.
-    fn install_rewrite(&self, collection: &CollectionState, rewrite: &dyn Rewrite) -> Result<()> {
-        let files = rewrite.files();
-        let metas: Vec<_> = files.iter().map(|file| *file.meta()).collect();
-        commit_files(&self.storage, self.data_dir(), files)?;
+    fn install_rewrite(
+        &self,
+        collection: &CollectionState,
+        rewrite: Rewrite<'_>,
+        stats: &mut CompactionStats,
+    ) -> Result<()> {
+        let Rewrite { files, change } = rewrite;
+        let metas = commit_files(&self.storage, self.data_dir(), files)?;
         // No flush may be between reading a tree and publishing what it made of it.
         let _no_flush = lock(&self.flushing);
         if let Some(error) = self.poisoned() {
+            self.remove_all(&metas);
             return Err(error);
         }
         let mut root = lock(&self.root);
         let before = root.manifest.collection(collection.id).cloned();
-        let change = |manifest: &mut Manifest| {
+        if before.is_none() {
+            // Dropped meanwhile.
+            self.remove_all(&metas);
+            return Ok(());
+        }
+        let enter = |manifest: &mut Manifest| {
             if let Some(entry) = manifest.collection_mut(collection.id) {
-                rewrite.enter(entry);
+                change.enter(entry);
             }
         };
-        if let Err(error) = self.publish(&mut root, Lsn::ZERO, change) {
+        if let Err(error) = self.publish(&mut root, Lsn::ZERO, enter) {
             root.graveyard.extend(metas.into_iter().map(|meta| Grave { meta, held: Arc::new(()) }));
             return Err(error);
         }
         self.bury_replaced(&mut root, collection.id, before.as_ref());
         self.install(&root, collection, &[])?;
         self.bury(&mut root);
+        change.count(stats);
+        stats.bytes_written += metas.iter().map(|meta| meta.len).sum::<u64>();
         Ok(())
+    }
+
+    /// Removes files that no manifest names, and none will.
+    fn remove_all(&self, metas: &[FileMeta]) {
+        for meta in metas {
+            if let Err(error) = self.storage.remove(&self.data_dir().join(meta.name().to_string())) {
+                tracing::warn!(%error, "a file that is not needed could not be removed");
+            }
+        }
     }
 
     /// Puts the files that the newest manifest no longer names into the graveyard, with what holds them.

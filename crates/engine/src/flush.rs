@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn};
 use plimsoll_shard::commit_files;
 
@@ -62,9 +61,9 @@ impl Core {
         let mut stats = FlushStats { reason, ..FlushStats::default() };
         let (drained, durable) = timed(&mut stats.wal_drain, || self.drain())?;
         if !drained.is_empty() {
-            let deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&drained))?;
+            let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&drained))?;
             deltas.iter().for_each(|delta| delta.count(&mut stats));
-            timed(&mut stats.file_sync, || self.sync_files(&deltas))?;
+            timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
             timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
             timed(&mut stats.wal_advance, || self.advance_log())?;
             timed(&mut stats.validation, || self.validate_flush(&deltas))?;
@@ -91,35 +90,19 @@ impl Core {
     }
 
     /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection.
-    fn apply_to_shards(&self, drained: &[Drained]) -> Result<Vec<Delta>> {
-        let mut deltas = Vec::with_capacity(drained.len());
-        for part in drained {
-            match Delta::write(self, part) {
-                Ok(delta) => deltas.push(delta),
-                Err(error) => {
-                    self.abandon(&deltas);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(deltas)
+    fn apply_to_shards(&self, drained: &[Drained]) -> Result<Vec<Delta<'_>>> {
+        drained.iter().map(|part| Delta::write(self, part)).collect()
     }
 
-    /// Phase 3: makes the names of the new files durable; what is in them was synced before they got one.
-    fn sync_files(&self, deltas: &[Delta]) -> Result<()> {
-        let files: Vec<_> = deltas.iter().flat_map(Delta::files).collect();
-        if files.is_empty() {
-            return Ok(());
-        }
-        let synced = commit_files(&self.storage, self.data_dir(), files);
-        if synced.is_err() {
-            self.abandon(deltas);
-        }
-        synced.map(|_| ()).map_err(Into::into)
+    /// Phase 3: syncs every file, gives it its name, and syncs the directory, once.
+    fn sync_files(&self, deltas: &mut [Delta<'_>]) -> Result<()> {
+        let files: Vec<_> = deltas.iter_mut().flat_map(Delta::take_files).collect();
+        commit_files(&self.storage, self.data_dir(), files)?;
+        Ok(())
     }
 
     /// Phase 4: publishes the manifest that names the new files, and then the state that shows them.
-    fn publish_flush(&self, drained: &[Drained], deltas: &[Delta], durable: Lsn) -> Result<()> {
+    fn publish_flush(&self, drained: &[Drained], deltas: &[Delta<'_>], durable: Lsn) -> Result<()> {
         let mut root = lock(&self.root);
         let pointer = self.log_pointer(drained, durable);
         let change = |manifest: &mut Manifest| {
@@ -132,7 +115,9 @@ impl Core {
             manifest.advance(pointer);
         };
         if let Err(error) = self.publish(&mut root, durable, change) {
-            self.bury_later(&mut root, deltas);
+            // Whether the manifest is on disk is unknown: the files stay until a later one is (rule R8).
+            let graves = deltas.iter().flat_map(Delta::metas);
+            root.graveyard.extend(graves.map(|meta| Grave { meta, held: Arc::new(()) }));
             return Err(error);
         }
         for (part, delta) in drained.iter().zip(deltas) {
@@ -185,23 +170,6 @@ impl Core {
             wal.remove_below(pointer)?;
         }
         Ok(())
-    }
-
-    /// The files of a flush that failed before its manifest: nothing names them, so they can go at once.
-    fn abandon(&self, deltas: &[Delta]) {
-        for file in deltas.iter().flat_map(Delta::files) {
-            let path = self.data_dir().join(file.meta().name().to_string());
-            if let Err(error) = self.storage.remove(&path) {
-                tracing::warn!(%error, "the file of a failed flush could not be removed");
-            }
-        }
-    }
-
-    /// The files of a flush whose manifest may or may not be on disk: they stay until a later manifest is
-    /// durable (rule R8).
-    fn bury_later(&self, root: &mut Root, deltas: &[Delta]) {
-        let graves = deltas.iter().flat_map(Delta::files);
-        root.graveyard.extend(graves.map(|file| Grave { meta: *file.meta(), held: Arc::new(()) }));
     }
 }
 

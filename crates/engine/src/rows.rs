@@ -87,14 +87,14 @@ impl<'a> RowAssigner<'a> {
 }
 
 /// Writes rows that are in segment order as a segment; returns it with the rows of each shard.
-pub(crate) fn write_segment(
-    opener: &FileOpener,
+pub(crate) fn write_segment<'a>(
+    opener: &'a FileOpener,
     number: FileNumber,
     collection: CollectionId,
     generation: Generation,
     kind: SegmentKind,
     rows: &[Row],
-) -> Result<(PendingFile, Vec<(ShardId, u64)>)> {
+) -> Result<(PendingFile<'a>, Vec<(ShardId, u64)>)> {
     let info = VectorInfo { collection, generation, kind };
     let mut writer = VectorWriter::create(&*opener.storage, &opener.dir, number, opener.database, info)?;
     let ordinals: Vec<DocumentOrdinal> = rows.iter().map(|row| row.ordinal).collect();

@@ -215,13 +215,13 @@ impl IndexContents<'_> {
 ///
 /// # Errors
 /// `InvalidInput` if the contents contradict each other or hold what is not finite; any error of the storage.
-pub fn write_index_file(
-    storage: &dyn Storage,
+pub fn write_index_file<'a>(
+    storage: &'a dyn Storage,
     dir: &Path,
     number: FileNumber,
     database: DatabaseId,
     contents: &IndexContents<'_>,
-) -> Result<PendingFile> {
+) -> Result<PendingFile<'a>> {
     let mut writer = SealedWriter::create(storage, dir, SealedKind::Index, number, database)?;
     if let Some(fault) = contents.fault() {
         return Err(invalid(writer.path(), fault));

@@ -89,14 +89,14 @@ impl KillHeader {
 ///
 /// # Errors
 /// Any error of the storage.
-pub fn write_kill_file(
-    storage: &dyn Storage,
+pub fn write_kill_file<'a>(
+    storage: &'a dyn Storage,
     dir: &Path,
     number: FileNumber,
     database: DatabaseId,
     collection: CollectionId,
     kills: &RoaringTreemap,
-) -> Result<PendingFile> {
+) -> Result<PendingFile<'a>> {
     let mut writer = SealedWriter::create(storage, dir, SealedKind::Kill, number, database)?;
     let mut bytes = Vec::with_capacity(kills.serialized_size());
     kills.serialize_into(&mut bytes).map_err(|error| invalid(writer.path(), error.to_string()))?;

@@ -66,13 +66,15 @@ pub(super) fn import_and_kill(bundle: &Bundle, path: &Path) -> Result<Crash> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { return Err(child_failed("it has no pipes")) };
     let acknowledged = std::thread::scope(|scope| {
-        // Fails when the child dies with the pipe full, which is what is wanted.
-        scope.spawn(move || {
+        // Writing fails when the child dies, which is what is wanted. Until then the pipe stays open.
+        let feeder = scope.spawn(move || {
             let written = bundle.lines[..given].iter().try_for_each(|line| writeln!(stdin, "{line}"));
             let _flushed = written.and_then(|()| stdin.flush());
             stdin
         });
-        read_until_killed(&mut child, stdout, enough)
+        let acknowledged = read_until_killed(&mut child, stdout, enough);
+        drop(feeder.join());
+        acknowledged
     });
     let status = child.wait().map_err(|error| child_failed(&error.to_string()))?;
     match acknowledged? {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use plimsoll_base::{DocumentOrdinal, StorageError};
 use plimsoll_shard::{
-    DocumentRef, Documents, FileMeta, PendingFile, PostingFile, PostingInfo, RowsRef, posting::write_posting_file,
+    DocumentRef, Documents, FileMeta, PostingFile, PostingInfo, RowsRef, posting::write_posting_file,
 };
 
-use super::Rewrite;
+use super::{Change, Rewrite};
 use crate::core::Core;
 use crate::error::Result;
 use crate::flush::bloom_of;
@@ -21,17 +21,18 @@ use crate::stats::CompactionStats;
 use crate::tree::Tree;
 
 /// Posting files merged.
-pub(super) struct Merged {
+struct Merged {
     inputs: Vec<FileMeta>,
     dropped: u64,
-    output: Option<(PendingFile, PostingEntry)>,
+    output: Option<PostingEntry>,
 }
 
 /// Merges the files of `range`.
-pub(super) fn merge(core: &Core, collection: &CollectionState, range: Range<usize>) -> Result<Merged> {
+pub(super) fn merge<'a>(core: &'a Core, collection: &CollectionState, range: Range<usize>) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> = tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
     let documents = LiveDocuments::new(tree, &tree.postings[range])?;
+    let mut files = Vec::new();
     let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
     if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
         let opener = &core.opener;
@@ -54,23 +55,20 @@ pub(super) fn merge(core: &Core, collection: &CollectionState, range: Range<usiz
             rows: documents.rows,
             killed: 0,
         };
-        merged.output = Some((file, entry));
+        files.push(file);
+        merged.output = Some(entry);
     }
-    Ok(merged)
+    Ok(Rewrite { files, change: Box::new(merged) })
 }
 
-impl Rewrite for Merged {
-    fn files(&self) -> Vec<PendingFile> {
-        self.output.iter().map(|(file, _)| *file).collect()
-    }
-
+impl Change for Merged {
     fn enter(&self, entry: &mut CollectionEntry) {
         let is_input = |posting: &PostingEntry| self.inputs.contains(&posting.file);
         let Some(at) = entry.postings.iter().position(is_input) else { return };
         // Documents that were killed since the merge began are in the output, and counted as killed there.
         let killed: u64 = entry.postings.iter().filter(|posting| is_input(posting)).map(|posting| posting.killed).sum();
         entry.postings.retain(|posting| !is_input(posting));
-        if let Some((_, output)) = &self.output {
+        if let Some(output) = &self.output {
             let killed = killed.saturating_sub(self.dropped);
             entry.postings.insert(at, PostingEntry { killed, ..output.clone() });
         }
@@ -79,7 +77,6 @@ impl Rewrite for Merged {
     fn count(&self, stats: &mut CompactionStats) {
         stats.postings_merged += self.inputs.len();
         stats.documents_dropped += self.dropped;
-        stats.bytes_written += self.output.as_ref().map_or(0, |(file, _)| file.meta().len);
     }
 }
 

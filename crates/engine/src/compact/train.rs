@@ -11,6 +11,7 @@ use plimsoll_kernels as kernels;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
 
+use super::Rewrite;
 use super::vectors::{Repacked, merge_kills, write_base};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ const SEED: u64 = 0x706c_696d_736f_6c6c;
 const DEAD: u32 = u32::MAX;
 
 /// Trains a generation on all live rows and assigns them to its lists.
-pub(super) fn retrain(core: &Core, collection: &CollectionState) -> Result<Repacked> {
+pub(super) fn retrain<'a>(core: &'a Core, collection: &CollectionState) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
     let rows = LiveRows::read(tree)?;
     let lists = lists_for(rows.count);
@@ -74,19 +75,21 @@ pub(super) fn retrain(core: &Core, collection: &CollectionState) -> Result<Repac
         lists: table.lists.len() as u32,
         shards: table.shards,
     };
-    let output = write_base(core, collection, generation, &table.rows(&rows)?)?;
-    let (old_kills, kills) = merge_kills(core, collection, true)?;
+    let mut files = vec![file];
+    let output = write_base(core, collection, generation, &table.rows(&rows)?, &mut files)?;
+    let (old_kills, kills) = merge_kills(core, collection, true, &mut files)?;
     let all = |segment: &Arc<crate::tree::VectorSegment>| {
         (*segment.file.sealed().file_meta(), segment.live.iter().map(|(shard, _)| *shard).collect())
     };
-    Ok(Repacked {
+    let repacked = Repacked {
         inputs: tree.vectors.iter().map(all).collect(),
         output,
         old_kills,
         kills,
-        index: Some((file, entry, header)),
+        index: Some((entry, header)),
         trained: Some((collection.name.to_string(), generation)),
-    })
+    };
+    Ok(Rewrite { files, change: Box::new(repacked) })
 }
 
 fn mean_of(rows: &[f32], dimension: usize) -> Vec<f32> {

@@ -6,7 +6,7 @@ use plimsoll_base::{DocumentOrdinal, Generation, ShardId};
 use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SegmentKind, kill::write_kill_file};
 use roaring::RoaringTreemap;
 
-use super::Rewrite;
+use super::{Change, Rewrite};
 use crate::core::Core;
 use crate::error::Result;
 use crate::manifest::{CollectionEntry, IndexEntry, KillEntry, VectorEntry};
@@ -18,16 +18,16 @@ use crate::tree::{Tree, VectorSegment};
 /// Sections merged into a base segment, and the kills that are left.
 pub(super) struct Repacked {
     pub inputs: Vec<(FileMeta, Vec<ShardId>)>,
-    pub output: Option<(PendingFile, VectorEntry)>,
+    pub output: Option<VectorEntry>,
     pub old_kills: Vec<FileMeta>,
-    pub kills: Option<(PendingFile, KillEntry)>,
+    pub kills: Option<KillEntry>,
     /// A generation trained with it.
-    pub index: Option<(PendingFile, IndexEntry, IndexHeader)>,
+    pub index: Option<(IndexEntry, IndexHeader)>,
     pub trained: Option<(String, Generation)>,
 }
 
 /// Merges the sections of `shards`, and moves the rows of older generations to the newest one.
-pub(super) fn merge(core: &Core, collection: &CollectionState, shards: &[ShardId]) -> Result<Repacked> {
+pub(super) fn merge<'a>(core: &'a Core, collection: &CollectionState, shards: &[ShardId]) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
     let newest = tree.generation();
     let chosen: HashSet<ShardId> = shards.iter().copied().collect();
@@ -55,9 +55,11 @@ pub(super) fn merge(core: &Core, collection: &CollectionState, shards: &[ShardId
     }
     rows.extend(moved.finish()?);
     rows.sort_unstable();
-    let output = write_base(core, collection, newest, &rows)?;
-    let (old_kills, kills) = merge_kills(core, collection, everything)?;
-    Ok(Repacked { inputs, output, old_kills, kills, index: None, trained: None })
+    let mut files = Vec::new();
+    let output = write_base(core, collection, newest, &rows, &mut files)?;
+    let (old_kills, kills) = merge_kills(core, collection, everything, &mut files)?;
+    let repacked = Repacked { inputs, output, old_kills, kills, index: None, trained: None };
+    Ok(Rewrite { files, change: Box::new(repacked) })
 }
 
 /// Visits the rows of a section whose documents are not killed.
@@ -87,28 +89,31 @@ fn move_row(tree: &Tree, row: Row, moved: &mut RowAssigner<'_>) -> Result<()> {
 }
 
 /// Writes rows that are in segment order as a base segment.
-pub(super) fn write_base(
-    core: &Core,
+pub(super) fn write_base<'a>(
+    core: &'a Core,
     collection: &CollectionState,
     generation: Generation,
     rows: &[Row],
-) -> Result<Option<(PendingFile, VectorEntry)>> {
+    files: &mut Vec<PendingFile<'a>>,
+) -> Result<Option<VectorEntry>> {
     if rows.is_empty() {
         return Ok(None);
     }
     let number = core.allocate_file();
     let (file, live) = write_segment(&core.opener, number, collection.id, generation, SegmentKind::Base, rows)?;
     let entry = VectorEntry { file: *file.meta(), generation, base: true, live };
-    Ok(Some((file, entry)))
+    files.push(file);
+    Ok(Some(entry))
 }
 
 /// One kill file for all there are. A kill can be dropped when no posting file has its document and every
 /// section was merged, so that nothing refers to its ordinal any more.
-pub(super) fn merge_kills(
-    core: &Core,
+pub(super) fn merge_kills<'a>(
+    core: &'a Core,
     collection: &CollectionState,
     everything: bool,
-) -> Result<(Vec<FileMeta>, Option<(PendingFile, KillEntry)>)> {
+    files: &mut Vec<PendingFile<'a>>,
+) -> Result<(Vec<FileMeta>, Option<KillEntry>)> {
     let tree = &*collection.tree;
     let mut kept = RoaringTreemap::new();
     for ordinal in tree.kills.all()?.iter() {
@@ -128,17 +133,11 @@ pub(super) fn merge_kills(
     let number = core.allocate_file();
     let file = write_kill_file(&*opener.storage, &opener.dir, number, opener.database, collection.id, &kept)?;
     let entry = KillEntry { file: *file.meta(), ordinals: kept.len() };
-    Ok((old, Some((file, entry))))
+    files.push(file);
+    Ok((old, Some(entry)))
 }
 
-impl Rewrite for Repacked {
-    fn files(&self) -> Vec<PendingFile> {
-        let output = self.output.as_ref().map(|(file, _)| *file);
-        let kills = self.kills.as_ref().map(|(file, _)| *file);
-        let index = self.index.as_ref().map(|(file, ..)| *file);
-        output.into_iter().chain(kills).chain(index).collect()
-    }
-
+impl Change for Repacked {
     fn enter(&self, entry: &mut CollectionEntry) {
         for (file, taken) in &self.inputs {
             for vector in entry.vectors.iter_mut().filter(|vector| vector.file == *file) {
@@ -146,10 +145,10 @@ impl Rewrite for Repacked {
             }
         }
         entry.vectors.retain(|vector| !vector.live.is_empty());
-        entry.vectors.extend(self.output.as_ref().map(|(_, output)| output.clone()));
+        entry.vectors.extend(self.output.clone());
         entry.kills.retain(|kill| !self.old_kills.contains(&kill.file));
-        entry.kills.extend(self.kills.as_ref().map(|(_, kills)| kills.clone()));
-        if let Some((_, index, header)) = &self.index {
+        entry.kills.extend(self.kills.clone());
+        if let Some((index, header)) = &self.index {
             entry.indexes.push(index.clone());
             entry.next_list = entry.next_list.max(header.next_list);
             entry.next_shard = entry.next_shard.max(header.next_shard);
@@ -162,8 +161,7 @@ impl Rewrite for Repacked {
 
     fn count(&self, stats: &mut CompactionStats) {
         stats.sections_merged += self.inputs.iter().map(|(_, shards)| shards.len()).sum::<usize>();
-        stats.rows += self.output.as_ref().map_or(0, |(_, entry)| entry.live.iter().map(|(_, rows)| rows).sum());
-        stats.bytes_written += self.files().iter().map(|file| file.meta().len).sum::<u64>();
+        stats.rows += self.output.as_ref().map_or(0, |entry| entry.live.iter().map(|(_, rows)| rows).sum());
         stats.trained.extend(self.trained.clone());
     }
 }

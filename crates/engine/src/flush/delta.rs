@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use plimsoll_base::{DocumentId, DocumentOrdinal, Lsn, StorageError};
 use plimsoll_index::bloom::BloomBuilder;
 use plimsoll_shard::{
-    DocumentRef, Documents, PendingFile, PostingInfo, RowsRef, SegmentKind, kill::write_kill_file,
+    DocumentRef, Documents, FileMeta, PendingFile, PostingInfo, RowsRef, SegmentKind, kill::write_kill_file,
     posting::write_posting_file,
 };
 use roaring::RoaringTreemap;
@@ -21,10 +21,12 @@ use crate::stats::FlushStats;
 use crate::tree::{StoredPlace, Tree};
 
 /// The files of one collection's flush, and what the manifest will say about them.
-pub(crate) struct Delta {
-    pub posting: Option<(PendingFile, PostingEntry)>,
-    pub vector: Option<(PendingFile, VectorEntry)>,
-    pub kill: Option<(PendingFile, KillEntry)>,
+pub(crate) struct Delta<'a> {
+    /// Written, but not synced yet.
+    files: Vec<PendingFile<'a>>,
+    pub posting: Option<PostingEntry>,
+    pub vector: Option<VectorEntry>,
+    pub kill: Option<KillEntry>,
     /// Per posting file of the tree that the flush began with, the documents that it killed there.
     pub killed_in: Vec<u64>,
     pub next_ordinal: DocumentOrdinal,
@@ -43,9 +45,9 @@ pub(crate) fn bloom_of(ids: &[DocumentId]) -> Vec<u8> {
     bloom.into_bytes()
 }
 
-impl Delta {
-    /// Writes the files. They have their final names, which are not durable yet.
-    pub(crate) fn write(core: &Core, drained: &Drained) -> Result<Self> {
+impl<'a> Delta<'a> {
+    /// Writes the files, which are neither synced nor named yet.
+    pub(crate) fn write(core: &'a Core, drained: &Drained) -> Result<Self> {
         let tree = &drained.collection.tree;
         let newest = newest_versions(drained);
         let kills = resolve(tree, &newest)?;
@@ -54,6 +56,7 @@ impl Delta {
         let lsns = drained.sealed.iter().filter_map(|sealed| sealed.memtable.lsns());
         let lsns = lsns.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
         let mut delta = Self {
+            files: Vec::new(),
             posting: None,
             vector: None,
             kill: None,
@@ -63,16 +66,13 @@ impl Delta {
             operations: newest.len() as u64,
             lsns,
         };
-        let written = delta.write_files(core, drained, &documents, &kills.ordinals);
-        if written.is_err() {
-            core.abandon(std::slice::from_ref(&delta));
-        }
-        written.map(|()| delta)
+        delta.write_files(core, drained, &documents, &kills.ordinals)?;
+        Ok(delta)
     }
 
     fn write_files(
         &mut self,
-        core: &Core,
+        core: &'a Core,
         drained: &Drained,
         documents: &NewDocuments<'_>,
         kills: &RoaringTreemap,
@@ -97,7 +97,8 @@ impl Delta {
                 rows: documents.row_count(),
                 killed: 0,
             };
-            self.posting = Some((pending, entry));
+            self.files.push(pending);
+            self.posting = Some(entry);
             let generation = collection.tree.generation();
             let router = collection.tree.routers.get(&generation).map(|router| &**router);
             let mut rows = RowAssigner::new(router, collection.config.dimension);
@@ -108,21 +109,28 @@ impl Delta {
             let (pending, live) =
                 write_segment(&core.opener, vector, collection.id, generation, SegmentKind::Delta, &rows)?;
             let entry = VectorEntry { file: *pending.meta(), generation, base: false, live };
-            self.vector = Some((pending, entry));
+            self.files.push(pending);
+            self.vector = Some(entry);
         }
         if !kills.is_empty() {
             let pending = write_kill_file(storage, dir, kill, database, collection.id, kills)?;
             let entry = KillEntry { file: *pending.meta(), ordinals: kills.len() };
-            self.kill = Some((pending, entry));
+            self.files.push(pending);
+            self.kill = Some(entry);
         }
         Ok(())
     }
 
-    /// The files written.
-    pub(crate) fn files(&self) -> impl Iterator<Item = PendingFile> {
-        let posting = self.posting.as_ref().map(|(file, _)| *file);
-        let vector = self.vector.as_ref().map(|(file, _)| *file);
-        posting.into_iter().chain(vector).chain(self.kill.as_ref().map(|(file, _)| *file))
+    /// Takes the files, to be synced.
+    pub(crate) fn take_files(&mut self) -> Vec<PendingFile<'a>> {
+        std::mem::take(&mut self.files)
+    }
+
+    /// What the manifest says about the files.
+    pub(crate) fn metas(&self) -> impl Iterator<Item = FileMeta> {
+        let posting = self.posting.as_ref().map(|posting| posting.file);
+        let vector = self.vector.as_ref().map(|vector| vector.file);
+        posting.into_iter().chain(vector).chain(self.kill.as_ref().map(|kill| kill.file))
     }
 
     /// Says in the manifest's entry what the flush added.
@@ -130,24 +138,24 @@ impl Delta {
         for (posting, killed) in entry.postings.iter_mut().zip(&self.killed_in) {
             posting.killed += killed;
         }
-        entry.postings.extend(self.posting.as_ref().map(|(_, posting)| posting.clone()));
-        entry.vectors.extend(self.vector.as_ref().map(|(_, vector)| vector.clone()));
-        entry.kills.extend(self.kill.as_ref().map(|(_, kill)| kill.clone()));
+        entry.postings.extend(self.posting.clone());
+        entry.vectors.extend(self.vector.clone());
+        entry.kills.extend(self.kill.clone());
         entry.next_ordinal = self.next_ordinal;
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        self.posting.as_ref().map_or(0, |(_, posting)| posting.rows)
+        self.posting.as_ref().map_or(0, |posting| posting.rows)
     }
 
     pub(crate) fn count(&self, stats: &mut FlushStats) {
         stats.operations_applied += self.operations;
         stats.rows += self.rows();
         stats.killed += self.killed_in.iter().sum::<u64>();
-        stats.shards_touched += self.vector.as_ref().map_or(0, |(_, vector)| vector.live.len());
-        for file in self.files() {
+        stats.shards_touched += self.vector.as_ref().map_or(0, |vector| vector.live.len());
+        for file in self.metas() {
             stats.files_synced += 1;
-            stats.bytes_written += file.meta().len;
+            stats.bytes_written += file.len;
         }
         if stats.first_lsn == Lsn::ZERO || self.lsns.0 < stats.first_lsn {
             stats.first_lsn = self.lsns.0;

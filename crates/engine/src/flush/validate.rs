@@ -17,7 +17,7 @@ use crate::tree::{Tree, check_presence};
 impl Core {
     /// Validates what a flush added. The manifest is out, so an error here is reported, not undone: the data
     /// it speaks of is the data that readers see.
-    pub(crate) fn validate_flush(&self, deltas: &[Delta]) -> Result<()> {
+    pub(crate) fn validate_flush(&self, deltas: &[Delta<'_>]) -> Result<()> {
         let state = self.published.state();
         for delta in deltas {
             let Some(collection) = state.collections.get(&delta.collection) else { continue };
@@ -49,8 +49,8 @@ impl Core {
     }
 }
 
-fn validate_delta(tree: &Tree, delta: &Delta) -> Result<()> {
-    if let Some((_, entry)) = &delta.posting
+fn validate_delta(tree: &Tree, delta: &Delta<'_>) -> Result<()> {
+    if let Some(entry) = &delta.posting
         && let Some(file) = tree.postings.iter().find(|file| *file.sealed().file_meta() == entry.file)
     {
         let counts = (file.documents() as u64, file.rows() as u64);
@@ -58,17 +58,17 @@ fn validate_delta(tree: &Tree, delta: &Delta) -> Result<()> {
             format!("{counts:?} documents and rows, {:?} were meant", (entry.documents, entry.rows))
         })?;
         validate_ids(tree, file)?;
-        if let Some((_, vector)) = &delta.vector
+        if let Some(vector) = &delta.vector
             && let Some(segment) = tree.vectors.iter().find(|segment| *segment.file.sealed().file_meta() == vector.file)
         {
             validate_rows(file, &segment.file)?;
             validate_membership(tree, segment.generation, &segment.file)?;
         }
     }
-    if let Some((_, kill)) = &delta.kill
+    if let Some(kill) = &delta.kill
         && let Some(file) = tree.kills.files.iter().find(|file| *file.sealed().file_meta() == kill.file)
     {
-        let first_new = delta.posting.as_ref().map_or(delta.next_ordinal, |(_, entry)| entry.first_ordinal);
+        let first_new = delta.posting.as_ref().map_or(delta.next_ordinal, |entry| entry.first_ordinal);
         let ordinals = file.ordinals()?;
         let in_range = ordinals.max().is_none_or(|last| last < first_new.0);
         if !in_range || ordinals.len() != kill.ordinals {

@@ -35,36 +35,69 @@ pub struct SealedWriter<'a> {
     blocks: Vec<u32>,
     body: Crc32,
     sections: Vec<Section>,
-    renamed: bool,
+    finished: bool,
 }
 
-/// A file that has its final name and all its bytes on disk, but whose *name* is not durable yet: that
-/// takes a sync of the directory, which [`commit_files`] does once for all files of a flush.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "the file's name is not durable before `commit_files` has synced the directory"]
-pub struct PendingFile {
+/// A file that is written, but neither synced nor called by its final name: that is what [`commit_files`]
+/// does, once for all files of a flush. Dropped before that, it is removed.
+#[derive(Debug)]
+#[must_use = "a file is not there before `commit_files` has synced it and its directory"]
+pub struct PendingFile<'a> {
+    storage: &'a dyn Storage,
+    file: Box<dyn WriteFile>,
+    /// What the file is called now; `None` once nothing is left to be removed.
+    current: Option<PathBuf>,
+    path: PathBuf,
     meta: FileMeta,
 }
 
-impl PendingFile {
+impl PendingFile<'_> {
     /// What a manifest will say about the file. It must not say so before [`commit_files`] returned.
     pub fn meta(&self) -> &FileMeta {
         &self.meta
     }
+
+    fn publish(&mut self) -> Result<()> {
+        self.file.sync()?;
+        if let Some(temporary) = &self.current {
+            self.storage.rename_noreplace(temporary, &self.path)?;
+        }
+        self.current = Some(self.path.clone());
+        Ok(())
+    }
 }
 
-/// Syncs the directory once, so that the names of all `files` are durable and a manifest may name them.
+impl Drop for PendingFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.current.take() {
+            // Only to give the space back early: no manifest names the file.
+            let _ignored = self.storage.remove(&path);
+        }
+    }
+}
+
+/// Syncs every file and gives it its final name, replacing nothing, and then syncs the directory, once: a
+/// manifest may name the files when this has returned.
 ///
 /// # Errors
-/// The sync's. Which of the names are durable is then unknown: they are to be abandoned, not retried.
-pub fn commit_files(
+/// Those of the storage; all of the files are then removed, as far as that is possible, and their numbers are
+/// not to be used again.
+pub fn commit_files<'a>(
     storage: &dyn Storage,
     dir: &Path,
-    files: impl IntoIterator<Item = PendingFile>,
+    files: impl IntoIterator<Item = PendingFile<'a>>,
 ) -> Result<Vec<FileMeta>> {
-    let metas = files.into_iter().map(|file| file.meta).collect();
+    let mut files: Vec<PendingFile<'a>> = files.into_iter().collect();
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    files.iter_mut().try_for_each(PendingFile::publish)?;
     storage.sync_dir(dir)?;
-    Ok(metas)
+    let keep = |mut file: PendingFile<'a>| {
+        file.current = None;
+        file.meta
+    };
+    Ok(files.into_iter().map(keep).collect())
 }
 
 impl<'a> SealedWriter<'a> {
@@ -94,7 +127,7 @@ impl<'a> SealedWriter<'a> {
             blocks: Vec::new(),
             body: Crc32::new(),
             sections: Vec::new(),
-            renamed: false,
+            finished: false,
         };
         writer.put(&FileHeader::new(kind.file_kind(), kind.version(), database, number).encode())?;
         Ok(writer)
@@ -132,9 +165,9 @@ impl<'a> SealedWriter<'a> {
         self.sections.last().map_or(0, |section| section.len)
     }
 
-    /// Writes the tables and the footer, syncs the file and gives it its final name, without replacing
-    /// anything. **The directory is not synced**: pass the result to [`commit_files`].
-    pub fn finish(mut self) -> Result<PendingFile> {
+    /// Writes the tables and the footer. **Nothing is synced or named yet**: pass the result to
+    /// [`commit_files`].
+    pub fn finish(mut self) -> Result<PendingFile<'a>> {
         self.check_unique()?;
         self.pad()?;
         let rest = std::mem::take(&mut self.buffer);
@@ -161,11 +194,12 @@ impl<'a> SealedWriter<'a> {
         tables.raw(&footer_bytes);
         self.write(tables.as_slice())?;
         let len = section_offset + tables.len() as u64;
-        self.sync()?;
-        self.storage.rename_noreplace(&self.temporary, &self.path)?;
-        self.renamed = true;
         let crc = extend_crc(footer.body_crc, &footer_bytes);
-        Ok(PendingFile { meta: FileMeta { kind: self.name.kind, number: self.name.number, len, crc } })
+        let meta = FileMeta { kind: self.name.kind, number: self.name.number, len, crc };
+        let Some(file) = self.file.take() else { return Err(self.given_up()) };
+        self.finished = true;
+        let (current, path) = (Some(self.temporary.clone()), self.path.clone());
+        Ok(PendingFile { storage: self.storage, file, current, path, meta })
     }
 
     fn check_unique(&self) -> Result<()> {
@@ -221,16 +255,14 @@ impl<'a> SealedWriter<'a> {
         self.on_file(|file| file.append(bytes))
     }
 
-    fn sync(&mut self) -> Result<()> {
-        self.on_file(|file| file.sync())
+    fn given_up(&self) -> StorageError {
+        let cause = std::io::Error::other("an earlier write to this file failed");
+        StorageError::io("append to", &self.temporary, cause)
     }
 
     /// Does something to the file, which is given up at the first failure.
     fn on_file(&mut self, act: impl FnOnce(&mut dyn WriteFile) -> Result<()>) -> Result<()> {
-        let Some(mut file) = self.file.take() else {
-            let cause = std::io::Error::other("an earlier write to this file failed");
-            return Err(StorageError::io("append to", &self.temporary, cause));
-        };
+        let Some(mut file) = self.file.take() else { return Err(self.given_up()) };
         act(&mut *file)?;
         self.file = Some(file);
         Ok(())
@@ -239,7 +271,7 @@ impl<'a> SealedWriter<'a> {
 
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
-        if !self.renamed {
+        if !self.finished {
             self.file = None;
             // Only to give the space back early: nothing refers to a temporary file.
             let _ignored = self.storage.remove(&self.temporary);

@@ -40,15 +40,15 @@ pub trait Documents {
 /// `InvalidInput` if ordinals do not ascend, an id occurs twice, a version is outside of the given LSNs, or
 /// counts and lengths do not fit each other or the format; any error of `docs` and of the storage. A file
 /// that was begun is removed.
-pub fn write_posting_file(
-    storage: &dyn Storage,
+pub fn write_posting_file<'a>(
+    storage: &'a dyn Storage,
     dir: &Path,
     number: FileNumber,
     database: DatabaseId,
     info: &PostingInfo,
     docs: &dyn Documents,
     bloom: impl FnOnce(&[DocumentId]) -> Vec<u8>,
-) -> Result<PendingFile> {
+) -> Result<PendingFile<'a>> {
     let mut writer = SealedWriter::create(storage, dir, SealedKind::Posting, number, database)?;
     let (header, ids) = survey(&writer, info, docs)?;
     writer.section(SectionKind::META, 0, &header.encode())?;

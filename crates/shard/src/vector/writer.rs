@@ -108,7 +108,7 @@ impl<'a> VectorWriter<'a> {
     ///
     /// # Errors
     /// As [`SealedWriter::finish`].
-    pub fn finish(mut self) -> Result<PendingFile> {
+    pub fn finish(mut self) -> Result<PendingFile<'a>> {
         self.writer.section(SectionKind::META, 0, &self.header.encode())?;
         self.writer.finish()
     }

@@ -26,7 +26,7 @@ fn stress(threads: u64, rounds: u64, limits: GroupLimits, slow: bool) {
                         assert!(!items.is_empty() && items.len() <= limits.items.max(1));
                         assert!(items.len() == 1 || items.len() as u64 * 3 <= limits.weight);
                         led.fetch_add(items.len() as u64, SeqCst);
-                        if slow && item % 3 == 0 {
+                        if slow && item.is_multiple_of(3) {
                             thread::yield_now();
                         }
                         leading.store(false, SeqCst);

@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use plimsoll_base::Lsn;
-use plimsoll_sim::{CrashPolicy, DirectoryModel, SimStorage};
+use plimsoll_sim::{CrashPolicy, DirectoryModel, OperationKind, SimStorage};
 use plimsoll_wal::Wal;
 
 /// What was true when the operation with this number was next.
@@ -130,7 +130,7 @@ fn crash_everywhere(seed: u64, steps: u64, states: u64, model: DirectoryModel) -
             let context = format!("seed {seed}, operation {operation}, {policy:?}");
             let disk = run.disk.after_crash_at(operation, policy);
             let recovered = check(&disk, moment, appended, &context);
-            if (operation * 7 + seed) % 23 == 0 {
+            if (operation * 7 + seed).is_multiple_of(23) {
                 go_on(&disk, moment, recovered, operation, &context);
             }
             checked += 1;
@@ -138,7 +138,7 @@ fn crash_everywhere(seed: u64, steps: u64, states: u64, model: DirectoryModel) -
         let context = format!("seed {seed}, operation {operation}, kill");
         let disk = run.disk.after_kill_at(operation);
         let recovered = check(&disk, moment, appended, &context);
-        if (operation + seed) % 3 == 0 {
+        if (operation + seed).is_multiple_of(3) {
             go_on(&disk, moment, recovered, operation, &context);
         }
     }
@@ -160,4 +160,26 @@ fn a_power_cut_or_a_kill_at_every_operation_loses_nothing_durable() {
 fn a_power_cut_or_a_kill_at_every_operation_at_length() {
     let states: u64 = (1000..1100).map(|seed| crash_everywhere(seed, 120, 12, DirectoryModel::Strict)).sum();
     println!("{states} crash states");
+}
+
+/// A kill between a rename and the sync of its directory, then a power cut at the same place of the next
+/// segment: the successor's name must not survive the name that it builds on.
+#[test]
+fn an_inherited_name_is_made_durable_before_a_successor_builds_on_it() {
+    let renamed = |disk: &SimStorage| {
+        let log = disk.log();
+        let last = log.iter().rfind(|operation| operation.kind == OperationKind::Rename).unwrap();
+        last.number + 1
+    };
+    let disk = new_disk();
+    let mut wal = open(&disk);
+    append_known(&mut wal, 10, true);
+    wal.rotate().unwrap();
+    let killed = disk.after_kill_at(renamed(&disk));
+    let mut wal = open(&killed);
+    append_known(&mut wal, 20, true);
+    for seed in 0..64 {
+        let crashed = killed.after_crash_at(renamed(&killed), CrashPolicy::Random(seed));
+        assert_known(&read(&crashed).unwrap(), &[10]);
+    }
 }
