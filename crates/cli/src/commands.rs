@@ -82,7 +82,9 @@ pub(crate) fn reader(dir: &Path) -> Result<ReadOnlyDatabase> {
         }
         Err(error) => {
             let pending = db.pending_records();
-            eprintln!("plimsoll: the last {pending} writes are not shown before a writer has recovered them: {error}");
+            eprintln!(
+                "plimsoll: the last {pending} writes are not shown before a writer has recovered them: {error}"
+            );
         }
     }
     Ok(db)

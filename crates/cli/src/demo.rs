@@ -58,7 +58,8 @@ impl Clock {
 
 pub(crate) fn run(output: &mut Output) -> Result<()> {
     let bundle = Bundle::load()?;
-    let dir = tempfile::tempdir().map_err(|error| CliError::failed("io", format!("a temporary directory: {error}")))?;
+    let dir = tempfile::tempdir()
+        .map_err(|error| CliError::failed("io", format!("a temporary directory: {error}")))?;
     let path = dir.path().join("demo.db");
     let report = story(&bundle, &path, output)?;
     if output.json {
@@ -77,7 +78,10 @@ pub(crate) fn run(output: &mut Output) -> Result<()> {
 fn story(bundle: &Bundle, path: &Path, output: &mut Output) -> Result<Report> {
     let mut clock = Clock::default();
     let rows = bundle.documents.len();
-    say(output, format_args!("1. A child process imports {rows} passages of the Rust documentation, and is killed."))?;
+    say(
+        output,
+        format_args!("1. A child process imports {rows} passages of the Rust documentation, and is killed."),
+    )?;
     let crash = clock.time("import in a child, until SIGKILL", || crash::import_and_kill(bundle, path))?;
     say(output, format_args!("   SIGKILL after it had acknowledged {} of {rows} rows.", crash.acknowledged))?;
 
@@ -85,12 +89,19 @@ fn story(bundle: &Bundle, path: &Path, output: &mut Output) -> Result<Report> {
     let db = clock.time("opening after the kill", || Ok(Database::open(path)?))?;
     let collection = db.collection(COLLECTION)?;
     let recovery = db.stats().recovery;
-    say(output, format_args!("   {} of log replayed, {} records.", bytes(recovery.wal_bytes), recovery.records))?;
-    let survivors = clock.time("comparing every row with its source", || crash::survivors(bundle, &crash, &collection))?;
+    say(
+        output,
+        format_args!("   {} of log replayed, {} records.", bytes(recovery.wal_bytes), recovery.records),
+    )?;
+    let survivors = clock
+        .time("comparing every row with its source", || crash::survivors(bundle, &crash, &collection))?;
     say(output, format_args!("   {survivors}"))?;
 
     let resumed = clock.time("importing the rest", || resume(bundle, survivors.rows, &collection))?;
-    say(output, format_args!("3. The import is resumed: {resumed} rows more, {} in all.", collection.count()?))?;
+    say(
+        output,
+        format_args!("3. The import is resumed: {resumed} rows more, {} in all.", collection.count()?),
+    )?;
     let log_bytes = recovery.wal_bytes + db.stats().wal.bytes_appended;
 
     say(output, "4. What is only in the log is flushed into sealed files.")?;
@@ -108,7 +119,10 @@ fn story(bundle: &Bundle, path: &Path, output: &mut Output) -> Result<Report> {
     let verified = clock.time("verifying every byte", || Ok(plimsoll::verify(path)?))?;
     let damage = verified.findings.len();
     tell_verified(&verified, output)?;
-    let ok = survivors.are_right() && collection_is_whole(survivors.rows + resumed, rows) && answers.are_right() && damage == 0;
+    let ok = survivors.are_right()
+        && collection_is_whole(survivors.rows + resumed, rows)
+        && answers.are_right()
+        && damage == 0;
     Ok(Report {
         ok,
         rows,
@@ -135,7 +149,7 @@ fn resume(bundle: &Bundle, first: usize, collection: &Collection) -> Result<usiz
         for document in rows {
             batch.upsert(document.clone());
         }
-        collection.write(batch)?;
+        collection.write(&batch)?;
     }
     Ok(rest.len())
 }

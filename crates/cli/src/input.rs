@@ -196,7 +196,9 @@ pub(crate) fn open_rows(path: &Path, format: Option<Format>) -> Result<Box<dyn R
     let reader = open(path)?;
     Ok(match format {
         Format::Jsonl => Box::new(jsonl::JsonLines::new(reader, name)),
-        Format::Fvecs | Format::Npy => Box::new(matrix::MatrixRows::new(matrix::vectors(reader, name, format)?)),
+        Format::Fvecs | Format::Npy => {
+            Box::new(matrix::MatrixRows::new(matrix::vectors(reader, name, format)?))
+        }
     })
 }
 

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
 
 /// Prints help or a complaint, the latter as JSON where that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
-    let is_complaint = error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let is_complaint =
+        error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if is_complaint && std::env::args_os().any(|argument| argument == OsStr::new("--json")) {
         let text = error.to_string();
         let message = text.trim().trim_start_matches("error: ");

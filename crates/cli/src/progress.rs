@@ -16,10 +16,9 @@ impl Progress {
             return Self { bar: ProgressBar::hidden() };
         }
         let (bar, template) = match expected {
-            Some(expected) => (
-                ProgressBar::new(expected),
-                "{msg:12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
-            ),
+            Some(expected) => {
+                (ProgressBar::new(expected), "{msg:12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}")
+            }
             None => (ProgressBar::new_spinner(), "{msg:12} {spinner} {human_pos} {per_sec} {elapsed}"),
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -20,8 +20,13 @@ fn a_wrong_row_is_named_and_leaves_what_was_stored_as_it_was() {
     let before = scratch.export();
     let long_key = format!(r#"{{"id": "{}", "vector": [1, 0]}}"#, "k".repeat(1025));
     let long_text = format!(r#"{{"id": 1, "text": "{}", "vector": [1, 0]}}"#, "t".repeat((16 << 20) + 1));
-    let metadata = format!(r#"{{"id": 1, "metadata": {{"m": "{}"}}, "vector": [1, 0]}}"#, "m".repeat(1 << 20));
-    let deep = format!(r#"{{"id": 1, "metadata": {{"m": {}1{}}}, "vector": [1, 0]}}"#, "[".repeat(90), "]".repeat(90));
+    let metadata =
+        format!(r#"{{"id": 1, "metadata": {{"m": "{}"}}, "vector": [1, 0]}}"#, "m".repeat(1 << 20));
+    let deep = format!(
+        r#"{{"id": 1, "metadata": {{"m": {}1{}}}, "vector": [1, 0]}}"#,
+        "[".repeat(90),
+        "]".repeat(90)
+    );
     let mistakes: [(&str, &str, &[&str]); 24] = [
         (r#"{"id": 1, "vector": [1, 0, 0]}"#, "dimension_mismatch", &["2 dimensions", "3"]),
         (r#"{"id": 1, "vector": []}"#, "dimension_mismatch", &["0"]),
@@ -43,8 +48,16 @@ fn a_wrong_row_is_named_and_leaves_what_was_stored_as_it_was() {
         (r#"{"id": 1, "vector": [1, 0], "postings": []}"#, "malformed", &["both"]),
         (r#"{"id": 1, "vector": [1, 0], "metadata": {"n": 18446744073709551616}}"#, "malformed", &["2^64"]),
         (r#"{"id": 1, "vector": [1, 0], "metadata": [1]}"#, "malformed", &["not an object"]),
-        (r#"{"id": 1, "text": "ü", "postings": [{"start": 1, "length": 1, "vector": [1, 0]}]}"#, "invalid_document", &[]),
-        (r#"{"id": 1, "text": "x", "postings": [{"start": 0, "length": 2, "vector": [1, 0]}]}"#, "invalid_document", &[]),
+        (
+            r#"{"id": 1, "text": "ü", "postings": [{"start": 1, "length": 1, "vector": [1, 0]}]}"#,
+            "invalid_document",
+            &[],
+        ),
+        (
+            r#"{"id": 1, "text": "x", "postings": [{"start": 0, "length": 2, "vector": [1, 0]}]}"#,
+            "invalid_document",
+            &[],
+        ),
         (r#"{"id": 1.5, "vector": [1, 0]}"#, "malformed", &["1.5"]),
         (r#"{"id": 1, "op": "explode"}"#, "malformed", &["explode"]),
     ];
@@ -57,7 +70,10 @@ fn a_wrong_row_is_named_and_leaves_what_was_stored_as_it_was() {
         assert!(run.stderr.contains("4 rows before it are stored"), "{}", run.stderr);
         let run = plimsoll_with(args.into_iter().chain(["--json"]), &rows).fails(1, &[]);
         let error: Value = serde_json::from_str(&run.stderr).unwrap();
-        assert_eq!((&error["kind"], &error["line"], &error["rows_stored"]), (&kind.into(), &6.into(), &4.into()));
+        assert_eq!(
+            (&error["kind"], &error["line"], &error["rows_stored"]),
+            (&kind.into(), &6.into(), &4.into())
+        );
         assert_eq!(scratch.export(), before, "{kind}");
     }
     scratch.verify();
@@ -93,12 +109,17 @@ fn wrong_files_of_vectors_are_named_with_their_row() {
     for (name, bytes, said) in cases {
         let path = scratch.file(name, bytes);
         let run = scratch.run("import", &format!("c {path}")).fails(1, said);
-        assert!(run.stderr.contains(name) && run.stderr.contains("nothing of the input is stored"), "{run:?}");
+        assert!(
+            run.stderr.contains(name) && run.stderr.contains("nothing of the input is stored"),
+            "{run:?}"
+        );
     }
     assert_eq!(scratch.run("count", "c").ok(), "10\n");
     // Rows of the batches before a truncation stay.
     let path = scratch.file("late.npy", &npy_bytes[..npy_bytes.len() - 1]);
-    scratch.run("import", &format!("late {path} --batch-size 1")).fails(1, &["row 2", "2 rows before it are stored"]);
+    scratch
+        .run("import", &format!("late {path} --batch-size 1"))
+        .fails(1, &["row 2", "2 rows before it are stored"]);
     assert_eq!(scratch.run("count", "late").ok(), "2\n");
     let queries = scratch.file("q.npy", npy(&[&[1.0, 0.0], &[1.0, f32::INFINITY]]));
     scratch.run("search", &format!("c --queries {queries}")).fails(1, &["q.npy: row 1"]);
@@ -131,7 +152,8 @@ fn names_that_do_not_exist_or_do_not_fit_are_named() {
     scratch.run("import", "c no/such.jsonl").fails(1, &["no/such.jsonl"]);
     scratch.run("import", &format!("c {}", scratch.db)).fails(1, &["extension"]);
     scratch.run("import", &format!("c {} --format jsonl", scratch.db)).fails(1, &[&scratch.db, "directory"]);
-    plimsoll_with(["import", &scratch.db, "new", "-"], "{\"id\": 1, \"op\": \"delete\"}\n").fails(1, &["\"new\""]);
+    plimsoll_with(["import", &scratch.db, "new", "-"], "{\"id\": 1, \"op\": \"delete\"}\n")
+        .fails(1, &["\"new\""]);
 }
 
 #[test]
@@ -164,8 +186,11 @@ fn directories_that_hold_no_database_are_left_alone() {
     assert_eq!(fs::read_to_string(theirs).unwrap(), "precious");
     assert_eq!(fs::read_dir(scratch.path("db")).unwrap().count(), 1);
     plimsoll(["dump", "no/such/file"]).fails(1, &["no/such/file"]);
-    plimsoll(["dump", &scratch.file("text", "just some text, longer than any header of a file could be......")])
-        .fails(1, &["text"]);
+    plimsoll([
+        "dump",
+        &scratch.file("text", "just some text, longer than any header of a file could be......"),
+    ])
+    .fails(1, &["text"]);
 }
 
 #[test]
@@ -202,7 +227,11 @@ fn common_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 dirs.push(path);
-            } else if !name.ends_with(".wal") && !name.contains("LOCK") && !name.contains("reserve") && !name.ends_with(".tmp") {
+            } else if !name.ends_with(".wal")
+                && !name.contains("LOCK")
+                && !name.contains("reserve")
+                && !name.ends_with(".tmp")
+            {
                 files.push(path);
             }
         }

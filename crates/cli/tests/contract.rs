@@ -4,7 +4,9 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 
-use common::{Scratch, command, fvecs, importing, npy, piped, plimsoll, plimsoll_with, small_line, small_lines};
+use common::{
+    Scratch, command, fvecs, importing, npy, piped, plimsoll, plimsoll_with, small_line, small_lines,
+};
 use serde_json::json;
 
 #[test]
@@ -35,8 +37,14 @@ fn import_creates_the_collection_from_the_first_row() {
     let lines = scratch.file("l2.jsonl", "{\"id\": 1, \"vector\": [0, 0, 0]}\n");
     scratch.run("import", &format!("d {lines} --metric l2")).ok();
     let listing = scratch.run("ls", "--json").json().remove(0);
-    assert_eq!(listing["collections"][0], json!({"name": "c", "dimension": 2, "metric": "cosine", "documents": 3}));
-    assert_eq!(listing["collections"][1], json!({"name": "d", "dimension": 3, "metric": "l2", "documents": 1}));
+    assert_eq!(
+        listing["collections"][0],
+        json!({"name": "c", "dimension": 2, "metric": "cosine", "documents": 3})
+    );
+    assert_eq!(
+        listing["collections"][1],
+        json!({"name": "d", "dimension": 3, "metric": "l2", "documents": 1})
+    );
     assert_eq!(scratch.run("count", "c").ok(), "3\n");
     assert_eq!(scratch.run("count", "c --json").json(), [json!({"count": 3})]);
 }
@@ -127,7 +135,10 @@ fn get_and_delete_take_json_scalars_and_anything_else_as_strings() {
          {\"id\": -3, \"vector\": [1, 2]}\n{\"id\": \"true\", \"vector\": [1, 3]}\n",
     );
     let get = |ids: &[&str]| plimsoll(["get", &scratch.db, "c"].iter().chain(ids));
-    assert_eq!(get(&["7", "\"7\""]).ok(), "{\"id\":7,\"vector\":[1.0,0.0]}\n{\"id\":\"7\",\"vector\":[0.0,1.0]}\n");
+    assert_eq!(
+        get(&["7", "\"7\""]).ok(),
+        "{\"id\":7,\"vector\":[1.0,0.0]}\n{\"id\":\"7\",\"vector\":[0.0,1.0]}\n"
+    );
     assert_eq!(get(&["a b", "-3", "true"]).json().len(), 3);
     let run = get(&["nobody", "7", "8"]).fails(1, &["\"nobody\", 8"]);
     assert_eq!(run.stdout, "{\"id\":7,\"vector\":[1.0,0.0]}\n");
@@ -153,7 +164,10 @@ fn search_prints_a_line_a_query_best_first() {
         hits[0],
         json!({"id": 1, "distance": 0.0, "start": 0, "length": 4, "text": "east", "metadata": {"n": 1}})
     );
-    assert_eq!((&hits[1]["id"], &hits[1]["start"], &hits[1]["text"]), (&json!("two"), &json!(6), &json!("east")));
+    assert_eq!(
+        (&hits[1]["id"], &hits[1]["start"], &hits[1]["text"]),
+        (&json!("two"), &json!(6), &json!("east"))
+    );
     assert!((hits[1]["distance"].as_f64().unwrap() - (1.0 - 0.5f64.sqrt())).abs() < 1e-6);
     assert_eq!(hits.len(), 3);
 
@@ -163,7 +177,10 @@ fn search_prints_a_line_a_query_best_first() {
     assert_eq!((&answers[0]["hits"][0]["id"], &answers[1]["hits"][0]["id"]), (&json!("two"), &json!(1)));
     assert_eq!(answers[0]["hits"].as_array().unwrap().len(), 1);
     let rows = scratch.file("q.npy", npy(&[&[0.0, 1.0]]));
-    assert_eq!(scratch.run("search", &format!("c --queries {rows} -k 1 --json")).json()[0]["hits"], answers[0]["hits"]);
+    assert_eq!(
+        scratch.run("search", &format!("c --queries {rows} -k 1 --json")).json()[0]["hits"],
+        answers[0]["hits"]
+    );
 
     let like = scratch.run("search", "c --like 1 --lists 4 --json").json().remove(0);
     assert!(like["hits"].as_array().unwrap().iter().all(|hit| hit["id"] == "two"));
@@ -191,7 +208,10 @@ fn flush_stats_compact_verify_and_dump_say_what_they_did() {
         let run = plimsoll(["dump".as_ref(), file.as_os_str()]);
         if run.code == 0 {
             assert!(run.stdout.lines().count() > 1, "{file:?}");
-            assert!(plimsoll(["dump".as_ref(), file.as_os_str(), "--json".as_ref()]).json()[0]["fields"].is_array());
+            assert!(
+                plimsoll(["dump".as_ref(), file.as_os_str(), "--json".as_ref()]).json()[0]["fields"]
+                    .is_array()
+            );
             dumped += 1;
         }
     }
@@ -240,7 +260,9 @@ fn usage_errors_exit_with_2_and_help_with_0() {
     plimsoll(["--help"]).ok();
     plimsoll(["import", "--help"]).ok();
     assert!(plimsoll(["--version"]).ok().starts_with("plimsoll "));
-    for words in ["", "nonsense", "count d", "search d c --vector [1] -k 0", "search d c --vector oops", "bench"] {
+    for words in
+        ["", "nonsense", "count d", "search d c --vector [1] -k 0", "search d c --vector oops", "bench"]
+    {
         let run = plimsoll(words.split_whitespace());
         assert_eq!((run.code, run.stdout.len()), (2, 0), "{words}");
     }

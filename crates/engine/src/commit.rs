@@ -205,16 +205,11 @@ impl Core {
             let largest = state.collections.values().max_by_key(|collection| collection.active.bytes());
             let largest = largest.map(|collection| collection.id);
             self.seal(wal, |id| Some(id) == largest);
-        } else if self.live_log_bytes(wal) > self.options.max_wal_bytes {
+        } else if wal.stats().disk_bytes > self.options.max_wal_bytes {
             let oldest = state.collections.values().filter(|collection| !collection.active.is_empty());
             let oldest = oldest.min_by_key(|collection| collection.first_unflushed()).map(|oldest| oldest.id);
             self.seal(wal, |id| Some(id) == oldest);
         }
-    }
-
-    /// Bytes of log that are not flushed yet.
-    pub(crate) fn live_log_bytes(&self, wal: &Wal) -> u64 {
-        wal.stats().live_bytes
     }
 
     /// Seals the chosen memtables at the last LSN appended, which has been applied: O(1) for each.

@@ -62,6 +62,8 @@ impl Core {
         for id in ids {
             self.compact_collection(id, urgency, &mut stats)?;
         }
+        // What the steps replaced is not held by them any more.
+        self.bury(&mut lock(&self.root));
         stats.total = start.elapsed();
         Ok(stats)
     }

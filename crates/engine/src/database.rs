@@ -252,15 +252,18 @@ impl Core {
     fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
         self.check_open()?;
         // With the commit leader's lock no record is between being numbered and being visible (rule R7).
-        let _no_commits = lock(&self.log);
+        let mut no_commits = lock(&self.log);
+        // A flushed LSN is never above what is durable, or a lost tail would look like damage (rule R4).
+        let durable = no_commits.wal.as_mut().ok_or(Error::Closed)?.sync()?;
+        no_commits.buffered = 0;
         let mut root = lock(&self.root);
         if root.manifest.collections.iter().any(|entry| entry.name == name) {
             return Ok(());
         }
-        let flushed = self.published.visible();
+        let flushed = self.published.visible().min(durable);
         let id = root.manifest.next_collection;
         let entry = CollectionEntry::new(id, name, config.clone(), flushed);
-        self.publish(&mut root, Lsn::ZERO, |manifest| {
+        self.publish(&mut root, durable, |manifest| {
             manifest.next_collection = CollectionId(id.0 + 1);
             manifest.collections.push(entry.clone());
         })?;

@@ -81,7 +81,7 @@ impl Core {
             collections,
             wal: LogStats {
                 segments: wal.segments,
-                live_bytes: wal.live_bytes,
+                disk_bytes: wal.disk_bytes,
                 bytes_appended: wal.bytes,
                 batches: wal.records,
                 syncs: wal.syncs,

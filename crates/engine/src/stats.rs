@@ -268,8 +268,8 @@ pub struct CollectionStats {
 pub struct LogStats {
     /// Segments of the log on disk.
     pub segments: u64,
-    /// Bytes of records in these segments.
-    pub live_bytes: u64,
+    /// The bytes of these segments, preallocated space included.
+    pub disk_bytes: u64,
     /// Bytes appended since opening.
     pub bytes_appended: u64,
     /// Batches written since opening.

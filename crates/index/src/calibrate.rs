@@ -5,6 +5,8 @@
 //! prefix of that for a larger one: one pass gives the recall of all t as a staircase. For the dot product t
 //! changes the order, so the visit is replayed for a grid of t.
 
+use std::ops::Range;
+
 use plimsoll_base::Metric;
 use plimsoll_kernels::dot_rows;
 use rayon::prelude::*;
@@ -13,6 +15,8 @@ use crate::centroids::Centroids;
 use crate::route::{OptimisticBounds, Route};
 use crate::stop::{StopEntry, StopRule, StopTable};
 
+/// So many queries are scored together: enough that rows are read from memory once for all of them.
+pub const TOGETHER: usize = 16;
 /// The largest calibrated k: this many scores a list are kept.
 const DEEPEST: usize = 100;
 /// One-sided 95 % of the normal distribution.
@@ -105,8 +109,8 @@ type Staircase = Vec<(f32, f32)>;
 
 /// Calibrates the stop rule for a table on `queries` sample queries (a thousand or more; fewer give larger t).
 ///
-/// `score(i, scores)` fills in query i: [`Scores::set_query`], then [`Scores::push`] for every live row but the
-/// query's own. Duplicates of the query may stay in: a result is right when its score is as good as the true
+/// `score(range, scores)` fills in one entry of `scores` for each query of `range`, at most [`TOGETHER`]: first
+/// [`Scores::set_query`], then [`Scores::push`] for every live row but the query's own. Duplicates of the query may stay in: a result is right when its score is as good as the true
 /// k-th, whichever of several equal rows it is. Queries for which no row was pushed are left out.
 ///
 /// An entry's t is the smallest at which the 95 % lower confidence bound of the mean recall reaches the
@@ -117,17 +121,20 @@ type Staircase = Vec<(f32, f32)>;
 /// Cost: what `score` costs, plus a little; queries run in parallel. Deterministic.
 pub fn calibrate<F>(centroids: &Centroids, metric: Metric, queries: usize, score: F) -> StopTable
 where
-    F: Fn(usize, &mut Scores) + Sync,
+    F: Fn(Range<usize>, &mut [Scores]) + Sync,
 {
-    let outcomes: Vec<Option<[Staircase; 3]>> = (0..queries)
+    let outcomes: Vec<Vec<[Staircase; 3]>> = (0..queries.div_ceil(TOGETHER))
         .into_par_iter()
-        .map_init(Scores::default, |scores, query| {
-            scores.clear(centroids.len());
-            score(query, scores);
-            (scores.scored > 0).then(|| staircases(centroids, metric, scores))
+        .map_init(Vec::new, |scores: &mut Vec<Scores>, batch| {
+            let range = batch * TOGETHER..queries.min((batch + 1) * TOGETHER);
+            scores.resize_with(range.len(), Scores::default);
+            scores.iter_mut().for_each(|of_query| of_query.clear(centroids.len()));
+            score(range, scores);
+            let scored = scores.iter_mut().filter(|of_query| of_query.scored > 0);
+            scored.map(|of_query| staircases(centroids, metric, of_query)).collect()
         })
         .collect();
-    let outcomes: Vec<[Staircase; 3]> = outcomes.into_iter().flatten().collect();
+    let outcomes = outcomes.concat();
     let mut entries = Vec::new();
     if !outcomes.is_empty() {
         for (index, &k) in StopTable::KS.iter().enumerate() {

@@ -27,7 +27,7 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
-pub use calibrate::{Scores, calibrate};
+pub use calibrate::{Scores, TOGETHER, calibrate};
 pub use centroids::{Centroids, Malformed};
 pub use route::{Route, Step};
 pub use stop::{StopEntry, StopRule, StopTable};

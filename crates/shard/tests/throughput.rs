@@ -136,7 +136,7 @@ fn throughput() {
     }
 }
 
-fn write(storage: &dyn Storage, dir: &Path, number: u64, docs: &Many) -> (PendingFile, f64) {
+fn write<'a>(storage: &'a dyn Storage, dir: &Path, number: u64, docs: &Many) -> (PendingFile<'a>, f64) {
     let start = Instant::now();
     let (number, info) = (FileNumber(number), info(DIMENSION as u32));
     let bloom = |ids: &[DocumentId]| vec![0; ids.len()];

@@ -72,8 +72,6 @@ pub struct WalStats {
     pub segments: u64,
     /// The length of their files in bytes, preallocated space included.
     pub disk_bytes: u64,
-    /// The bytes of these segments that hold, or may hold, records.
-    pub live_bytes: u64,
     /// Whether a spare segment is ready.
     pub spare_ready: bool,
 }
@@ -284,8 +282,6 @@ impl Wal {
         WalStats {
             disk_bytes: self.closed.iter().map(|segment| segment.bytes).sum::<u64>() + active,
             segments: (self.closed.len() + usize::from(self.active.is_some())) as u64,
-            live_bytes: self.closed.iter().map(|segment| segment.bytes).sum::<u64>()
-                + self.active.as_ref().map_or(0, |active| active.end),
             spare_ready: self.spares.is_ready(),
             ..self.stats
         }

@@ -41,7 +41,8 @@ struct Report<'a> {
 pub(super) fn run(args: &FlushBench, output: &mut Output) -> Result<()> {
     let most = args.rows.iter().copied().max().unwrap_or(0);
     let workload = Workload::read_or_random(args.vectors.as_deref(), args.base + most, args.dim)?;
-    let progress = Progress::new(output.json, "flushing", Some((args.shard_rows.len() * args.rows.len()) as u64));
+    let progress =
+        Progress::new(output.json, "flushing", Some((args.shard_rows.len() * args.rows.len()) as u64));
     let mut measured = Vec::new();
     for &shard_rows in &args.shard_rows {
         let dir = temporary_directory(args.dir.as_deref())?;
@@ -57,13 +58,14 @@ pub(super) fn run(args: &FlushBench, output: &mut Output) -> Result<()> {
 fn flushes(args: &FlushBench, workload: &Workload, shard_rows: usize, dir: &Path) -> Result<Vec<Measured>> {
     let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
     let db = builder.shard_rows(u32::try_from(shard_rows).unwrap_or(u32::MAX)).open()?;
-    let collection = db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
+    let collection =
+        db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
     let mut next = 0;
     let mut store = |rows: usize| -> Result<()> {
         let end = next + rows as u64;
         while next < end {
             let batch_end = end.min(next + BATCH_ROWS);
-            collection.write(workload.batch(next..batch_end))?;
+            collection.write(&workload.batch(next..batch_end))?;
             next = batch_end;
         }
         Ok(())
@@ -101,8 +103,8 @@ fn print(report: &Report<'_>, output: &mut Output) -> Result<()> {
         report.dimension, report.base_rows
     ))?;
     let mut table = table([
-        "rows", "shards", "lists", "touched", "syncs", "written", "drain", "apply", "sync", "manifest", "advance",
-        "validate", "total", "rows/s",
+        "rows", "shards", "lists", "touched", "syncs", "written", "drain", "apply", "sync", "manifest",
+        "advance", "validate", "total", "rows/s",
     ]);
     for measured in report.flushes {
         let stats = &measured.stats;

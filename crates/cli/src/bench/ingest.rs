@@ -135,13 +135,19 @@ fn round(args: &IngestBench, workload: &Workload, sustained_rows: u64, dir: &Pat
 }
 
 /// A new database with an empty collection.
-fn create(dir: &Path, name: &str, memtable_bytes: usize, workload: &Workload) -> Result<(Database, Collection)> {
+fn create(
+    dir: &Path,
+    name: &str,
+    memtable_bytes: usize,
+    workload: &Workload,
+) -> Result<(Database, Collection)> {
     let mut builder = Database::builder(dir.join(name)).memtable_bytes(memtable_bytes);
     if memtable_bytes == NO_FLUSH {
         builder = builder.max_wal_bytes(NO_FLUSH as u64);
     }
     let db = builder.open()?;
-    let collection = db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
+    let collection =
+        db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
     Ok((db, collection))
 }
 
@@ -159,7 +165,7 @@ fn record_bytes(dir: &Path, workload: &Workload) -> Result<f64> {
     let (db, collection) = create(dir, "record", NO_FLUSH, workload)?;
     let before = db.stats().wal;
     for row in 0..16 {
-        collection.write(workload.batch(row..row + 1))?;
+        collection.write(&workload.batch(row..row + 1))?;
     }
     let log = since(&db, &before);
     db.close()?;
@@ -172,7 +178,7 @@ fn one_writer(dir: &Path, workload: &Workload) -> Result<f64> {
     let start = Instant::now();
     let mut row = 0;
     while start.elapsed() < BUDGET {
-        collection.write(workload.batch(row..row + 1))?;
+        collection.write(&workload.batch(row..row + 1))?;
         row += 1;
     }
     let elapsed = start.elapsed();
@@ -190,7 +196,7 @@ fn many_writers(dir: &Path, workload: &Workload) -> Result<(f64, f64)> {
         let write = || -> Result<()> {
             while !stop.load(Relaxed) {
                 let row = next.fetch_add(1, Relaxed);
-                collection.write(workload.batch(row..row + 1))?;
+                collection.write(&workload.batch(row..row + 1))?;
             }
             Ok(())
         };
@@ -212,7 +218,7 @@ fn bulk(dir: &Path, workload: &Workload) -> Result<(f64, f64)> {
     let before = db.stats().wal;
     let start = Instant::now();
     for batch in 0..BULK_BATCHES {
-        collection.write(workload.batch(batch * BATCH_ROWS..(batch + 1) * BATCH_ROWS))?;
+        collection.write(&workload.batch(batch * BATCH_ROWS..(batch + 1) * BATCH_ROWS))?;
     }
     let elapsed = start.elapsed();
     let log = since(&db, &before);
@@ -221,14 +227,20 @@ fn bulk(dir: &Path, workload: &Workload) -> Result<(f64, f64)> {
 }
 
 /// Large batches with a small memtable; flushes and compaction run, and all of it is in the measured time.
-fn sustained(args: &IngestBench, workload: &Workload, rows: u64, dir: &Path, round: &mut Round) -> Result<()> {
+fn sustained(
+    args: &IngestBench,
+    workload: &Workload,
+    rows: u64,
+    dir: &Path,
+    round: &mut Round,
+) -> Result<()> {
     let (db, collection) = create(dir, "sustained", args.memtable_bytes, workload)?;
     let before = db.stats().wal;
     let start = Instant::now();
     let mut row = 0;
     while row < rows {
         let end = rows.min(row + BATCH_ROWS);
-        collection.write(workload.batch(row..end))?;
+        collection.write(&workload.batch(row..end))?;
         row = end;
     }
     let log = since(&db, &before);

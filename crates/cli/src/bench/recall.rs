@@ -47,15 +47,11 @@ impl GroundTruth {
 }
 
 /// How many of the distinct answers are as near as the last of the true ones.
-fn found_of(
-    collection: &ReadOnlyCollection,
-    truth: &[u32],
-    query: &[f32],
-    answer: &[Key],
-) -> Result<usize> {
+fn found_of(collection: &ReadOnlyCollection, truth: &[u32], query: &[f32], answer: &[Key]) -> Result<usize> {
     let nearest: HashSet<Key> = truth.iter().map(|&row| Key::from(row)).collect();
     let distinct: HashSet<&Key> = answer.iter().take(truth.len()).collect();
-    let (certain, others): (Vec<&Key>, Vec<&Key>) = distinct.into_iter().partition(|key| nearest.contains(key));
+    let (certain, others): (Vec<&Key>, Vec<&Key>) =
+        distinct.into_iter().partition(|key| nearest.contains(key));
     let mut found = certain.len();
     if let (Some(&last), false) = (truth.last(), others.is_empty()) {
         let distance = |key: &Key| match collection.get(key)? {

@@ -70,11 +70,12 @@ pub(super) fn run(args: &RecoveryBench, output: &mut Output) -> Result<()> {
 fn fill(dir: &Path, workload: &Workload, rows: usize) -> Result<Database> {
     let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
     let db = builder.max_wal_bytes(NO_FLUSH as u64).open()?;
-    let collection = db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
+    let collection =
+        db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
     let (mut row, rows) = (0, rows as u64);
     while row < rows {
         let end = rows.min(row + BATCH_ROWS);
-        collection.write(workload.batch(row..end))?;
+        collection.write(&workload.batch(row..end))?;
         row = end;
     }
     Ok(db)
@@ -155,8 +156,17 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
         return output.value(report);
     }
     output.line(format_args!("{} dimensions; opening a cleanly closed database:", report.dimension))?;
-    let mut table =
-        table(["rows", "on disk", "bytes read", "reads", "files opened", "mapped", "segments", "lists", "time"]);
+    let mut table = table([
+        "rows",
+        "on disk",
+        "bytes read",
+        "reads",
+        "files opened",
+        "mapped",
+        "segments",
+        "lists",
+        "time",
+    ]);
     for opening in &report.opening {
         table.add_row([
             opening.rows.to_string(),

@@ -79,7 +79,10 @@ pub(super) fn run(args: &SearchBench, output: &mut Output) -> Result<()> {
     let collection = db.collection(&args.target.collection)?;
     let queries = Queries::open(&args.queries)?.collect(args.limit)?;
     if queries.is_empty() {
-        return Err(CliError::failed("empty", format!("{}: there are no queries in it", args.queries.display())));
+        return Err(CliError::failed(
+            "empty",
+            format!("{}: there are no queries in it", args.queries.display()),
+        ));
     }
     let truth = match &args.ground_truth {
         Some(path) => Some(GroundTruth::read(path, queries.len(), args.k)?),
@@ -122,7 +125,9 @@ fn settings(args: &SearchBench) -> Result<Vec<(serde_json::Value, Effort)>> {
     }
     match settings.len() {
         0..=MOST_SETTINGS => Ok(settings),
-        many => Err(CliError::Usage(format!("{many} settings; at most {MOST_SETTINGS} are measured in one run"))),
+        many => {
+            Err(CliError::Usage(format!("{many} settings; at most {MOST_SETTINGS} are measured in one run")))
+        }
     }
 }
 
@@ -205,7 +210,8 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
         return output.value(report);
     }
     let (queries, k, documents) = (report.queries, report.k, report.documents);
-    output.line(format_args!("{queries} queries, k = {k}, {documents} documents, one thread, one at a time"))?;
+    output
+        .line(format_args!("{queries} queries, k = {k}, {documents} documents, one thread, one at a time"))?;
     let mut table = table(["setting", "recall", "p50 µs", "p99 µs", "QPS", "rows touched", "CPU/wall"]);
     for setting in &report.settings {
         table.add_row([

@@ -68,7 +68,8 @@ impl Random {
     /// About normally distributed, with variance 1: a sum of twelve.
     fn normal(&mut self) -> f32 {
         let bits = [self.next(), self.next(), self.next()];
-        let sum: u64 = bits.iter().map(|bits| (0..4).map(|part| bits >> (16 * part) & 0xffff).sum::<u64>()).sum();
+        let sum: u64 =
+            bits.iter().map(|bits| (0..4).map(|part| bits >> (16 * part) & 0xffff).sum::<u64>()).sum();
         sum as f32 / 65_536.0 - 6.0
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
         }
     }
     if !batch.is_empty() {
-        collection.write(batch)?;
+        collection.write(&batch)?;
     }
     db.close()?;
     let text = format!("{} deleted", counted(deleted, "document", "documents"));

@@ -148,7 +148,8 @@ impl<'a> Importer<'a> {
         self.pending.places.push((file, row.place));
         if self.pending.bytes > MAX_BATCH_BYTES {
             let rows = self.pending.places.len();
-            let what = format!("a batch of {rows} rows is larger than {MAX_BATCH_BYTES} bytes: say --batch-size");
+            let what =
+                format!("a batch of {rows} rows is larger than {MAX_BATCH_BYTES} bytes: say --batch-size");
             return failed("batch_too_large", what);
         }
         Ok(())
@@ -158,7 +159,7 @@ impl<'a> Importer<'a> {
     fn write(&mut self, output: &mut Output) -> Result<()> {
         let Pending { batch, places, .. } = std::mem::take(&mut self.pending);
         let collection = self.collection()?;
-        collection.write(batch).map_err(|error| self.place(error, &places))?;
+        collection.write(&batch).map_err(|error| self.place(error, &places))?;
         self.stored += places.len() as u64;
         if self.args.ack {
             output.line(format_args!("ACK {}", self.stored))?;
@@ -173,7 +174,9 @@ impl<'a> Importer<'a> {
             return Ok(collection.clone());
         }
         let name = &self.args.target.collection[..];
-        let Some(dimension) = self.dimension else { return Err(Error::CollectionNotFound(name.to_owned()).into()) };
+        let Some(dimension) = self.dimension else {
+            return Err(Error::CollectionNotFound(name.to_owned()).into());
+        };
         let db = match self.db.take() {
             Some(db) => db,
             None => Database::open(&self.args.target.dir)?,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use plimsoll::{Effort, Error, Hit, SearchResults};
-use serde::ser::{SerializeMap as _, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
 
 use crate::args::{EffortArgs, Search};
 use crate::error::{CliError, Result, kind_of};

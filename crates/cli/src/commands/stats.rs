@@ -67,7 +67,8 @@ impl<'a> From<&'a CollectionStats> for Collection<'a> {
 
 #[derive(Serialize)]
 struct Wal {
-    live_bytes: u64,
+    segments: u64,
+    disk_bytes: u64,
 }
 
 /// What opening for this report took.
@@ -99,7 +100,7 @@ impl<'a> From<&'a Stats> for Report<'a> {
                 flushed: lsn.flushed.0,
             },
             collections: stats.collections.iter().map(Collection::from).collect(),
-            wal: Wal { live_bytes: stats.wal.live_bytes },
+            wal: Wal { segments: stats.wal.segments, disk_bytes: stats.wal.disk_bytes },
             recovery: Recovery {
                 records: stats.recovery.records,
                 wal_bytes: stats.recovery.wal_bytes,
@@ -127,7 +128,11 @@ fn print(stats: &Stats, output: &mut Output) -> Result<()> {
         "LSN         appended {}, durable {}, applied {}, flushed {}",
         lsn.appended, lsn.durable, lsn.applied, lsn.flushed
     ))?;
-    output.line(format_args!("log         {} to replay", bytes(stats.wal.live_bytes)))?;
+    output.line(format_args!(
+        "log         {} segments, {}",
+        stats.wal.segments,
+        bytes(stats.wal.disk_bytes)
+    ))?;
     output.line(format_args!(
         "opening     {}: {} records replayed in {}",
         duration(stats.recovery.total),
@@ -145,7 +150,8 @@ fn print(stats: &Stats, output: &mut Output) -> Result<()> {
 }
 
 fn print_collection(stats: &CollectionStats, output: &mut Output) -> Result<()> {
-    output.line(format_args!("collection  {}: {} dimensions, {}", stats.name, stats.dimension, stats.metric))?;
+    output
+        .line(format_args!("collection  {}: {} dimensions, {}", stats.name, stats.dimension, stats.metric))?;
     output.line(format_args!(
         "  in files  {} documents, {} rows, {} killed, {}",
         stats.flushed_documents,

@@ -62,7 +62,10 @@ impl Answers {
     /// Some questions and what was found, as lines of text.
     pub(super) fn examples(&self) -> impl Iterator<Item = String> {
         self.examples.iter().flat_map(|example| {
-            let hits = example.hits.iter().map(|hit| format!("  {:.3}  {}\n            {}", hit.distance, hit.id, hit.snippet));
+            let hits = example
+                .hits
+                .iter()
+                .map(|hit| format!("  {:.3}  {}\n            {}", hit.distance, hit.id, hit.snippet));
             std::iter::once(format!("“{}”", example.question)).chain(hits)
         })
     }
@@ -90,7 +93,8 @@ pub(super) fn all(bundle: &Bundle, collection: &Collection) -> Result<Answers> {
     let questions = bundle.questions.len();
     let (approximate, mean_us_approximate) = search(bundle, collection, Effort::default())?;
     let (exact, mean_us_exact) = search(bundle, collection, Effort::Exact)?;
-    let same = |(a, b): &(&Vec<Hit>, &Vec<Hit>)| a.iter().map(|hit| &hit.key).eq(b.iter().map(|hit| &hit.key));
+    let same =
+        |(a, b): &(&Vec<Hit>, &Vec<Hit>)| a.iter().map(|hit| &hit.key).eq(b.iter().map(|hit| &hit.key));
     Ok(Answers {
         questions,
         k: K,

@@ -64,7 +64,9 @@ pub(super) fn import_and_kill(bundle: &Bundle, path: &Path) -> Result<Crash> {
     let enough = bundle.lines.len() / 2;
     let mut child = spawn(path).map_err(|error| child_failed(&error.to_string()))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { return Err(child_failed("it has no pipes")) };
+    let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
+        return Err(child_failed("it has no pipes"));
+    };
     let acknowledged = std::thread::scope(|scope| {
         // Writing fails when the child dies, which is what is wanted. Until then the pipe stays open.
         let feeder = scope.spawn(move || {
@@ -120,7 +122,9 @@ pub(super) fn survivors(bundle: &Bundle, crash: &Crash, collection: &Collection)
         let document = document?;
         rows += 1;
         match given.get(&document.key) {
-            Some(&row) if same_bits(&document, &bundle.documents[row]) && !is_there[row] => is_there[row] = true,
+            Some(&row) if same_bits(&document, &bundle.documents[row]) && !is_there[row] => {
+                is_there[row] = true
+            }
             _ => invented += 1,
         }
     }

@@ -27,9 +27,11 @@ pub(super) struct Bundle {
 impl Bundle {
     pub(super) fn load() -> Result<Self> {
         let vectors = parse_npy(VECTORS, "vectors.npy")?;
-        let lines = DOCUMENTS.lines().zip(0..vectors.len()).map(|(line, row)| with_vector(line, vectors.row(row)));
+        let lines =
+            DOCUMENTS.lines().zip(0..vectors.len()).map(|(line, row)| with_vector(line, vectors.row(row)));
         let lines: Vec<String> = lines.collect::<Result<_>>()?;
-        let documents = lines.iter().zip(1..).map(|(line, number)| parse(line, number)).collect::<Result<_>>()?;
+        let documents =
+            lines.iter().zip(1..).map(|(line, number)| parse(line, number)).collect::<Result<_>>()?;
         let questions = serde_json::from_str(QUESTIONS).map_err(|error| wrong(&error))?;
         let queries = parse_npy(QUERIES, "queries.npy")?;
         let truth = parse_ivecs(&mut &GROUND_TRUTH[..], "ground_truth.ivecs")?;
@@ -52,7 +54,9 @@ fn with_vector(line: &str, vector: &[f32]) -> Result<String> {
 fn parse(line: &str, number: u64) -> Result<Document> {
     match parse_line(line) {
         Ok(Operation::Upsert(document)) => Ok(document),
-        Ok(Operation::Delete(key)) => Err(CliError::failed("malformed", format!("documents.jsonl deletes {key}"))),
+        Ok(Operation::Delete(key)) => {
+            Err(CliError::failed("malformed", format!("documents.jsonl deletes {key}")))
+        }
         Err(problem) => Err(InputError::at("documents.jsonl", Place::Line(number), problem).into()),
     }
 }
@@ -71,6 +75,8 @@ mod tests {
         assert_eq!((bundle.documents.len(), bundle.questions.len()), (3000, 40));
         assert_eq!((bundle.queries.len(), bundle.truth.len()), (40, 40));
         assert!(bundle.documents.iter().all(|document| document.postings[0].vector.len() == 384));
-        assert!(bundle.documents.iter().all(|document| document.text.is_some() && !document.metadata.is_empty()));
+        assert!(
+            bundle.documents.iter().all(|document| document.text.is_some() && !document.metadata.is_empty())
+        );
     }
 }

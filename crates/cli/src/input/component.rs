@@ -77,12 +77,17 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Vec<f32>, String> {
-        serde_json::from_str::<Components>(json).map(|components| components.0).map_err(|error| error.to_string())
+        serde_json::from_str::<Components>(json)
+            .map(|components| components.0)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn numbers_are_rounded_through_f64() {
-        assert_eq!(read("[0, -1, 0.1, 1e-3, 18446744073709551615]"), Ok(vec![0.0, -1.0, 0.1, 1e-3, 2f32.powi(64)]));
+        assert_eq!(
+            read("[0, -1, 0.1, 1e-3, 18446744073709551615]"),
+            Ok(vec![0.0, -1.0, 0.1, 1e-3, 2f32.powi(64)])
+        );
         assert!(read("[-0.0]").unwrap()[0].is_sign_negative());
         assert!(read("[-0]").unwrap()[0].is_sign_negative());
         let twice = "7.038531e-26".parse::<f64>().unwrap() as f32;

@@ -73,7 +73,10 @@ mod tests {
     #[test]
     fn rows_are_read_bit_for_bit() {
         let first = row(2, &[1.0, -0.0]);
-        assert_eq!(second(&first, &row(2, &[f32::MIN_POSITIVE / 2.0, 2.0])), Ok(Some(vec![f32::MIN_POSITIVE / 2.0, 2.0])));
+        assert_eq!(
+            second(&first, &row(2, &[f32::MIN_POSITIVE / 2.0, 2.0])),
+            Ok(Some(vec![f32::MIN_POSITIVE / 2.0, 2.0]))
+        );
         assert_eq!(second(&first, &[]), Ok(None));
         assert!(Fvecs::new(&first[..]).next_vector().unwrap().unwrap()[1].is_sign_negative());
     }

@@ -41,7 +41,9 @@ fn describe(json: &str, error: &serde_json::Error) -> Problem {
     let around = &json.as_bytes()[column.saturating_sub(3).min(json.len())..(column + 8).min(json.len())];
     for word in ["NaN", "Infinity"] {
         if around.windows(word.len()).any(|window| window == word.as_bytes()) {
-            return Problem::malformed(format!("column {column}: {word} is not a number of JSON; vectors are finite"));
+            return Problem::malformed(format!(
+                "column {column}: {word} is not a number of JSON; vectors are finite"
+            ));
         }
     }
     Problem::malformed(format!("malformed JSON, column {column}: {message}"))
@@ -100,7 +102,11 @@ impl Fields {
                 let delete = match &operation[..] {
                     "delete" => true,
                     "upsert" => false,
-                    _ => return Err(A::Error::custom(format!("the op {operation:?} is neither delete nor upsert"))),
+                    _ => {
+                        return Err(A::Error::custom(format!(
+                            "the op {operation:?} is neither delete nor upsert"
+                        )));
+                    }
                 };
                 set(&mut self.delete, name, delete)
             }
@@ -172,11 +178,15 @@ mod tests {
         let short = upsert(r#"{"id": "a", "vector": [1, 2.5], "text": "grüße", "metadata": {"n": 1}}"#);
         assert_eq!(short, Document::new("a").text("grüße").metadata("n", 1).vector([1.0, 2.5]));
         assert_eq!(short.postings[0].length, 7);
-        let long = upsert(r#"{"postings": [{"start": 1, "length": 2, "vector": [1]}], "text": "abc", "id": 7}"#);
+        let long =
+            upsert(r#"{"postings": [{"start": 1, "length": 2, "vector": [1]}], "text": "abc", "id": 7}"#);
         assert_eq!(long, Document::new(7).text("abc").posting(1, 2, [1.0]));
         let delete = parse_line(r#" {"id": -7, "op": "delete"} "#).unwrap();
         assert_eq!(delete, Operation::Delete(Key::from(-7)));
-        assert_eq!(upsert(r#"{"id": 1, "op": "upsert", "text": null, "metadata": null, "vector": []}"#).text, None);
+        assert_eq!(
+            upsert(r#"{"id": 1, "op": "upsert", "text": null, "metadata": null, "vector": []}"#).text,
+            None
+        );
         assert_eq!(upsert(r#"{"i\u0064": "\ud83d\ude00", "vector": [1]}"#).key, Key::from("😀"));
     }
 

@@ -53,7 +53,9 @@ pub(super) fn vectors(
     let vectors: Box<dyn Vectors> = match format {
         Format::Npy => Box::new(Npy::new(reader).map_err(failed)?),
         Format::Fvecs => Box::new(Fvecs::new(reader)),
-        Format::Jsonl => return Err(failed(Problem::new("unknown_format", "a .npy or .fvecs file is needed here"))),
+        Format::Jsonl => {
+            return Err(failed(Problem::new("unknown_format", "a .npy or .fvecs file is needed here")));
+        }
     };
     Ok(Numbered { vectors, name, row: 0 })
 }
@@ -141,7 +143,8 @@ pub(super) fn read_record(reader: &mut impl Read, buffer: &mut [u8]) -> Result<b
 /// A vector of finite numbers, or which of them is not.
 pub(super) fn finite(numbers: impl Iterator<Item = f64>) -> Result<Vec<f32>, Problem> {
     let narrowed = numbers.enumerate().map(|(component, number)| {
-        narrow(number).map_err(|what| Problem::new("invalid_document", format!("component {component}: {what}")))
+        narrow(number)
+            .map_err(|what| Problem::new("invalid_document", format!("component {component}: {what}")))
     });
     narrowed.collect()
 }

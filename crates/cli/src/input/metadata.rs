@@ -119,9 +119,10 @@ mod tests {
 
     #[test]
     fn types_are_kept() {
-        let metadata =
-            parse_metadata(r#"{"i": -3, "u": 18446744073709551615, "f": 3.0, "s": "x", "l": [null, true], "m": {}}"#)
-                .unwrap();
+        let metadata = parse_metadata(
+            r#"{"i": -3, "u": 18446744073709551615, "f": 3.0, "s": "x", "l": [null, true], "m": {}}"#,
+        )
+        .unwrap();
         assert_eq!(metadata["i"], Value::Integer(-3));
         assert_eq!(metadata["u"], Value::Unsigned(u64::MAX));
         assert_eq!(metadata["f"], Value::Float(3.0));

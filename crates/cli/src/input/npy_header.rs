@@ -155,7 +155,13 @@ impl<'a> Parser<'a> {
     }
 
     fn string(&mut self) -> Result<&'a str, Problem> {
-        let quote = if self.take("'") { '\'' } else if self.take("\"") { '"' } else { return Err(self.wrong("a string")) };
+        let quote = if self.take("'") {
+            '\''
+        } else if self.take("\"") {
+            '"'
+        } else {
+            return Err(self.wrong("a string"));
+        };
         let (text, rest) = self.rest.split_once(quote).ok_or_else(|| self.wrong("a closed string"))?;
         self.rest = rest;
         Ok(text)

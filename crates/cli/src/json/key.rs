@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_in_a_line() {
-        for wrong in ["1.0", "1e3", "18446744073709551616", "-9223372036854775809", "true", "null", "[1]", "{}"] {
+        for wrong in
+            ["1.0", "1e3", "18446744073709551616", "-9223372036854775809", "true", "null", "[1]", "{}"]
+        {
             assert!(parse_key(wrong).is_err(), "{wrong}");
         }
         assert!(parse_key(r#"{"uuid": "no"}"#).unwrap_err().contains("UUID"));

@@ -221,52 +221,55 @@ impl Table {
         let places = rows.places(&sample_rows(rows.count, queries, SEED ^ 1));
         // Touch everything once, so that damage is an error and not a short answer below.
         rows.tree.postings.iter().try_for_each(|file| file.vectors(0..file.rows()).map(|_| ()))?;
-        let table: StopTable = calibrate(&self.centroids, rows.metric(), places.len(), |query, scores| {
-            let (file, row) = places[query];
-            let mut vector = Vec::with_capacity(dimension);
-            if rows.push(file, row, &mut vector).is_ok() {
-                scores.set_query(&vector);
-                for (other, posting) in rows.tree.postings.iter().enumerate() {
-                    let own = (other == file).then_some(row);
-                    self.score(rows.metric(), &vector, posting, &self.positions[other], own, scores);
-                }
+        let table: StopTable = calibrate(&self.centroids, rows.metric(), places.len(), |range, scores| {
+            let places = &places[range];
+            let mut queries = Vec::with_capacity(places.len() * dimension);
+            if places.iter().any(|(file, row)| rows.push(*file, *row, &mut queries).is_err()) {
+                return;
+            }
+            for (query, scores) in queries.chunks_exact(dimension).zip(scores.iter_mut()) {
+                scores.set_query(query);
+            }
+            for (file, posting) in rows.tree.postings.iter().enumerate() {
+                let own: Vec<_> = places.iter().map(|place| (place.0 == file).then_some(place.1)).collect();
+                self.score(rows.metric(), &queries, &own, posting, &self.positions[file], scores);
             }
         });
         let entries = table.entries().iter();
         Ok(entries.map(|entry| StopRule { k: entry.k, recall: entry.recall, stop: entry.t }).collect())
     }
 
+    /// Scores the live rows of a file for some queries; `own` are the rows that the queries are made of.
     fn score(
         &self,
         metric: Metric,
-        query: &[f32],
+        queries: &[f32],
+        own: &[Option<u32>],
         file: &PostingFile,
         positions: &[u32],
-        own: Option<u32>,
-        scores: &mut Scores,
+        scores: &mut [Scores],
     ) {
         const BLOCK: u32 = 256;
-        let mut values = [0.0; BLOCK as usize];
+        let dimension = self.centroids.dim();
+        let lengths: Vec<f32> = queries.chunks_exact(dimension).map(kernels::norm_squared).collect();
+        let mut products = vec![0.0; BLOCK as usize * own.len()];
         let rows = file.rows();
         for first in (0..rows).step_by(BLOCK as usize) {
             let block = first..rows.min(first + BLOCK);
             let (Ok(vectors), Ok(norms)) = (file.vectors(block.clone()), file.norms(block.clone())) else { return };
-            let values = &mut values[..norms.len()];
-            match metric {
-                Metric::L2 => kernels::l2_squared_rows(query, vectors, values),
-                Metric::Cosine | Metric::Dot => kernels::dot_rows(query, vectors, values),
-            }
-            for (index, row) in block.enumerate() {
-                let position = positions[row as usize];
-                if position != DEAD && own != Some(row) {
-                    scores.push(
-                        position,
-                        match metric {
-                            Metric::L2 => values[index],
-                            Metric::Dot => -values[index],
-                            Metric::Cosine => (2.0 - 2.0 * values[index] / norms[index]).max(0.0),
-                        },
-                    );
+            let products = &mut products[..norms.len() * own.len()];
+            kernels::dot_matrix(queries, vectors, dimension, products);
+            for (query, products) in products.chunks_exact(norms.len()).enumerate() {
+                for ((row, norm), product) in block.clone().zip(norms).zip(products) {
+                    let position = positions[row as usize];
+                    if position != DEAD && own[query] != Some(row) {
+                        let score = match metric {
+                            Metric::L2 => (lengths[query] + norm * norm - 2.0 * product).max(0.0),
+                            Metric::Dot => -product,
+                            Metric::Cosine => (2.0 - 2.0 * product / norm).max(0.0),
+                        };
+                        scores[query].push(position, score);
+                    }
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Default for Effort {
 /// # fn main() -> plimsoll_engine::Result<()> {
 /// # let dir = tempfile::tempdir().unwrap();
 /// use plimsoll_engine::{CollectionConfig, Database, Document, Effort, Metric};
-/// let db = Database::open(dir.sealed().path().join("db"))?;
+/// let db = Database::open(dir.path().join("db"))?;
 /// let colours = db.create_collection("colours", CollectionConfig::new(3, Metric::L2))?;
 /// colours.upsert(Document::new("red").text("a warm colour").vector([1.0, 0.0, 0.0]))?;
 /// colours.upsert(Document::new("blue").text("a cold colour").vector([0.0, 0.0, 1.0]))?;

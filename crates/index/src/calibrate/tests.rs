@@ -6,11 +6,13 @@ use crate::testing::{InvertedFile, recall as recall_of, score};
 fn calibrated(file: &InvertedFile, metric: Metric, sample: usize) -> StopTable {
     let n = file.positions.len();
     let sample = sample_rows(n, sample, 3);
-    calibrate(&file.centroids, metric, sample.len(), |index, scores| {
-        let own = sample[index] as u32;
-        scores.set_query(file.row(own));
-        for row in (0..n as u32).filter(|&row| row != own) {
-            scores.push(file.positions[row as usize], score(metric, file.row(own), file.row(row)));
+    calibrate(&file.centroids, metric, sample.len(), |range, scores| {
+        for (&own, scores) in sample[range].iter().zip(scores) {
+            let own = own as u32;
+            scores.set_query(file.row(own));
+            for row in (0..n as u32).filter(|&row| row != own) {
+                scores.push(file.positions[row as usize], score(metric, file.row(own), file.row(row)));
+            }
         }
     })
 }

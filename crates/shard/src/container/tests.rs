@@ -120,7 +120,8 @@ fn an_unfinished_or_invalid_file_leaves_nothing_and_nothing_is_replaced() {
     assert_eq!(writer.finish().unwrap_err().io_kind(), Some(std::io::ErrorKind::InvalidInput));
     assert!(OsStorage.list(dir.path()).unwrap().is_empty());
     let meta = write(dir.path(), 1, &[(0, b"first".to_vec())], 9);
-    let error = create(1).finish().unwrap_err();
+    let files = [create(2).finish().unwrap(), create(1).finish().unwrap()];
+    let error = commit_files(&OsStorage, dir.path(), files).unwrap_err();
     assert_eq!(error.io_kind(), Some(std::io::ErrorKind::AlreadyExists));
     SealedFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Owned).unwrap();
     assert_eq!(OsStorage.list(dir.path()).unwrap().len(), 1);
