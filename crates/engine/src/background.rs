@@ -24,7 +24,7 @@ pub(crate) struct Signals {
 
 #[derive(Default)]
 struct Due {
-    flush: bool,
+    flush: Option<FlushReason>,
     compact: bool,
     mark: bool,
     sync_at: Option<Instant>,
@@ -39,8 +39,13 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    pub(crate) fn flush_due(&self) {
-        self.set(|due| due.flush = true);
+    pub(crate) fn flush_due(&self, reason: FlushReason) {
+        self.set(|due| due.flush = Some(reason));
+    }
+
+    /// Why a flush is due, if one is; it is the caller's from now on.
+    pub(crate) fn take_flush(&self) -> Option<FlushReason> {
+        lock(&self.state).flush.take()
     }
 
     pub(crate) fn compact_due(&self) {
@@ -136,15 +141,14 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 fn flush_loop(core: &Core) {
     let mut backoff = Duration::from_millis(100);
-    let take = |due: &mut Due| if std::mem::take(&mut due.flush) { Ok(()) } else { Err(None) };
-    while core.signals.next(take).is_some() {
-        match core.flush_and_remember(FlushReason::MemtableSize) {
+    while let Some(reason) = core.signals.next(|due| due.flush.take().ok_or(None)) {
+        match core.flush_and_remember(reason) {
             Some(error) if matches!(error, Error::Poisoned { .. } | Error::Closed) => return,
             Some(_) => {
                 let deadline = Instant::now() + backoff;
                 backoff = (backoff * 2).min(MAX_BACKOFF);
                 core.signals.wait_until(deadline, || false);
-                core.signals.flush_due();
+                core.signals.flush_due(reason);
             }
             None => backoff = Duration::from_millis(100),
         }

@@ -158,12 +158,21 @@ pub fn verify_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<VerifyReport
 
 impl Core {
     pub(crate) fn verify(&self) -> Result<VerifyReport> {
-        // The manifest is held, so that nothing it names is removed meanwhile.
-        let _root = lock(&self.root);
-        let directory = Directory::read(&self.storage, &self.options.path)?;
-        let missing = || Error::DatabaseNotFound(self.options.path.clone());
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
-        verify_once(&self.options.path, &storage, &directory.ok_or_else(missing)?)
+        let path = &self.options.path;
+        // The view keeps the files that the manifest names; flushes and compactions go on. Other files are
+        // theirs, and are not looked at.
+        let (manifest, _view) = {
+            let root = lock(&self.root);
+            (root.manifest.clone(), self.published.view())
+        };
+        let mut report = VerifyReport { files: 1, ..VerifyReport::default() };
+        check_named_files(path, &storage, &manifest, &mut report)?;
+        // No segment is removed, and no record written, while the log is read.
+        let _no_commits = lock(&self.log);
+        let manifest = lock(&self.root).manifest.clone();
+        check_log(path, &*storage, &manifest, &mut report)?;
+        Ok(report)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::{CollectionId, Lsn};
-use plimsoll_wal::{GroupLimits, Record, Wal};
+use plimsoll_wal::{GroupLimits, Record};
 
 use crate::batch::WriteBatch;
 use crate::core::{Core, Counters, Log, lock};
@@ -92,10 +92,10 @@ impl Core {
 
     /// Starts a flush when the write that was just acknowledged made one due.
     fn after_write(&self) {
-        let state = self.published.state();
-        let sealed = state.collections.values().any(|collection| !collection.sealed.is_empty());
-        if sealed && !self.options.background {
-            self.flush_and_remember(FlushReason::MemtableSize);
+        if !self.options.background
+            && let Some(reason) = self.signals.take_flush()
+        {
+            self.flush_and_remember(reason);
         }
     }
 
@@ -123,7 +123,7 @@ impl Core {
             }
         }
         self.commit(&mut log, &mut pending, &mut outcomes);
-        self.seal_if_due(&log);
+        self.seal_if_due(&mut log);
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Closed))).collect()
     }
 
@@ -179,8 +179,10 @@ impl Core {
                 Ok(wal.appended())
             }
             Request::Seal(collection) => {
-                self.seal(wal, |id| collection.is_none_or(|only| only == id));
-                Ok(wal.appended())
+                // Whoever asked for it flushes it.
+                let seal = wal.appended();
+                self.seal_at(seal, |id| collection.is_none_or(|only| only == id));
+                Ok(seal)
             }
             Request::Write(..) => Err(Error::Closed),
         }
@@ -197,27 +199,25 @@ impl Core {
         prepared.conditions.iter().try_for_each(|condition| check(&view.state, view.visible, condition))
     }
 
-    /// Seals what makes a flush due: memtables beyond their budget, or those that hold too much log back.
-    fn seal_if_due(&self, log: &Log) {
+    /// Seals what makes a flush due: the largest memtable when they are beyond their budget together, all of
+    /// them when so much was logged since the last time that the log could not shrink otherwise.
+    fn seal_if_due(&self, log: &mut Log) {
         let Some(wal) = &log.wal else { return };
+        let (seal, logged) = (wal.appended(), wal.stats().bytes);
         let state = self.published.state();
-        if state.memtable_bytes() > self.options.memtable_bytes {
+        if logged - log.checkpoint > self.options.max_wal_bytes {
+            log.checkpoint = logged;
+            self.seal_all(seal);
+            self.signals.flush_due(FlushReason::WalSize);
+        } else if state.memtable_bytes() > self.options.memtable_bytes {
             let largest = state.collections.values().max_by_key(|collection| collection.active.bytes());
             let largest = largest.map(|collection| collection.id);
-            self.seal(wal, |id| Some(id) == largest);
-        } else if wal.stats().disk_bytes > self.options.max_wal_bytes {
-            let oldest = state.collections.values().filter(|collection| !collection.active.is_empty());
-            let oldest = oldest.min_by_key(|collection| collection.first_unflushed()).map(|oldest| oldest.id);
-            self.seal(wal, |id| Some(id) == oldest);
+            self.seal_at(seal, |id| Some(id) == largest);
+            self.signals.flush_due(FlushReason::MemtableSize);
         }
     }
 
-    /// Seals the chosen memtables at the last LSN appended, which has been applied: O(1) for each.
-    fn seal(&self, wal: &Wal, chosen: impl Fn(CollectionId) -> bool) {
-        self.seal_at(wal.appended(), chosen);
-    }
-
-    /// Seals every memtable at `seal`, up to which everything has been applied.
+    /// Seals every memtable at `seal`, the last LSN appended, which has been applied: O(1) for each.
     pub(crate) fn seal_all(&self, seal: Lsn) {
         self.seal_at(seal, |_| true);
     }
@@ -232,7 +232,6 @@ impl Core {
                 .collect();
             (!sealed.is_empty()).then(|| sealed.into_iter().fold(state.clone(), |state, next| state.with(next)))
         });
-        self.signals.flush_due();
     }
 }
 

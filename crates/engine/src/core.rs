@@ -52,6 +52,8 @@ pub(crate) struct Log {
     pub wal: Option<Wal>,
     /// Buffered writes that no sync has covered yet.
     pub buffered: usize,
+    /// How much had been logged when everything was last sealed to let the log shrink.
+    pub checkpoint: u64,
 }
 
 /// The newest manifest, and what it replaced.
@@ -122,7 +124,7 @@ impl Core {
             opener: parts.opener,
             published: parts.published,
             commits: GroupCommit::new(crate::commit::group_limits()),
-            log: Mutex::new(Log { wal: None, buffered: 0 }),
+            log: Mutex::new(Log { wal: None, buffered: 0, checkpoint: 0 }),
             root: Mutex::new(parts.root),
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),

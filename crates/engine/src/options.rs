@@ -139,8 +139,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// How large the write-ahead log may grow before the collections that hold it back are flushed. Default
-    /// 512 MiB.
+    /// How much may be logged before everything is flushed, so that the log can shrink. The log is at most
+    /// about twice as large. Default 512 MiB.
     #[must_use]
     pub fn max_wal_bytes(mut self, bytes: u64) -> Self {
         self.options.max_wal_bytes = bytes;

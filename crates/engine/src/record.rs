@@ -27,3 +27,6 @@ const FORMAT: u8 = 1;
 const UPSERT: u8 = 1;
 const DELETE: u8 = 2;
 const HAS_TEXT: u8 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -194,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn the_golden_manifest_of_version_1_reads_and_writes_as_ever() {
+        let golden: &[u8] = include_bytes!("../../tests/golden/v1/manifest");
+        let decoded = Manifest::decode(golden, Path::new("golden"), FileNumber(1)).unwrap();
+        assert_eq!(decoded, sample());
+        assert_eq!(sample().encode(), golden);
+    }
+
+    #[test]
+    #[ignore = "writes the golden file; only for a new format version"]
+    fn write_the_golden_manifest() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("manifest"), sample().encode()).unwrap();
+    }
+
+    #[test]
     fn a_manifest_survives_and_every_damage_is_noticed() {
         let (manifest, file) = (sample(), Path::new("MANIFEST"));
         let bytes = manifest.encode();
