@@ -228,8 +228,8 @@ fn common_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
             if path.is_dir() {
                 dirs.push(path);
             } else if !name.ends_with(".wal")
-                && !name.contains("LOCK")
-                && !name.contains("reserve")
+                && name != "LOCK"
+                && name != "RESERVE"
                 && !name.ends_with(".tmp")
             {
                 files.push(path);

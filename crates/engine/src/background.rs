@@ -186,6 +186,25 @@ fn compact_loop(core: &Core) {
 /// How long writers have to pause before a mark is written.
 const IDLE: Duration = Duration::from_millis(20);
 
+/// How long to wait before another attempt when the disk is full.
+const RETRY_FULL: Duration = Duration::from_secs(1);
+
+/// Prepares a log segment ahead. If the disk is full, ordinary writes are refused until there is room again,
+/// so that what the log still has is left to deletes and flushes; says how long to wait then.
+fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Duration> {
+    let prepared = spares.prepare();
+    let full = match &prepared {
+        Err(plimsoll_wal::WalError::Storage(error)) if error.is_storage_full() => Some(error.clone()),
+        _ => None,
+    };
+    if let Err(error) = prepared {
+        tracing::warn!(%error, "no log segment could be prepared ahead");
+    }
+    let wait = full.as_ref().map(|_| RETRY_FULL);
+    *lock(&core.last_segment) = full;
+    wait
+}
+
 enum LogJob {
     Sync,
     Mark,
@@ -195,9 +214,7 @@ fn log_loop(core: &Core) {
     let spares = lock(&core.log).wal.as_ref().map(plimsoll_wal::Wal::spares);
     let mut last_batches = u64::MAX;
     loop {
-        if let Some(Err(error)) = spares.as_ref().map(plimsoll_wal::Spares::prepare) {
-            tracing::warn!(%error, "no log segment could be prepared ahead");
-        }
+        let full = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
         let take = |due: &mut Due| match due.sync_at {
             Some(at) if at <= Instant::now() => {
                 due.sync_at = None;
@@ -205,7 +222,7 @@ fn log_loop(core: &Core) {
             }
             Some(at) => Err(Some(at.saturating_duration_since(Instant::now()).min(IDLE))),
             None if due.mark => Ok(LogJob::Mark),
-            None => Err(None),
+            None => Err(full),
         };
         match core.signals.next(take) {
             None => return,

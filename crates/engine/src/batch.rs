@@ -68,6 +68,10 @@ impl WriteBatch {
         self
     }
 
+    pub(crate) fn is_delete_only(&self) -> bool {
+        self.operations.iter().all(|operation| matches!(operation, Operation::Delete(_)))
+    }
+
     /// How many operations the batch has.
     pub fn len(&self) -> usize {
         self.operations.len()

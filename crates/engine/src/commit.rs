@@ -52,6 +52,10 @@ impl Core {
         if batches.iter().all(|(.., batch)| batch.is_empty()) {
             return Ok(self.published.visible());
         }
+        let gives_space = batches.iter().all(|(.., batch)| batch.is_delete_only());
+        if !gives_space && let Some(full) = lock(&self.last_segment).clone() {
+            return Err(full.into());
+        }
         let prepared = record::prepare(batches)?;
         self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;

@@ -41,6 +41,8 @@ pub(crate) struct Core {
     recovery: OnceLock<RecoveryStats>,
     /// While the log is being replayed: what is known to be durable.
     pub replayed_durable: AtomicU64,
+    /// Why no log segment could be prepared ahead: the last one is kept for deletes and flushes (rule R16).
+    pub last_segment: Mutex<Option<StorageError>>,
     next_file: AtomicU64,
     closed: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
@@ -133,6 +135,7 @@ impl Core {
             reserve: parts.reserve,
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
+            last_segment: Mutex::new(None),
             next_file,
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(parts.lock)),
@@ -184,8 +187,9 @@ impl Core {
         change(&mut next);
         next.number = FileNumber(root.manifest.number.0 + 1);
         if root.ambiguous {
-            // The number of the failed attempt may be taken.
-            next.number = FileNumber(self.free_manifest_number(next.number)?.0);
+            // Numbers of failed attempts may be taken, and are on the list of what is to be removed.
+            let tried = root.old_manifests.iter().map(|number| number.0 + 1).max().unwrap_or(0);
+            next.number = self.free_manifest_number(FileNumber(tried).max(next.number))?;
         }
         next.next_file = FileNumber(self.next_file.load(Ordering::Relaxed));
         next.durable = next.durable.max(durable);

@@ -320,7 +320,14 @@ impl Core {
 
     /// Closes the log, removes what can be removed, and gives the lock back.
     fn release(&self) -> Result<()> {
-        let closed = lock(&self.log).wal.take().map_or(Ok(()), plimsoll_wal::Wal::close);
+        let pointer = lock(&self.root).manifest.wal_pointer;
+        let close = |mut wal: plimsoll_wal::Wal| {
+            if let Err(error) = wal.shrink(pointer) {
+                tracing::warn!(%error, "the log could not be shrunk");
+            }
+            wal.close()
+        };
+        let closed = lock(&self.log).wal.take().map_or(Ok(()), close);
         self.bury(&mut lock(&self.root));
         lock(&self.lock).take();
         closed.map_err(Into::into)

@@ -107,14 +107,18 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
             let what = if directory.is_empty { "it is empty" } else { "there is no manifest" };
             return Err(Error::NotADatabase { path, what: what.to_owned() });
         }
-        None => create_directory(&storage, &path)?,
+        None => storage.create_dir(&path)?,
         Some(_) => {}
     }
     let lock = storage.lock(&path.join(LOCK_NAME))?;
     // Again, under the lock: another process may just have created or changed it.
     let directory = Directory::read(&storage, &path)?.ok_or_else(|| Error::DatabaseNotFound(path.clone()))?;
     let manifest = match directory.newest(&storage, &path)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            // Who published it may have died before its name was durable; what it replaced goes only after.
+            storage.sync_dir(&path)?;
+            manifest
+        }
         None => create_database(&storage, &options, &directory)?,
     };
     let core = assemble(options, storage, &directory, manifest, lock)?;
@@ -133,12 +137,15 @@ fn lock_log(core: &Core) -> std::sync::MutexGuard<'_, crate::core::Log> {
     lock(&core.log)
 }
 
-/// Creates the directory, and makes its name durable.
-fn create_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
-    storage.create_dir(path)?;
-    if let Some(parent) = path.parent() {
+/// Makes the names of a directory and of all above it durable: who created them may have died before it did.
+fn sync_names_of(storage: &dyn Storage, path: &Path) -> Result<()> {
+    for parent in path.ancestors().skip(1) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        storage.sync_dir(parent)?;
+        match storage.sync_dir(parent) {
+            // What another user owns was there before, and needs no sync of ours.
+            Err(error) if error.io_kind() == Some(std::io::ErrorKind::PermissionDenied) => break,
+            synced => synced?,
+        }
     }
     Ok(())
 }
@@ -146,6 +153,7 @@ fn create_directory(storage: &dyn Storage, path: &Path) -> Result<()> {
 /// Writes the first manifest. Nothing else is there before it is durable.
 fn create_database(storage: &dyn Storage, options: &Options, directory: &Directory) -> Result<Manifest> {
     let path = &options.path;
+    sync_names_of(storage, path)?;
     for dir in [WAL_DIR, DATA_DIR] {
         storage.create_dir(&path.join(dir))?;
     }
@@ -281,8 +289,14 @@ fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
         }
     }
     for name in &directory.temporary {
-        core.storage.remove(&core.options.path.join(name))?;
-        removed += 1;
+        match core.storage.remove(&core.options.path.join(name)) {
+            // The creation of the database removed it already.
+            Err(error) if error.is_not_found() => {}
+            result => {
+                result?;
+                removed += 1;
+            }
+        }
     }
     if removed > 0 {
         core.storage.sync_dir(core.data_dir())?;

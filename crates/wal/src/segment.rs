@@ -118,6 +118,11 @@ impl Spares {
         self.create(capacity)
     }
 
+    /// A new file of exactly that capacity.
+    pub(crate) fn take_exact(&self, capacity: u64) -> Result<SpareFile, StorageError> {
+        self.create(capacity)
+    }
+
     /// Removes the spare's file, if there is one.
     pub(crate) fn close(&self) {
         let _making = lock(&self.inner.making);

@@ -222,6 +222,22 @@ impl Wal {
         self.start_segment(0)
     }
 
+    /// Leaves as little as possible behind when everything is flushed: a segment that is nothing but its
+    /// header follows the active one, and all others are removed. Does nothing if this writer has appended
+    /// nothing, or something above `flushed`, up to which a durable manifest needs no log.
+    ///
+    /// # Errors
+    /// As [`Wal::append_group`].
+    pub fn shrink(&mut self, flushed: Lsn) -> Result<()> {
+        self.check()?;
+        if self.active.is_some() && self.appended <= flushed {
+            let smallest = self.spares.take_exact(SEGMENT_HEADER_LEN)?;
+            self.follow_with(smallest)?;
+            self.remove_below(flushed)?;
+        }
+        Ok(())
+    }
+
     /// Removes every segment all of whose records are at or below `lsn`, never the active one. The manifest
     /// that makes them superfluous must be durable. Returns how many were removed.
     ///
@@ -347,18 +363,26 @@ impl Wal {
     /// Starts the next segment with room for `bytes`: syncs the old one, writes the new one's header with the
     /// old one's end (and the tail that recovery could not prove), syncs it, and gives it its name, durably.
     fn start_segment(&mut self, bytes: u64) -> Result<()> {
+        let tail_bytes = self.tail.as_ref().map_or(0, Tail::bytes);
+        let least = SEGMENT_HEADER_LEN + tail_bytes + bytes;
+        let spare = self.spares.take(least.max(self.options.segment_bytes))?;
+        self.follow_with(spare)
+    }
+
+    /// Makes `spare` the active segment.
+    fn follow_with(&mut self, mut spare: SpareFile) -> Result<()> {
         let previous = match &self.active {
             Some(active) => active.as_previous(self.appended),
             None => self.inherited,
         };
-        if self.active.as_ref().is_some_and(|active| active.synced < active.end) {
-            self.sync_active()?;
+        if self.active.as_ref().is_some_and(|active| active.synced < active.end)
+            && let Err(error) = self.sync_active()
+        {
+            self.spares.discard(spare);
+            return Err(error);
         }
-        let tail_bytes = self.tail.as_ref().map_or(0, Tail::bytes);
-        let least = SEGMENT_HEADER_LEN + tail_bytes + bytes;
         let number = self.next_number;
         let header = SegmentHeader::new(self.database, number, (self.salt)(), previous);
-        let mut spare = self.spares.take(least.max(self.options.segment_bytes))?;
         if let Err(error) = self.fill(&mut spare, &header) {
             self.spares.discard(spare);
             return Err(error);

@@ -45,7 +45,7 @@ impl Manifest {
             next_collection: CollectionId(body.u32()?),
             wal_pointer: Lsn(body.u64()?),
             durable: Lsn(body.u64()?),
-            collections: get_all(&mut body, 57, get_collection)?,
+            collections: get_all(&mut body, 53, get_collection)?,
         };
         body.finish()?;
         Ok(manifest)
