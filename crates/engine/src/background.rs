@@ -93,7 +93,8 @@ impl Signals {
             if due.stop || condition() {
                 return true;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
                 return false;
             };
             let (next, _) =
@@ -143,7 +144,7 @@ fn flush_loop(core: &Core) {
     let mut backoff = Duration::from_millis(100);
     while let Some(reason) = core.signals.next(|due| due.flush.take().ok_or(None)) {
         match core.flush_and_remember(reason) {
-            Some(error) if matches!(error, Error::Poisoned { .. } | Error::Closed) => return,
+            Some(Error::Poisoned { .. } | Error::Closed) => return,
             Some(_) => {
                 let deadline = Instant::now() + backoff;
                 backoff = (backoff * 2).min(MAX_BACKOFF);

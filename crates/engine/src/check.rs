@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use plimsoll_base::storage::{OsStorage, Storage};
 use plimsoll_base::{Lsn, StorageError};
-use plimsoll_shard::{FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, VectorFile};
+use plimsoll_shard::{
+    FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, VectorFile,
+};
 
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
@@ -238,8 +240,14 @@ fn check_file(
 }
 
 /// Files that the manifest does not name: left over from work that a crash interrupted.
-fn check_strays(path: &Path, storage: &dyn Storage, manifest: &Manifest, report: &mut VerifyReport) -> Result<()> {
-    let named: std::collections::HashSet<String> = manifest.files().map(|meta| meta.name().to_string()).collect();
+fn check_strays(
+    path: &Path,
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let named: std::collections::HashSet<String> =
+        manifest.files().map(|meta| meta.name().to_string()).collect();
     let dir = path.join(DATA_DIR);
     let entries = match storage.list(&dir) {
         Err(error) if error.is_not_found() => {
@@ -260,11 +268,17 @@ fn check_strays(path: &Path, storage: &dyn Storage, manifest: &Manifest, report:
     Ok(())
 }
 
-fn check_log(path: &Path, storage: &dyn Storage, manifest: &Manifest, report: &mut VerifyReport) -> Result<()> {
+fn check_log(
+    path: &Path,
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    report: &mut VerifyReport,
+) -> Result<()> {
     let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or(Lsn::ZERO);
     let proven = manifest.durable.max(flushed);
     let dir = path.join(WAL_DIR);
-    let findings = match plimsoll_wal::verify(storage, &dir, manifest.database, manifest.wal_pointer, proven) {
+    let findings = match plimsoll_wal::verify(storage, &dir, manifest.database, manifest.wal_pointer, proven)
+    {
         Err(error) => {
             report.record::<()>(Err(error.into()))?;
             return Ok(());

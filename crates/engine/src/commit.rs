@@ -67,9 +67,7 @@ impl Core {
     /// Hands a request to the commit leader, or becomes it.
     pub(crate) fn submit(&self, request: Request, weight: u64) -> Outcome {
         let led = self.commits.submit(request, weight, |group| self.lead(group));
-        led.unwrap_or_else(|panicked| {
-            Err(Error::Poisoned { cause: panicked.to_string(), lost: None })
-        })
+        led.unwrap_or_else(|panicked| Err(Error::Poisoned { cause: panicked.to_string(), lost: None }))
     }
 
     /// Waits while a collection has more sealed memtables than may wait for their flush.
@@ -144,7 +142,9 @@ impl Core {
         let group = std::mem::take(pending);
         let indexes: Vec<usize> = group.iter().map(|(index, ..)| *index).collect();
         match self.append_and_apply(log, group) {
-            Ok(lsns) => indexes.into_iter().zip(lsns).for_each(|(index, lsn)| outcomes[index] = Some(Ok(lsn))),
+            Ok(lsns) => {
+                indexes.into_iter().zip(lsns).for_each(|(index, lsn)| outcomes[index] = Some(Ok(lsn)));
+            }
             Err(error) => indexes.into_iter().for_each(|index| outcomes[index] = Some(Err(error.clone()))),
         }
     }
@@ -162,7 +162,8 @@ impl Core {
         }
         self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
         let state = self.published.state();
-        let lsns = records.into_iter().map(|record| apply(&state, Arc::new(record))).collect::<Result<Vec<_>>>()?;
+        let lsns =
+            records.into_iter().map(|record| apply(&state, Arc::new(record))).collect::<Result<Vec<_>>>()?;
         if let Some(last) = lsns.last() {
             self.published.advance(*last);
         }
@@ -234,7 +235,8 @@ impl Core {
                 .filter(|collection| chosen(collection.id))
                 .filter_map(|collection| collection.seal(seal))
                 .collect();
-            (!sealed.is_empty()).then(|| sealed.into_iter().fold(state.clone(), |state, next| state.with(next)))
+            (!sealed.is_empty())
+                .then(|| sealed.into_iter().fold(state.clone(), |state, next| state.with(next)))
         });
     }
 }

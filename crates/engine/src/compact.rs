@@ -68,7 +68,12 @@ impl Core {
         Ok(stats)
     }
 
-    fn compact_collection(&self, id: CollectionId, urgency: Urgency, stats: &mut CompactionStats) -> Result<()> {
+    fn compact_collection(
+        &self,
+        id: CollectionId,
+        urgency: Urgency,
+        stats: &mut CompactionStats,
+    ) -> Result<()> {
         // Each step makes the next one visible; the plan ends when there is nothing left to gain.
         let mut urgency = urgency;
         while let Some(collection) = self.published.state().collections.get(&id).cloned() {

@@ -182,7 +182,12 @@ impl Core {
     /// A poisoned log publishes nothing (rule R6): whether its last records are on disk is unknown. A file
     /// number handed out before is never handed out again, also not after a crash, because each manifest says
     /// where to go on.
-    pub(crate) fn publish(&self, root: &mut Root, durable: Lsn, change: impl FnOnce(&mut Manifest)) -> Result<()> {
+    pub(crate) fn publish(
+        &self,
+        root: &mut Root,
+        durable: Lsn,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<()> {
         let mut next = root.manifest.clone();
         change(&mut next);
         next.number = FileNumber(root.manifest.number.0 + 1);

@@ -91,7 +91,9 @@ impl Database {
     pub fn create_collection(&self, name: &str, config: CollectionConfig) -> Result<Collection> {
         config.validate()?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
-            let what = format!("{name:?} is no name for a collection: 1 to {MAX_NAME_BYTES} bytes, no control characters");
+            let what = format!(
+                "{name:?} is no name for a collection: 1 to {MAX_NAME_BYTES} bytes, no control characters"
+            );
             return Err(Error::InvalidArgument(what));
         }
         self.core().create_collection(name, &config)?;
@@ -205,7 +207,6 @@ impl Database {
     pub fn close(&self) -> Result<()> {
         self.handle.close(true)
     }
-
 }
 
 impl DatabaseBuilder {
@@ -218,7 +219,8 @@ impl DatabaseBuilder {
         let core = recover::open(self.into_options()?)?;
         let path = core.options.path.clone();
         let threads = background::start(&core);
-        let threads = threads.map_err(|error| plimsoll_base::StorageError::io("start a thread for", &path, error))?;
+        let threads =
+            threads.map_err(|error| plimsoll_base::StorageError::io("start a thread for", &path, error))?;
         Ok(Database { handle: Arc::new(Handle { core, threads: Mutex::new(threads) }) })
     }
 }
@@ -304,7 +306,8 @@ impl Core {
         let mut stats = self.flush_internal(reason)?;
         if is_due && stats.is_empty() {
             // A flush of the background had begun with it: what that did is the answer.
-            stats = lock(&self.counters.last_flush).clone().filter(|last| last.last_lsn >= seal).unwrap_or(stats);
+            stats =
+                lock(&self.counters.last_flush).clone().filter(|last| last.last_lsn >= seal).unwrap_or(stats);
         }
         // Someone else's flush may have taken part of it; whatever is left is flushed here.
         while self.has_sealed_up_to(seal) {

@@ -135,7 +135,8 @@ impl Error {
     }
 
     pub(crate) fn schema_mismatch(name: &str, existing: (usize, Metric), wanted: (usize, Metric)) -> Self {
-        let say = |(dimension, metric): (usize, Metric)| format!("{dimension} dimensions and metric {metric}");
+        let say =
+            |(dimension, metric): (usize, Metric)| format!("{dimension} dimensions and metric {metric}");
         Self::SchemaMismatch { name: name.to_owned(), existing: say(existing), wanted: say(wanted) }
     }
 }
@@ -147,8 +148,11 @@ impl From<WalError> for Error {
             WalError::Poisoned { cause, lost } => {
                 let lost = (!lost.is_empty()).then_some((lost.first, lost.last));
                 Self::Poisoned { cause: cause.to_string(), lost }
+            }
+            other => Self::Background {
+                job: "write-ahead log",
+                cause: Arc::new(Self::InvalidArgument(other.to_string())),
             },
-            other => Self::Background { job: "write-ahead log", cause: Arc::new(Self::InvalidArgument(other.to_string())) },
         }
     }
 }

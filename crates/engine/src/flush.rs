@@ -22,8 +22,8 @@ use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State};
 use crate::stats::{FlushReason, FlushStats, timed};
 use crate::tree::Tree;
-pub(crate) use delta::bloom_of;
 use delta::Delta;
+pub(crate) use delta::bloom_of;
 pub(crate) use validate::{entry_problem, validate_ids, validate_membership};
 
 /// One collection's sealed memtables, taken for a flush.
@@ -130,7 +130,12 @@ impl Core {
 
     /// Replaces a collection's tree by what the newest manifest names, and drops `flushed`. Readers see
     /// either the memtables or the files, never both and never neither.
-    pub(crate) fn install(&self, root: &Root, collection: &CollectionState, flushed: &[Sealed]) -> Result<()> {
+    pub(crate) fn install(
+        &self,
+        root: &Root,
+        collection: &CollectionState,
+        flushed: &[Sealed],
+    ) -> Result<()> {
         let Some(entry) = root.manifest.collection(collection.id) else { return Ok(()) };
         let state = self.published.state();
         let Some(current) = state.collections.get(&collection.id) else { return Ok(()) };
@@ -148,8 +153,9 @@ impl Core {
     /// shows, or flushed, or of a collection that was dropped.
     fn log_pointer(&self, drained: &[Drained], durable: Lsn) -> Lsn {
         let view = self.published.view();
-        let being_flushed =
-            |memtable| drained.iter().flat_map(|part| &part.sealed).any(|s| Arc::ptr_eq(&s.memtable, memtable));
+        let being_flushed = |memtable| {
+            drained.iter().flat_map(|part| &part.sealed).any(|s| Arc::ptr_eq(&s.memtable, memtable))
+        };
         let first_kept = view
             .state
             .collections

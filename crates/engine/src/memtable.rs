@@ -159,7 +159,11 @@ impl Memtable {
 
     /// The batches at or below `visible`, with their numbers.
     pub(crate) fn batches(&self, visible: Lsn) -> impl Iterator<Item = (u32, &Batch)> {
-        self.batches.iter().enumerate().map(|(n, batch)| (n as u32, batch)).filter(move |(_, b)| b.lsn <= visible)
+        self.batches
+            .iter()
+            .enumerate()
+            .map(|(n, batch)| (n as u32, batch))
+            .filter(move |(_, b)| b.lsn <= visible)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -189,7 +193,9 @@ impl std::fmt::Debug for Memtable {
 
 fn operation_bytes(operation: &Operation) -> usize {
     let held = match &operation.kind {
-        OperationKind::Upsert { text, metadata, .. } => text.as_ref().map_or(0, |text| text.len()) + metadata.len(),
+        OperationKind::Upsert { text, metadata, .. } => {
+            text.as_ref().map_or(0, ExactSizeIterator::len) + metadata.len()
+        }
         OperationKind::Delete => 0,
     };
     held + operation.key.len() + OPERATION_OVERHEAD
@@ -261,7 +267,9 @@ impl<'a> MemtableEntry<'a> {
     /// The ranges of its postings.
     pub(crate) fn ranges(&self) -> &'a [PostingRange] {
         match &self.operation.kind {
-            OperationKind::Upsert { ranges, .. } => bytemuck::try_cast_slice(self.bytes(ranges)).unwrap_or_default(),
+            OperationKind::Upsert { ranges, .. } => {
+                bytemuck::try_cast_slice(self.bytes(ranges)).unwrap_or_default()
+            }
             OperationKind::Delete => &[],
         }
     }
@@ -299,7 +307,11 @@ impl<'a> MemtableEntry<'a> {
             .ranges()
             .iter()
             .zip(vectors)
-            .map(|(range, vector)| Posting { start: range.start, length: range.length, vector: vector.to_vec() })
+            .map(|(range, vector)| Posting {
+                start: range.start,
+                length: range.length,
+                vector: vector.to_vec(),
+            })
             .collect();
         Ok(Document {
             key: self.key()?,

@@ -130,7 +130,8 @@ impl ReadOnlyDatabase {
 fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<(FileNumber, Snapshot, u64)> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let directory = Directory::read(storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
+        let directory =
+            Directory::read(storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
         let Some(number) = directory.manifests.last().copied() else {
             directory.newest(storage, path)?;
             let what = "there is no manifest".to_owned();

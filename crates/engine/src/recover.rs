@@ -67,7 +67,9 @@ impl Directory {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
             (RESERVE_NAME, false) => self.reserve = true,
             (_, false) if temporary.is_some() => self.temporary.push(name),
-            (_, false) if manifest::number_of(&name).is_some() => self.manifests.extend(manifest::number_of(&name)),
+            (_, false) if manifest::number_of(&name).is_some() => {
+                self.manifests.extend(manifest::number_of(&name));
+            }
             _ => self.foreign = self.foreign.take().or(Some(name)),
         }
     }
@@ -194,7 +196,12 @@ fn assemble(
     let visible = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
     let reserve = Reserve::new(&options.path, directory.reserve);
     let root = Root {
-        old_manifests: directory.manifests.iter().copied().filter(|number| *number != manifest.number).collect(),
+        old_manifests: directory
+            .manifests
+            .iter()
+            .copied()
+            .filter(|number| *number != manifest.number)
+            .collect(),
         manifest,
         ambiguous: false,
         graveyard: Vec::new(),

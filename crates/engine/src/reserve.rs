@@ -32,7 +32,9 @@ impl Reserve {
     /// Does `work`; if the disk is full, gives the reserve up and does it again.
     pub(crate) fn spend_when_full<T>(&self, core: &Core, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         match work() {
-            Err(Error::Storage(error)) if error.is_storage_full() && self.held.swap(false, Ordering::AcqRel) => {
+            Err(Error::Storage(error))
+                if error.is_storage_full() && self.held.swap(false, Ordering::AcqRel) =>
+            {
                 tracing::warn!(%error, "the disk is full; spending the reserve");
                 core.storage.remove(&self.path)?;
                 work()
@@ -52,11 +54,12 @@ impl Reserve {
             return;
         }
         let room = |dir: &Path| storage.free_space(dir).is_ok_and(|free| free > 4 * RESERVE_BYTES);
-        if self.path.parent().is_some_and(room) && !self.held.swap(true, Ordering::AcqRel) {
-            if let Err(error) = self.create(storage) {
-                tracing::debug!(%error, "no reserve could be kept");
-                self.held.store(false, Ordering::Release);
-            }
+        if self.path.parent().is_some_and(room)
+            && !self.held.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.create(storage)
+        {
+            tracing::debug!(%error, "no reserve could be kept");
+            self.held.store(false, Ordering::Release);
         }
     }
 

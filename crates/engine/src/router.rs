@@ -48,7 +48,8 @@ impl Router {
         )
         .map_err(|Malformed(what)| StorageError::corrupted(self.file.sealed().path(), 0, what))?;
         let stops = self.file.stops()?.iter();
-        let entries = stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
+        let entries =
+            stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
         let stops = if entries.is_empty() {
             StopTable::uncalibrated(self.metric)
         } else {

@@ -98,7 +98,8 @@ impl CollectionState {
     /// This collection after `flushed` became part of `tree`.
     pub(crate) fn flushed(&self, flushed: &[Sealed], tree: Arc<Tree>) -> Self {
         let mut next = self.clone();
-        next.sealed.retain(|sealed| !flushed.iter().any(|done| Arc::ptr_eq(&done.memtable, &sealed.memtable)));
+        next.sealed
+            .retain(|sealed| !flushed.iter().any(|done| Arc::ptr_eq(&done.memtable, &sealed.memtable)));
         next.tree = tree;
         next
     }

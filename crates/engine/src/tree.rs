@@ -59,28 +59,39 @@ pub(crate) struct StoredPlace {
 impl Tree {
     /// A collection without sealed files.
     pub(crate) fn empty(entry: CollectionEntry) -> Self {
-        Self { entry, postings: Vec::new(), vectors: Vec::new(), kills: Kills::default(), routers: BTreeMap::new() }
+        Self {
+            entry,
+            postings: Vec::new(),
+            vectors: Vec::new(),
+            kills: Kills::default(),
+            routers: BTreeMap::new(),
+        }
     }
 
     /// Opens what `entry` names, taking over from `old` what it has open already.
     pub(crate) fn open(entry: &CollectionEntry, opener: &FileOpener, old: Option<&Self>) -> Result<Self> {
         let FileOpener { storage, dir, database, mode } = opener;
         let open_posting = |meta| {
-            let known = old.and_then(|old| old.postings.iter().find(|file| file.sealed().file_meta() == meta));
+            let known =
+                old.and_then(|old| old.postings.iter().find(|file| file.sealed().file_meta() == meta));
             known.map_or_else(
                 || PostingFile::open(&**storage, dir, meta, *database, *mode).map(Arc::new),
                 |file| Ok(Arc::clone(file)),
             )
         };
         let open_vector = |meta| {
-            let known = old.and_then(|old| old.vectors.iter().find(|segment| segment.file.sealed().file_meta() == meta));
+            let known = old
+                .and_then(|old| old.vectors.iter().find(|segment| segment.file.sealed().file_meta() == meta));
             known.map_or_else(
                 || VectorFile::open(&**storage, dir, meta, *database, *mode).map(Arc::new),
                 |segment| Ok(Arc::clone(&segment.file)),
             )
         };
-        let postings =
-            entry.postings.iter().map(|posting| open_posting(&posting.file)).collect::<Result<_, StorageError>>()?;
+        let postings = entry
+            .postings
+            .iter()
+            .map(|posting| open_posting(&posting.file))
+            .collect::<Result<_, StorageError>>()?;
         let vectors = entry
             .vectors
             .iter()
@@ -144,9 +155,14 @@ impl Tree {
             Arc::clone(file) as _
         }
         let postings = self.postings.iter().filter(|file| file.sealed().file_meta() == meta).map(held);
-        let vectors = self.vectors.iter().filter(|segment| segment.file.sealed().file_meta() == meta).map(|s| held(&s.file));
+        let vectors = self
+            .vectors
+            .iter()
+            .filter(|segment| segment.file.sealed().file_meta() == meta)
+            .map(|s| held(&s.file));
         let kills = self.kills.files.iter().filter(|file| file.sealed().file_meta() == meta).map(held);
-        let routers = self.routers.values().filter(|router| router.file().sealed().file_meta() == meta).map(held);
+        let routers =
+            self.routers.values().filter(|router| router.file().sealed().file_meta() == meta).map(held);
         postings.chain(vectors).chain(kills).chain(routers).next()
     }
 
@@ -163,7 +179,11 @@ impl Tree {
             .ranges(index)?
             .iter()
             .zip(vectors.chunks_exact(self.entry.config.dimension))
-            .map(|(range, vector)| Posting { start: range.start, length: range.length, vector: vector.to_vec() })
+            .map(|(range, vector)| Posting {
+                start: range.start,
+                length: range.length,
+                vector: vector.to_vec(),
+            })
             .collect();
         Ok(Document {
             key: crate::model::Key::decode(file.key(index)?, file.sealed().path())?,
@@ -191,7 +211,10 @@ impl Kills {
         let open = |meta| {
             let known = old.and_then(|old| old.files.iter().find(|file| file.sealed().file_meta() == meta));
             known.map_or_else(
-                || KillFile::open(&*opener.storage, &opener.dir, meta, opener.database, opener.mode).map(Arc::new),
+                || {
+                    KillFile::open(&*opener.storage, &opener.dir, meta, opener.database, opener.mode)
+                        .map(Arc::new)
+                },
                 |file| Ok(Arc::clone(file)),
             )
         };
@@ -204,7 +227,9 @@ impl Kills {
             && old.files.iter().all(|file| kills.files.iter().any(|kept| Arc::ptr_eq(kept, file)))
         {
             let mut all = Arc::clone(merged);
-            for file in kills.files.iter().filter(|file| !old.files.iter().any(|known| Arc::ptr_eq(known, file))) {
+            for file in
+                kills.files.iter().filter(|file| !old.files.iter().any(|known| Arc::ptr_eq(known, file)))
+            {
                 *Arc::make_mut(&mut all) |= file.ordinals()?;
             }
             let _first = kills.merged.set(all);

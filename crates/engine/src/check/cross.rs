@@ -54,10 +54,13 @@ fn check_documents(tree: &Tree) -> Result<()> {
                 return damaged(file.sealed().path(), format!("document {} is live twice", document.id()));
             }
         }
-        let counts = (file.documents() as u64, file.rows() as u64, killed);
+        let counts = (file.documents() as u64, u64::from(file.rows()), killed);
         if counts != (entry.documents, entry.rows, entry.killed) {
             let meant = (entry.documents, entry.rows, entry.killed);
-            return damaged(file.sealed().path(), format!("{counts:?} documents, rows and kills; the manifest says {meant:?}"));
+            return damaged(
+                file.sealed().path(),
+                format!("{counts:?} documents, rows and kills; the manifest says {meant:?}"),
+            );
         }
     }
     let last = tree.kills.all()?.max();
@@ -70,13 +73,17 @@ fn check_documents(tree: &Tree) -> Result<()> {
 
 /// Every posting of every live document has exactly one row in the live sections.
 fn check_rows(tree: &Tree) -> Result<()> {
-    let mut seen: Vec<Vec<bool>> = tree.postings.iter().map(|file| vec![false; file.rows() as usize]).collect();
+    let mut seen: Vec<Vec<bool>> =
+        tree.postings.iter().map(|file| vec![false; file.rows() as usize]).collect();
     for segment in &tree.vectors {
         let path = segment.file.sealed().path();
         validate_membership(tree, segment.generation, &segment.file)?;
         for (shard, rows) in &segment.live {
             if u64::from(segment.file.shard_rows(*shard)) != *rows {
-                return damaged(path, format!("shard {shard} does not have the {rows} rows that the manifest says"));
+                return damaged(
+                    path,
+                    format!("shard {shard} does not have the {rows} rows that the manifest says"),
+                );
             }
             for list in segment.file.lists(*shard)? {
                 let (ordinals, postings) = segment.file.rows(*shard, list)?;
@@ -91,7 +98,10 @@ fn check_rows(tree: &Tree) -> Result<()> {
                     let row = (document.first_row() + u32::from(*posting)) as usize;
                     let within = u32::from(*posting) < document.postings();
                     if !within || std::mem::replace(&mut seen[place.file][row], true) {
-                        return damaged(path, format!("posting {posting} of document {ordinal} is unknown or there twice"));
+                        return damaged(
+                            path,
+                            format!("posting {posting} of document {ordinal} is unknown or there twice"),
+                        );
                     }
                 }
             }

@@ -44,7 +44,10 @@ pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
         let description = plimsoll_shard::describe(&OsStorage, path)?;
         let mut dump = Dump { title: "sealed file".to_owned(), fields: description.fields };
         for section in &description.sections {
-            dump.field(format!("section {} of {}", section.name, section.owner), format!("{} bytes at {}", section.len, section.offset));
+            dump.field(
+                format!("section {} of {}", section.name, section.owner),
+                format!("{} bytes at {}", section.len, section.offset),
+            );
         }
         let state = description.damage.map_or_else(|| "sound".to_owned(), |damage| damage.to_string());
         dump.field("state", state);
@@ -111,7 +114,11 @@ fn dump_collection(dump: &mut Dump, entry: &CollectionEntry) {
 fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
     let mut records = Vec::new();
     let info = plimsoll_wal::describe(storage, path, |record| {
-        let gap = if record.gap > 0 { format!(", after {} bytes that are no record", record.gap) } else { String::new() };
+        let gap = if record.gap > 0 {
+            format!(", after {} bytes that are no record", record.gap)
+        } else {
+            String::new()
+        };
         let state = if record.payload_valid { "valid" } else { "damaged" };
         let what = format!(
             "{:?} LSN {}, {} bytes, durable before {}, {state}{gap}",

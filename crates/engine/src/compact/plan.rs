@@ -70,8 +70,9 @@ fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
         let any_killed = files.iter().any(|file| file.killed > 0);
         return (files.len() > 1 || any_killed).then_some(0..files.len());
     }
-    let much_killed =
-        files.iter().position(|file| file.killed > 0 && file.killed as f64 >= KILLED_SHARE * file.documents as f64);
+    let much_killed = files
+        .iter()
+        .position(|file| file.killed > 0 && file.killed as f64 >= KILLED_SHARE * file.documents as f64);
     if let Some(at) = much_killed {
         return Some(at..at + 1);
     }

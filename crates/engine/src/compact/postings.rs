@@ -28,9 +28,14 @@ struct Merged {
 }
 
 /// Merges the files of `range`.
-pub(super) fn merge<'a>(core: &'a Core, collection: &CollectionState, range: Range<usize>) -> Result<Rewrite<'a>> {
+pub(super) fn merge<'a>(
+    core: &'a Core,
+    collection: &CollectionState,
+    range: Range<usize>,
+) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
-    let inputs: Vec<FileMeta> = tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
+    let inputs: Vec<FileMeta> =
+        tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
     let documents = LiveDocuments::new(tree, &tree.postings[range])?;
     let mut files = Vec::new();
     let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
@@ -66,7 +71,8 @@ impl Change for Merged {
         let is_input = |posting: &PostingEntry| self.inputs.contains(&posting.file);
         let Some(at) = entry.postings.iter().position(is_input) else { return };
         // Documents that were killed since the merge began are in the output, and counted as killed there.
-        let killed: u64 = entry.postings.iter().filter(|posting| is_input(posting)).map(|posting| posting.killed).sum();
+        let killed: u64 =
+            entry.postings.iter().filter(|posting| is_input(posting)).map(|posting| posting.killed).sum();
         entry.postings.retain(|posting| !is_input(posting));
         if let Some(output) = &self.output {
             let killed = killed.saturating_sub(self.dropped);

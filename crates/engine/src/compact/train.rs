@@ -42,7 +42,8 @@ pub(super) fn retrain<'a>(core: &'a Core, collection: &CollectionState) -> Resul
     let lists = lists_for(rows.count);
     let sample = rows.sample(lists * SAMPLE_PER_LIST)?;
     let dimension = collection.config.dimension;
-    let centroids = train(&sample, dimension, lists, KmeansOptions { seed: SEED, ..KmeansOptions::default() });
+    let centroids =
+        train(&sample, dimension, lists, KmeansOptions { seed: SEED, ..KmeansOptions::default() });
     let mean = mean_of(&sample, dimension);
     drop(sample);
     let table = Table::assign(core, collection, centroids, &rows)?;
@@ -137,7 +138,10 @@ impl<'a> LiveRows<'a> {
             rows.iter().enumerate().filter(|(_, live)| **live).map(move |(row, _)| (file, row as u32))
         });
         let mut wanted = numbers.iter().peekable();
-        all.enumerate().filter(|(number, _)| wanted.next_if_eq(&number).is_some()).map(|(_, place)| place).collect()
+        all.enumerate()
+            .filter(|(number, _)| wanted.next_if_eq(&number).is_some())
+            .map(|(_, place)| place)
+            .collect()
     }
 
     /// About `wanted` live rows as the index sees them, one after another.
@@ -168,16 +172,26 @@ struct Table {
 }
 
 impl Table {
-    fn assign(core: &Core, collection: &CollectionState, centroids: Vec<f32>, rows: &LiveRows<'_>) -> Result<Self> {
+    fn assign(
+        core: &Core,
+        collection: &CollectionState,
+        centroids: Vec<f32>,
+        rows: &LiveRows<'_>,
+    ) -> Result<Self> {
         let dimension = collection.config.dimension;
         let lists = centroids.len() / dimension;
         let entry = &collection.tree.entry;
         let (first_list, first_shard) = (entry.next_list.0, entry.next_shard.0);
         let ids: Vec<ListId> = (first_list..).take(lists).map(ListId).collect();
-        let unsharded = make(dimension, ids.clone(), vec![ShardId(0); lists], centroids.clone(), vec![0.0; lists])?;
+        let unsharded =
+            make(dimension, ids.clone(), vec![ShardId(0); lists], centroids.clone(), vec![0.0; lists])?;
         let (positions, radii) = assign_rows(&unsharded, rows)?;
         let mut counts = vec![0_u32; lists];
-        positions.iter().flatten().filter(|position| **position != DEAD).for_each(|p| counts[*p as usize] += 1);
+        positions
+            .iter()
+            .flatten()
+            .filter(|position| **position != DEAD)
+            .for_each(|p| counts[*p as usize] += 1);
         let limit = u64::from(core.options.shard_rows);
         let shards = assign_shards(&centroids, dimension, &counts, limit, SEED);
         let shard_count = shards.iter().max().map_or(0, |last| last + 1);
@@ -256,7 +270,9 @@ impl Table {
         let rows = file.rows();
         for first in (0..rows).step_by(BLOCK as usize) {
             let block = first..rows.min(first + BLOCK);
-            let (Ok(vectors), Ok(norms)) = (file.vectors(block.clone()), file.norms(block.clone())) else { return };
+            let (Ok(vectors), Ok(norms)) = (file.vectors(block.clone()), file.norms(block.clone())) else {
+                return;
+            };
             let products = &mut products[..norms.len() * own.len()];
             kernels::dot_matrix(queries, vectors, dimension, products);
             for (query, products) in products.chunks_exact(norms.len()).enumerate() {

@@ -27,13 +27,18 @@ pub(super) struct Repacked {
 }
 
 /// Merges the sections of `shards`, and moves the rows of older generations to the newest one.
-pub(super) fn merge<'a>(core: &'a Core, collection: &CollectionState, shards: &[ShardId]) -> Result<Rewrite<'a>> {
+pub(super) fn merge<'a>(
+    core: &'a Core,
+    collection: &CollectionState,
+    shards: &[ShardId],
+) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
     let newest = tree.generation();
     let chosen: HashSet<ShardId> = shards.iter().copied().collect();
     let mut inputs = Vec::new();
     let mut rows = Vec::new();
-    let mut moved = RowAssigner::new(tree.routers.get(&newest).map(|router| &**router), collection.config.dimension);
+    let mut moved =
+        RowAssigner::new(tree.routers.get(&newest).map(|router| &**router), collection.config.dimension);
     let mut everything = true;
     for segment in &tree.vectors {
         let current = segment.generation == newest;
@@ -100,7 +105,8 @@ pub(super) fn write_base<'a>(
         return Ok(None);
     }
     let number = core.allocate_file();
-    let (file, live) = write_segment(&core.opener, number, collection.id, generation, SegmentKind::Base, rows)?;
+    let (file, live) =
+        write_segment(&core.opener, number, collection.id, generation, SegmentKind::Base, rows)?;
     let entry = VectorEntry { file: *file.meta(), generation, base: true, live };
     files.push(file);
     Ok(Some(entry))

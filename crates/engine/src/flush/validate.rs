@@ -44,7 +44,8 @@ impl Core {
             return Ok(());
         }
         let manifest = crate::manifest::path(&self.options.path, root.manifest.number);
-        let what = format!("watermarks out of order: {marks:?}, log pointer {pointer}, lowest flushed {lowest}");
+        let what =
+            format!("watermarks out of order: {marks:?}, log pointer {pointer}, lowest flushed {lowest}");
         Err(StorageError::corrupted(&manifest, 0, what).into())
     }
 }
@@ -53,13 +54,14 @@ fn validate_delta(tree: &Tree, delta: &Delta<'_>) -> Result<()> {
     if let Some(entry) = &delta.posting
         && let Some(file) = tree.postings.iter().find(|file| *file.sealed().file_meta() == entry.file)
     {
-        let counts = (file.documents() as u64, file.rows() as u64);
+        let counts = (file.documents() as u64, u64::from(file.rows()));
         expect(file, counts == (entry.documents, entry.rows), || {
             format!("{counts:?} documents and rows, {:?} were meant", (entry.documents, entry.rows))
         })?;
         validate_ids(tree, file)?;
         if let Some(vector) = &delta.vector
-            && let Some(segment) = tree.vectors.iter().find(|segment| *segment.file.sealed().file_meta() == vector.file)
+            && let Some(segment) =
+                tree.vectors.iter().find(|segment| *segment.file.sealed().file_meta() == vector.file)
         {
             validate_rows(file, &segment.file)?;
             validate_membership(tree, segment.generation, &segment.file)?;
@@ -72,7 +74,12 @@ fn validate_delta(tree: &Tree, delta: &Delta<'_>) -> Result<()> {
         let ordinals = file.ordinals()?;
         let in_range = ordinals.max().is_none_or(|last| last < first_new.0);
         if !in_range || ordinals.len() != kill.ordinals {
-            let what = format!("{} kills up to {:?}; {} below {first_new} were meant", ordinals.len(), ordinals.max(), kill.ordinals);
+            let what = format!(
+                "{} kills up to {:?}; {} below {first_new} were meant",
+                ordinals.len(),
+                ordinals.max(),
+                kill.ordinals
+            );
             return Err(StorageError::corrupted(file.sealed().path(), 0, what).into());
         }
         let killed: u64 = delta.killed_in.iter().sum();
@@ -98,7 +105,9 @@ pub(crate) fn validate_ids(tree: &Tree, file: &PostingFile) -> Result<()> {
         expect(file, bloom.is_none_or(|bloom| bloom.contains(&id)), || {
             format!("the bloom filter does not know document {id}")
         })?;
-        expect(file, file.find(&id)? == Some(index), || format!("the id table does not lead to document {id}"))?;
+        expect(file, file.find(&id)? == Some(index), || {
+            format!("the id table does not lead to document {id}")
+        })?;
         expect(file, entry.first_row() == next_row && entry.postings() > 0, || {
             format!("the rows of document {id} do not follow those before")
         })?;
@@ -121,9 +130,11 @@ fn validate_rows(file: &PostingFile, segment: &VectorFile) -> Result<()> {
             let (ordinals, postings) = segment.rows(*shard, list)?;
             for (ordinal, posting) in ordinals.iter().zip(postings) {
                 let row = row_of(file, *ordinal, *posting)?;
-                let fresh = row.and_then(|row| seen.get_mut(row)).is_some_and(|seen| !std::mem::replace(seen, true));
+                let fresh =
+                    row.and_then(|row| seen.get_mut(row)).is_some_and(|seen| !std::mem::replace(seen, true));
                 if !fresh {
-                    let what = format!("posting {posting} of document {ordinal} is there twice or not stored");
+                    let what =
+                        format!("posting {posting} of document {ordinal} is there twice or not stored");
                     return Err(StorageError::corrupted(segment.sealed().path(), 0, what).into());
                 }
             }
@@ -155,7 +166,8 @@ pub(crate) fn validate_membership(
     for shard in segment.shards() {
         for list in segment.lists(*shard)? {
             if !known.contains(&(*shard, list.list)) {
-                let what = format!("list {} of shard {shard} is not in index generation {generation}", list.list);
+                let what =
+                    format!("list {} of shard {shard} is not in index generation {generation}", list.list);
                 return Err(StorageError::corrupted(segment.sealed().path(), 0, what).into());
             }
         }
@@ -167,18 +179,29 @@ pub(crate) fn validate_membership(
 pub(crate) fn entry_problem(entry: &CollectionEntry) -> Option<String> {
     let mut last = None;
     for posting in &entry.postings {
-        if last.is_some_and(|last| last >= posting.first_ordinal) || posting.last_ordinal >= entry.next_ordinal {
+        if last.is_some_and(|last| last >= posting.first_ordinal)
+            || posting.last_ordinal >= entry.next_ordinal
+        {
             return Some(format!("the ordinals of posting file {} overlap", posting.file.number));
         }
         if posting.killed > posting.documents {
-            return Some(format!("more documents of posting file {} are killed than it has", posting.file.number));
+            return Some(format!(
+                "more documents of posting file {} are killed than it has",
+                posting.file.number
+            ));
         }
         last = Some(posting.last_ordinal);
     }
     let generations: HashSet<_> = entry.indexes.iter().map(|index| index.generation).collect();
-    let unknown = entry.vectors.iter().find(|vector| vector.generation.0 != 0 && !generations.contains(&vector.generation));
+    let unknown = entry
+        .vectors
+        .iter()
+        .find(|vector| vector.generation.0 != 0 && !generations.contains(&vector.generation));
     if let Some(vector) = unknown {
-        return Some(format!("vector segment {} is of unknown generation {}", vector.file.number, vector.generation));
+        return Some(format!(
+            "vector segment {} is of unknown generation {}",
+            vector.file.number, vector.generation
+        ));
     }
     (generations.len() > 2).then(|| format!("{} index generations are visible", generations.len()))
 }

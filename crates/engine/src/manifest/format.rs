@@ -166,7 +166,8 @@ mod tests {
     fn sample() -> Manifest {
         let file = |kind, number| FileMeta { kind, number: FileNumber(number), len: number * 10, crc: 7 };
         let mut manifest = Manifest::new([3; 16]);
-        let mut entry = CollectionEntry::new(CollectionId(1), "docs", CollectionConfig::new(8, Metric::L2), Lsn(9));
+        let mut entry =
+            CollectionEntry::new(CollectionId(1), "docs", CollectionConfig::new(8, Metric::L2), Lsn(9));
         entry.postings.push(PostingEntry {
             file: file(SealedKind::Posting, 1),
             first_ordinal: DocumentOrdinal(0),

@@ -116,13 +116,19 @@ macro_rules! from_integer {
     ($($integer:ty),*) => {$(
         impl From<$integer> for Key {
             fn from(value: $integer) -> Self {
-                Self::Integer(value as i128)
+                Self::Integer(i128::from(value))
             }
         }
     )*};
 }
 
-from_integer!(i32, u32, i64, u64, usize);
+from_integer!(i32, u32, i64, u64);
+
+impl From<usize> for Key {
+    fn from(value: usize) -> Self {
+        Self::Integer(value as i128)
+    }
+}
 
 impl From<&str> for Key {
     fn from(text: &str) -> Self {

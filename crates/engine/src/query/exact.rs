@@ -17,8 +17,14 @@ use crate::tree::StoredPlace;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Location {
     /// The memtable by age, the newest first, and the operation.
-    Memory { memtable: usize, place: Place },
-    Stored { place: StoredPlace, row: u32 },
+    Memory {
+        memtable: usize,
+        place: Place,
+    },
+    Stored {
+        place: StoredPlace,
+        row: u32,
+    },
 }
 
 /// One query on its way through the rows.
@@ -62,7 +68,8 @@ impl<'a> Scanner<'a> {
     }
 
     pub(crate) fn finish(mut self) -> (Vec<Candidate<Location>>, Explain) {
-        self.explain.exact = self.explain.rows_scanned >= self.explain.rows_total && self.explain.missing.is_empty();
+        self.explain.exact =
+            self.explain.rows_scanned >= self.explain.rows_total && self.explain.missing.is_empty();
         (self.top.into_sorted(), self.explain)
     }
 
@@ -138,7 +145,7 @@ impl<'a> Scanner<'a> {
 
     fn posting_file(&mut self, file: usize, posting: &PostingFile) -> Result<()> {
         let dimension = self.state.config.dimension;
-        let rows = posting.rows() as u32;
+        let rows = posting.rows();
         for first in (0..rows).step_by(BLOCK) {
             let block = first..rows.min(first + BLOCK as u32);
             let vectors = posting.vectors(block.clone())?;
@@ -255,7 +262,10 @@ impl<'a> Scanner<'a> {
 
 fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
     let collection = &tree.entry.name;
-    let file = tree.vectors.first().map_or_else(Default::default, |segment| segment.file.sealed().path().to_path_buf());
+    let file = tree
+        .vectors
+        .first()
+        .map_or_else(Default::default, |segment| segment.file.sealed().path().to_path_buf());
     let what = format!("a row of collection {collection:?} names document {ordinal}, which no file has");
     StorageError::corrupted(&file, 0, what).into()
 }

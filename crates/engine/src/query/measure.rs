@@ -33,7 +33,8 @@ impl Measure {
         if query.len() != dimension {
             return Err(Error::DimensionMismatch { expected: dimension, got: query.len() });
         }
-        validated_norm(metric, query).map_err(|problem| Error::InvalidArgument(format!("the query: {problem}")))?;
+        validated_norm(metric, query)
+            .map_err(|problem| Error::InvalidArgument(format!("the query: {problem}")))?;
         let mut prepared = query.to_vec();
         if metric == Metric::Cosine {
             kernels::normalise_into(query, &mut prepared);

@@ -29,7 +29,8 @@ impl Snapshot {
     /// # Errors
     /// [`Error::CollectionNotFound`].
     pub fn collection(&self, name: &str) -> Result<ReadOnlyCollection> {
-        let state = self.view.state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
+        let state =
+            self.view.state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
         Ok(ReadOnlyCollection { state: Arc::clone(state), visible: self.view.visible })
     }
 
@@ -224,7 +225,7 @@ impl ReadOnlyCollection {
                 }
             }
         }
-        live.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        live.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
         Ok(live.into_iter().map(|(_, key)| key).collect())
     }
 

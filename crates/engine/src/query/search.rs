@@ -239,7 +239,12 @@ impl<'a> Search<'a> {
         Ok(SearchResults { hits, explain })
     }
 
-    fn hit(&self, state: &CollectionState, measure: &Measure, candidate: &Candidate<Location>) -> Result<Hit> {
+    fn hit(
+        &self,
+        state: &CollectionState,
+        measure: &Measure,
+        candidate: &Candidate<Location>,
+    ) -> Result<Hit> {
         let posting = usize::from(candidate.posting);
         let dimension = state.config.dimension;
         let vector = |vectors: &[f32]| self.with_vector.then(|| vectors.to_vec());

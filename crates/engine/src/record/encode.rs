@@ -111,7 +111,10 @@ impl<'a> Group<'a> {
     fn document(&mut self, config: &CollectionConfig, document: &'a Document) -> Result<(), Refusal> {
         let text = document.text.as_deref().unwrap_or_default();
         if text.len() > MAX_TEXT_BYTES {
-            return refuse(format!("the text has {} bytes; at most {MAX_TEXT_BYTES} are allowed", text.len()));
+            return refuse(format!(
+                "the text has {} bytes; at most {MAX_TEXT_BYTES} are allowed",
+                text.len()
+            ));
         }
         if value::is_too_deep(&document.metadata) {
             return refuse(format!("the metadata nests deeper than {MAX_METADATA_DEPTH}"));
@@ -124,7 +127,11 @@ impl<'a> Group<'a> {
             let postings = document.postings.len();
             return refuse(format!("{postings} postings; a document has 1 to {MAX_POSTINGS}"));
         }
-        self.encoded.prefixed(text.as_bytes()).prefixed(&metadata).u32(document.postings.len() as u32).align(4);
+        self.encoded
+            .prefixed(text.as_bytes())
+            .prefixed(&metadata)
+            .u32(document.postings.len() as u32)
+            .align(4);
         for (index, posting) in document.postings.iter().enumerate() {
             let named = |problem| Refusal::Problem(format!("posting {index}: {problem}"));
             if document.text.is_some() {
@@ -205,7 +212,8 @@ pub(crate) fn validated_norm(metric: Metric, vector: &[f32]) -> Result<f32, Stri
 /// What inserts and replacements expect of the state before the batch. Operations earlier in the batch count
 /// as done: an insert after a delete of its key expects nothing, an insert after an upsert is refused here.
 fn find_conditions(collection: CollectionId, batch: &WriteBatch, out: &mut Vec<Condition>) -> Result<()> {
-    let conditional = |operation: &Operation| matches!(operation, Operation::Insert(_) | Operation::Replace(..));
+    let conditional =
+        |operation: &Operation| matches!(operation, Operation::Insert(_) | Operation::Replace(..));
     if !batch.operations.iter().any(conditional) {
         return Ok(());
     }
