@@ -16,6 +16,7 @@ mod append_list;
 mod background;
 mod batch;
 mod check;
+mod collection;
 mod commit;
 mod compact;
 mod core;
@@ -40,7 +41,8 @@ mod tree;
 
 pub use batch::WriteBatch;
 pub use check::{Dump, Finding, Severity, VerifyReport, dump, verify, verify_in};
-pub use database::{Collection, Database};
+pub use collection::Collection;
+pub use database::Database;
 pub use error::{Error, Result};
 pub use model::{Document, Key, Metadata, Posting, Value, limits};
 pub use options::{CollectionConfig, DatabaseBuilder, Durability};
