@@ -128,12 +128,19 @@ impl Core {
                 change.enter(entry);
             }
         };
-        if let Err(error) = self.publish(&mut root, Lsn::ZERO, enter) {
-            root.graveyard.extend(metas.into_iter().map(|meta| Grave { meta, held: Arc::new(()) }));
-            return Err(error);
-        }
+        let published = self.next_manifest(&root, Lsn::ZERO, enter).and_then(|next| {
+            let tree = self.open_tree(&next, collection.id)?;
+            self.publish_next(&mut root, next).map(|()| tree)
+        });
+        let tree = match published {
+            Ok(tree) => tree,
+            Err(error) => {
+                root.graveyard.extend(metas.into_iter().map(|meta| Grave { meta, held: Arc::new(()) }));
+                return Err(error);
+            }
+        };
         self.bury_replaced(&mut root, collection.id, before.as_ref());
-        self.install(&root, collection, &[])?;
+        self.install(collection.id, tree, &[]);
         self.bury(&mut root);
         change.count(stats);
         stats.bytes_written += metas.iter().map(|meta| meta.len).sum::<u64>();

@@ -188,6 +188,17 @@ impl Core {
         durable: Lsn,
         change: impl FnOnce(&mut Manifest),
     ) -> Result<()> {
+        let next = self.next_manifest(root, durable, change)?;
+        self.publish_next(root, next)
+    }
+
+    /// What `change` makes of the newest manifest, under its number, not published yet.
+    pub(crate) fn next_manifest(
+        &self,
+        root: &Root,
+        durable: Lsn,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<Manifest> {
         let mut next = root.manifest.clone();
         change(&mut next);
         next.number = FileNumber(root.manifest.number.0 + 1);
@@ -198,8 +209,12 @@ impl Core {
         }
         next.next_file = FileNumber(self.next_file.load(Ordering::Relaxed));
         next.durable = next.durable.max(durable);
-        let published = next.publish(&self.storage, &self.options.path);
-        if let Err(error) = published {
+        Ok(next)
+    }
+
+    /// Publishes what [`Core::next_manifest`] made.
+    pub(crate) fn publish_next(&self, root: &mut Root, next: Manifest) -> Result<()> {
+        if let Err(error) = next.publish(&self.storage, &self.options.path) {
             root.ambiguous = true;
             root.old_manifests.push(next.number);
             return Err(error.into());

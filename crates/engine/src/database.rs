@@ -277,7 +277,10 @@ impl Core {
 
     fn drop_collection(&self, name: &str) -> Result<()> {
         let _no_flush = lock(&self.flushing);
-        let _no_commits = lock(&self.log);
+        let no_commits = lock(&self.log);
+        if let Some(error) = no_commits.wal.as_ref().ok_or(Error::Closed)?.poisoned() {
+            return Err(error.clone().into());
+        }
         let mut root = lock(&self.root);
         let state = self.published.state();
         let dropped = state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;

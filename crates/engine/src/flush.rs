@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use plimsoll_base::{FileNumber, Lsn};
+use plimsoll_base::{CollectionId, FileNumber, Lsn};
 use plimsoll_shard::commit_files;
 
 use crate::commit::Request;
-use crate::core::{Core, Counters, Grave, Root, lock};
+use crate::core::{Core, Counters, Grave, lock};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State};
@@ -114,37 +114,47 @@ impl Core {
             }
             manifest.advance(pointer);
         };
-        if let Err(error) = self.publish(&mut root, durable, change) {
-            // Whether the manifest is on disk is unknown: the files stay until a later one is (rule R8).
-            let graves = deltas.iter().flat_map(Delta::metas);
-            root.graveyard.extend(graves.map(|meta| Grave { meta, held: Arc::new(()) }));
-            return Err(error);
-        }
-        for (part, delta) in drained.iter().zip(deltas) {
-            self.install(&root, &part.collection, &part.sealed)?;
+        // The new files are opened before anything is published: after that nothing can fail, and memory and
+        // disk never say different things.
+        let published = self.next_manifest(&root, durable, change).and_then(|next| {
+            let collections = drained.iter().map(|part| part.collection.id);
+            let trees = collections.map(|id| self.open_tree(&next, id)).collect::<Result<Vec<_>>>()?;
+            self.publish_next(&mut root, next).map(|()| trees)
+        });
+        let trees = match published {
+            Ok(trees) => trees,
+            Err(error) => {
+                // Whether the manifest is on disk is unknown: the files stay until a later one is (rule R8).
+                let graves = deltas.iter().flat_map(Delta::metas);
+                root.graveyard.extend(graves.map(|meta| Grave { meta, held: Arc::new(()) }));
+                return Err(error);
+            }
+        };
+        for ((part, delta), tree) in drained.iter().zip(deltas).zip(trees) {
+            self.install(part.collection.id, tree, &part.sealed);
             tracing::debug!(collection = %part.collection.name, rows = delta.rows(), "delta installed");
         }
         self.bury(&mut root);
         Ok(())
     }
 
-    /// Replaces a collection's tree by what the newest manifest names, and drops `flushed`. Readers see
-    /// either the memtables or the files, never both and never neither.
-    pub(crate) fn install(
-        &self,
-        root: &Root,
-        collection: &CollectionState,
-        flushed: &[Sealed],
-    ) -> Result<()> {
-        let Some(entry) = root.manifest.collection(collection.id) else { return Ok(()) };
+    /// Opens what a manifest that is about to be published names for a collection; `None` if it was dropped.
+    pub(crate) fn open_tree(&self, manifest: &Manifest, id: CollectionId) -> Result<Option<Arc<Tree>>> {
         let state = self.published.state();
-        let Some(current) = state.collections.get(&collection.id) else { return Ok(()) };
-        let tree = Arc::new(Tree::open(entry, &self.opener, Some(&current.tree))?);
+        let (Some(entry), Some(current)) = (manifest.collection(id), state.collections.get(&id)) else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Tree::open(entry, &self.opener, Some(&current.tree))?)))
+    }
+
+    /// Replaces a collection's tree by the one that the newest manifest describes, and drops `flushed`.
+    /// Readers see either the memtables or the files, never both and never neither.
+    pub(crate) fn install(&self, id: CollectionId, tree: Option<Arc<Tree>>, flushed: &[Sealed]) {
+        let Some(tree) = tree else { return };
         self.published.update(|state: &State| {
-            let current = state.collections.get(&collection.id)?;
+            let current = state.collections.get(&id)?;
             Some(state.with(current.flushed(flushed, Arc::clone(&tree))))
         });
-        Ok(())
     }
 
     /// The last LSN that no unflushed data needs any more once `drained` is flushed (rule R7).

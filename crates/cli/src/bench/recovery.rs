@@ -90,7 +90,8 @@ fn open_clean(args: &RecoveryBench, workload: &Workload, rows: usize, dir: &Path
     let (mut seconds, mut last): (Vec<f64>, Option<Stats>) = (Vec::new(), None);
     for _ in 0..args.rounds {
         let start = Instant::now();
-        let db = Database::open(dir)?;
+        // Without the background, which may already be reading files when the figures are taken.
+        let db = Database::builder(dir).background(false).open()?;
         seconds.push(start.elapsed().as_secs_f64());
         last = Some(db.stats());
         db.close()?;

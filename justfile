@@ -1,0 +1,37 @@
+# The names that .ci/run uses, too. `just` alone lists them.
+
+_default:
+    @just --list
+
+# Formatting, lints and documentation
+check:
+    .ci/run format lints docs
+
+# All tests, the documentation's among them
+test:
+    cargo test
+
+# A minute of each fuzz target, from the seeds in the repository (needs nightly and cargo-fuzz)
+fuzz-smoke:
+    cd fuzz && for target in $(cargo +nightly fuzz list); do cargo +nightly fuzz run "$target" -- -max_total_time=60 -max_len=65536 -rss_limit_mb=512 || exit 1; done
+
+# Crashes: the log in every state a power cut may leave, and a thousand kills of a real process
+crash:
+    cargo test --release -p plimsoll-wal -- --include-ignored crash
+    PLIMSOLL_KILLS=1000 cargo test --release -p plimsoll-cli --test kill -- --nocapture
+
+# What this machine does: syncs, flushes, opening, search, and single kernels
+bench:
+    cargo build --release
+    cargo run --release -- bench ingest --vectors crates/cli/data/rustdocs/vectors.npy
+    cargo run --release -- bench flush
+    cargo run --release -- bench recovery
+    cargo bench --workspace
+
+# The whole story on bundled data
+demo:
+    cargo run --release -- demo
+
+# Everything that must hold before a change goes in
+ci:
+    .ci/run
