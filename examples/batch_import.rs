@@ -81,8 +81,10 @@ impl Rows {
         let line: Value = serde_json::from_str(&line?)?;
         let mut vector = [0; 4 * DIMENSION];
         self.vectors.read_exact(&mut vector)?;
-        let vector: Vec<f32> =
-            vector.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
+        let vector: Vec<f32> = vector
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect();
 
         let id = line["id"].as_str().ok_or("a line without an id")?;
         let mut document = Document::new(id).text(line["text"].as_str().unwrap_or_default());

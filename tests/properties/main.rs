@@ -1,8 +1,12 @@
 //! The properties that a database keeps, through its public face. One program, so that it is linked once.
 
+mod concurrency_threads;
 mod crash_workloads;
 mod faults_everywhere;
 mod faults_poison;
+mod index_recall;
+mod limits_directories;
+mod limits_refused;
 mod model_random;
 mod smoke;
 mod support;

@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::output::Output;
 use crate::{bench, demo};
 
-pub(crate) use flush::FlushReport;
+pub(crate) use flush::{FlushReport, flush};
 pub(crate) use search::snippet;
 
 /// How long a living writer may take to prove its last records durable, and how often that is looked at.

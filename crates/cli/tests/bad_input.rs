@@ -1,5 +1,7 @@
 //! Everything that can be wrong with what the program is given: each mistake is named, and nothing else is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use std::fs;

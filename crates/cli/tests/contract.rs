@@ -1,5 +1,7 @@
 //! The command line as design.md section 7 states it, one test a promise.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

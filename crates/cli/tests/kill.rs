@@ -3,6 +3,8 @@
 //! The seed is printed; `PLIMSOLL_SEED=n` repeats the moments, as far as a machine repeats anything, and
 //! `PLIMSOLL_KILLS=n` changes how often the child dies.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};

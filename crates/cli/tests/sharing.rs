@@ -1,5 +1,7 @@
 //! Several processes on one database, and directories that can not be written.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use std::fs;

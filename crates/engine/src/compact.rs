@@ -97,7 +97,7 @@ impl Core {
         match plan {
             Plan::MergePostings(files) => postings::merge(self, collection, files.clone()),
             Plan::MergeSections(shards) => vectors::merge(self, collection, shards),
-            Plan::Train => train::retrain(self, collection),
+            Plan::Train(urgency) => train::retrain(self, collection, *urgency),
         }
     }
 

@@ -131,7 +131,11 @@ impl Manifest {
     /// Makes this manifest the newest, durably.
     pub(crate) fn publish(&self, storage: &dyn Storage, dir: &Path) -> Result<(), StorageError> {
         let path = path(dir, self.number);
-        publish(storage, &path.with_extension("tmp"), &path, &self.encode())
+        let temporary = path.with_extension("tmp");
+        publish(storage, &temporary, &path, &self.encode()).inspect_err(|_| {
+            // Only to give the space back early: nothing reads a temporary file.
+            let _ignored = storage.remove(&temporary);
+        })
     }
 
     /// Reads the manifest with that number.

@@ -45,7 +45,7 @@ fn store_in(path: &Path, workload: &Workload, rows: u64, checkpoints: Checkpoint
             for row in row..rows.min(row + BATCH_ROWS) {
                 blob.clear();
                 workload.vector(row).iter().for_each(|number| blob.extend_from_slice(&number.to_le_bytes()));
-                insert.execute(params![row, blob])?;
+                insert.execute(params![row as i64, blob])?;
             }
         }
         transaction.commit()?;

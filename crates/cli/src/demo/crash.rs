@@ -123,7 +123,7 @@ pub(super) fn survivors(bundle: &Bundle, crash: &Crash, collection: &Collection)
         rows += 1;
         match given.get(&document.key) {
             Some(&row) if same_bits(&document, &bundle.documents[row]) && !is_there[row] => {
-                is_there[row] = true
+                is_there[row] = true;
             }
             _ => invented += 1,
         }

@@ -20,12 +20,9 @@ impl<R: Read> Fvecs<R> {
     }
 
     fn check(&mut self, stored: i32) -> Result<usize, Problem> {
-        let dimension = match usize::try_from(stored) {
-            Ok(dimension @ 1..=MAX_DIMENSION) => dimension,
-            _ => {
-                let what = format!("a dimension of {stored} is not between 1 and {MAX_DIMENSION}");
-                return Err(Problem::malformed(what));
-            }
+        let Ok(dimension @ 1..=MAX_DIMENSION) = usize::try_from(stored) else {
+            let what = format!("a dimension of {stored} is not between 1 and {MAX_DIMENSION}");
+            return Err(Problem::malformed(what));
         };
         match *self.dimension.get_or_insert(dimension) {
             first if first == dimension => Ok(dimension),

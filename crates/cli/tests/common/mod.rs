@@ -1,6 +1,11 @@
 //! What the tests of the program share: running it, and data to run it on.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "each test program uses its own part, and fails by panicking"
+)]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -40,7 +40,7 @@ pub(crate) enum Plan {
     /// Merge the sections of these shards of the newest generation, and rows of older ones, into base sections.
     MergeSections(Vec<ShardId>),
     /// Train a new index generation and assign every row to its lists.
-    Train,
+    Train(Urgency),
 }
 
 impl Plan {
@@ -52,7 +52,7 @@ impl Plan {
         // At most two generations are visible: rows of an older one are moved before another is trained.
         let has_older = tree.vectors.iter().any(|segment| segment.generation != tree.generation());
         if !has_older && is_outgrown(tree, urgency) {
-            return Some(Self::Train);
+            return Some(Self::Train(urgency));
         }
         crowded_shards(tree, urgency).map(Self::MergeSections)
     }

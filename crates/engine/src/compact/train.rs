@@ -12,6 +12,7 @@ use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
 
 use super::Rewrite;
+use super::plan::Urgency;
 use super::vectors::{Repacked, merge_kills, write_base};
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -25,18 +26,31 @@ use crate::tree::Tree;
 const SAMPLE_PER_LIST: usize = 64;
 /// Rows assigned at once.
 const BLOCK: u32 = 4096;
-/// Calibration looks at this many queries at most, and at fewer when scoring them would take longer than
-/// [`CALIBRATION_COST`] multiplications, but never fewer than [`MIN_CALIBRATION`].
+/// Calibration looks at this many queries at most, and at fewer when scoring them would take more
+/// multiplications than an urgency allows, but never fewer than [`MIN_CALIBRATION`]: then the stop rules are
+/// more careful than they need to be.
 const MAX_CALIBRATION: usize = 1000;
 const MIN_CALIBRATION: usize = 128;
-const CALIBRATION_COST: usize = 20_000_000_000;
+
+/// The multiplications that calibration may take: in the background it competes with writers.
+const fn calibration_cost(urgency: Urgency) -> usize {
+    match urgency {
+        Urgency::Due => 2_000_000_000,
+        Urgency::Everything => 40_000_000_000,
+    }
+}
+
 /// Where random choices start: training the same rows again gives the same index.
 const SEED: u64 = 0x706c_696d_736f_6c6c;
 /// The position of a row that is not live.
 const DEAD: u32 = u32::MAX;
 
 /// Trains a generation on all live rows and assigns them to its lists.
-pub(super) fn retrain<'a>(core: &'a Core, collection: &CollectionState) -> Result<Rewrite<'a>> {
+pub(super) fn retrain<'a>(
+    core: &'a Core,
+    collection: &CollectionState,
+    urgency: Urgency,
+) -> Result<Rewrite<'a>> {
     let tree = &*collection.tree;
     let rows = LiveRows::read(tree)?;
     let lists = lists_for(rows.count);
@@ -47,7 +61,7 @@ pub(super) fn retrain<'a>(core: &'a Core, collection: &CollectionState) -> Resul
     let mean = mean_of(&sample, dimension);
     drop(sample);
     let table = Table::assign(core, collection, centroids, &rows)?;
-    let stops = table.calibrate(&rows)?;
+    let stops = table.calibrate(&rows, urgency)?;
     let generation = Generation(tree.generation().0 + 1);
     let header = IndexHeader {
         collection: collection.id,
@@ -228,9 +242,9 @@ impl Table {
     }
 
     /// The stop rules, from rows that take the part of queries.
-    fn calibrate(&self, rows: &LiveRows<'_>) -> Result<Vec<StopRule>> {
+    fn calibrate(&self, rows: &LiveRows<'_>, urgency: Urgency) -> Result<Vec<StopRule>> {
         let dimension = self.centroids.dim();
-        let affordable = CALIBRATION_COST / (rows.count * dimension).max(1);
+        let affordable = calibration_cost(urgency) / (rows.count * dimension).max(1);
         let queries = affordable.clamp(MIN_CALIBRATION, MAX_CALIBRATION).min(rows.count);
         let places = rows.places(&sample_rows(rows.count, queries, SEED ^ 1));
         // Touch everything once, so that damage is an error and not a short answer below.

@@ -193,6 +193,9 @@ impl<'a> Scanner<'a> {
                 Effort::Lists(lists) => StopRule::never(self.measure.metric()).max_lists(lists),
                 Effort::Exact => StopRule::never(self.measure.metric()),
             };
+            // The rule is calibrated on the lists of one generation alone: what memtables and other
+            // generations have is no reason to stop, least of all before the first list.
+            let others = self.top.take();
             let mut visited = 0;
             for step in router.route(self.measure.routed(), &rule)? {
                 let kth = self.top.tighten().map(|rank| self.measure.index_rank(rank));
@@ -205,6 +208,7 @@ impl<'a> Scanner<'a> {
                 self.tolerate(scanned)?;
             }
             self.explain.lists_probed += visited;
+            self.top.absorb(others);
         }
         // What was flushed before there was an index has no lists.
         let (shard, list) = UNLISTED;

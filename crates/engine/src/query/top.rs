@@ -55,6 +55,17 @@ impl<L: Copy> Top<L> {
         }
     }
 
+    /// Moves everything out.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = Self::new(self.k, self.distinct);
+        std::mem::replace(self, empty)
+    }
+
+    /// Offers everything that `other` has.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        other.kept.into_iter().for_each(|candidate| self.offer(candidate));
+    }
+
     /// Drops what is beyond the best k, and returns the rank of the k-th, once there are k.
     pub(crate) fn tighten(&mut self) -> Option<f64> {
         if self.distinct {
