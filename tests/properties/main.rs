@@ -1,5 +1,6 @@
 //! The properties that a database keeps, through its public face. One program, so that it is linked once.
 
+mod concurrency_interleaved;
 mod concurrency_threads;
 mod crash_workloads;
 mod faults_everywhere;

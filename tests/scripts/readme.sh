@@ -37,8 +37,8 @@ is_skipped() {
 target=$(cd "$root" && cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 (cd "$root" && cargo build --release --quiet)
 export PATH="$target/release:$PATH" CARGO_TARGET_DIR="$target" CARGO_INSTALL_ROOT="$scratch/installed"
-mkdir -p "$scratch/work/crates/cli"
-ln -s "$root/crates/cli/data" "$scratch/work/crates/cli/data"
+mkdir -p "$scratch/here/crates/cli"
+ln -s "$root/crates/cli/data" "$scratch/here/crates/cli/data"
 
 # A line that ends in a backslash goes on in the next one; a here-document is one command with its lines.
 script="$scratch/readme.sh"
@@ -67,7 +67,7 @@ script="$scratch/readme.sh"
     done < <(block sh)
 } >"$script"
 commands=$(grep -c '^printf ' "$script")
-(cd "$scratch/work" && bash "$script")
+(cd "$scratch/here" && bash "$script")
 
 printf '\n--- the first example, in a new project, twice\n'
 project="$scratch/newcomer"

@@ -58,6 +58,9 @@ impl Core {
         let _one_at_a_time = lock(&self.compacting);
         let start = Instant::now();
         let mut stats = CompactionStats::default();
+        if self.signals.stopping() {
+            return Ok(stats);
+        }
         let ids: Vec<_> = self.published.state().collections.keys().copied().collect();
         for id in ids {
             self.compact_collection(id, urgency, &mut stats)?;

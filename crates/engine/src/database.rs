@@ -326,6 +326,10 @@ impl Core {
 
     /// Closes the log, removes what can be removed, and gives the lock back.
     fn release(&self) -> Result<()> {
+        // A caller's compaction or flush may still be under way in another thread: what it publishes is
+        // published before the lock is given back, and nothing after.
+        let _no_compaction = lock(&self.compacting);
+        let _no_flush = lock(&self.flushing);
         let pointer = lock(&self.root).manifest.wal_pointer;
         let close = |mut wal: plimsoll_wal::Wal| {
             if let Err(error) = wal.shrink(pointer) {

@@ -1,0 +1,227 @@
+//! The index: lists appear as a collection grows, searches look at a part of the rows and find nearly all of
+//! the nearest, and exact searches find all, whatever happened to the files.
+
+use std::collections::HashSet;
+
+use plimsoll::{Collection, CollectionConfig, Database, Document, Effort, Generation, Key, Metric};
+
+use crate::support::model::distance;
+use crate::support::random::Random;
+
+const DIMENSION: usize = 24;
+
+/// Points around centres, as embeddings are.
+struct Points {
+    random: Random,
+    centres: Vec<Vec<f32>>,
+}
+
+impl Points {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let centres = (0..60).map(|_| (0..DIMENSION).map(|_| random.normal()).collect()).collect();
+        Self { random, centres }
+    }
+
+    fn next(&mut self) -> Vec<f32> {
+        let centre = self.random.below(self.centres.len());
+        let scale = 0.5 + self.random.below(100) as f32 / 100.0;
+        (0..DIMENSION).map(|at| (self.centres[centre][at] + 0.35 * self.random.normal()) * scale).collect()
+    }
+}
+
+/// A collection and the vectors that it should hold, by key.
+struct Indexed {
+    dir: tempfile::TempDir,
+    db: Option<Database>,
+    points: Points,
+    vectors: Vec<Option<Vec<f32>>>,
+    metric: Metric,
+    shard_rows: u32,
+}
+
+impl Indexed {
+    fn new(metric: Metric, shard_rows: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut new = Self { dir, db: None, points: Points::new(7), vectors: Vec::new(), metric, shard_rows };
+        new.open();
+        new.db().create_collection("c", CollectionConfig::new(DIMENSION, metric)).unwrap();
+        new
+    }
+
+    fn open(&mut self) {
+        self.db = None;
+        let builder = Database::builder(self.dir.path().join("db")).background(false);
+        self.db = Some(builder.shard_rows(self.shard_rows).open().unwrap());
+    }
+
+    fn db(&self) -> &Database {
+        self.db.as_ref().unwrap()
+    }
+
+    fn collection(&self) -> Collection {
+        self.db().collection("c").unwrap()
+    }
+
+    fn grow(&mut self, rows: usize) {
+        let mut batch = plimsoll::WriteBatch::new();
+        for _ in 0..rows {
+            let vector = self.points.next();
+            batch.upsert(Document::new(self.vectors.len()).vector(vector.clone()));
+            self.vectors.push(Some(vector));
+        }
+        self.collection().write(&batch).unwrap();
+    }
+
+    /// Deletes every seventh document and moves every fifth.
+    fn churn(&mut self) {
+        let mut batch = plimsoll::WriteBatch::new();
+        for key in 0..self.vectors.len() {
+            if key % 7 == 0 {
+                batch.delete(key);
+                self.vectors[key] = None;
+            } else if key % 5 == 0 {
+                let vector = self.points.next();
+                batch.upsert(Document::new(key).vector(vector.clone()));
+                self.vectors[key] = Some(vector);
+            }
+        }
+        self.collection().write(&batch).unwrap();
+    }
+
+    fn nearest(&self, query: &[f32], k: usize) -> Vec<(usize, f64)> {
+        let live = self.vectors.iter().enumerate().filter_map(|(key, vector)| Some((key, vector.as_ref()?)));
+        let mut all: Vec<_> = live.map(|(key, vector)| (key, distance(self.metric, query, vector))).collect();
+        all.sort_by(|a, b| a.1.total_cmp(&b.1));
+        all.truncate(k);
+        all
+    }
+
+    fn live(&self) -> usize {
+        self.vectors.iter().flatten().count()
+    }
+
+    /// Recall at 10 and the share of rows scanned of default searches; exact ones are compared with the oracle.
+    fn check(&mut self, what: &str) {
+        const QUERIES: usize = 60;
+        let collection = self.collection();
+        assert_eq!(collection.count().unwrap() as usize, self.live(), "{what}");
+        let (mut found, mut scanned, mut total) = (0, 0, 0);
+        for _ in 0..QUERIES {
+            let query = self.points.next();
+            let truth = self.nearest(&query, 10);
+            let exact = collection.search(&query).effort(Effort::Exact).run().unwrap();
+            assert!(exact.explain.exact);
+            assert_eq!(exact.hits.len(), 10, "{what}");
+            for (hit, (key, distance)) in exact.hits.iter().zip(&truth) {
+                assert_eq!(hit.key, Key::from(*key), "{what}");
+                assert!((f64::from(hit.distance) - distance).abs() <= 1e-6 * (1.0 + distance.abs()), "{what}");
+            }
+            let truth: HashSet<Key> = truth.into_iter().map(|(key, _)| Key::from(key)).collect();
+            let routed = collection.search(&query).effort(Effort::Recall(0.95)).run().unwrap();
+            assert_eq!(routed.hits.len(), 10, "{what}");
+            assert!(routed.hits.is_sorted_by(|a, b| a.distance <= b.distance));
+            found += routed.hits.iter().filter(|hit| truth.contains(&hit.key)).count();
+            scanned += routed.explain.rows_scanned;
+            total += routed.explain.rows_total;
+            let all = collection.search(&query).effort(Effort::Lists(usize::MAX)).run().unwrap();
+            assert!(all.hits.iter().all(|hit| truth.contains(&hit.key)), "{what}: all lists are all rows");
+        }
+        let recall = found as f64 / (QUERIES * 10) as f64;
+        let share = scanned as f64 / total.max(1) as f64;
+        eprintln!("{what}: recall {recall:.3}, {:.1} % of the rows", share * 100.0);
+        assert!(recall >= 0.9, "{what}: recall {recall}");
+        if self.stats().generation > Generation(0) {
+            assert!(share < 0.8, "{what}: {share} of the rows were scanned");
+        }
+        assert!(!self.db().verify().unwrap().is_damaged(), "{what}");
+    }
+
+    fn stats(&self) -> plimsoll::CollectionStats {
+        self.db().stats().collections[0].clone()
+    }
+}
+
+#[test]
+fn through_a_whole_life() {
+    for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+        let mut on = Indexed::new(metric, 2048);
+        on.grow(4095);
+        on.db().flush().unwrap();
+        on.db().compact().unwrap();
+        assert_eq!(on.stats().generation, Generation(0), "fewer than 4,096 rows have no lists");
+        on.grow(1500);
+        on.db().flush().unwrap();
+        on.db().compact().unwrap();
+        let stats = on.stats();
+        assert_eq!(stats.generation, Generation(1));
+        assert!(stats.lists >= 20 && stats.shards >= 2, "{stats:?}");
+        on.check(&format!("{metric}: trained"));
+        on.grow(500);
+        on.check(&format!("{metric}: unflushed rows on top"));
+        on.db().flush().unwrap();
+        on.check(&format!("{metric}: a delta on top"));
+        on.churn();
+        on.check(&format!("{metric}: unflushed deletes and upserts"));
+        on.db().flush().unwrap();
+        on.check(&format!("{metric}: flushed deletes and upserts"));
+        on.open();
+        on.check(&format!("{metric}: reopened"));
+        on.db().compact().unwrap();
+        assert_eq!(on.stats().killed, 0, "a compaction drops what was killed");
+        on.check(&format!("{metric}: compacted"));
+        on.open();
+        on.check(&format!("{metric}: reopened again"));
+    }
+}
+
+#[test]
+fn growth_trains_a_new_generation() {
+    let mut on = Indexed::new(Metric::Cosine, 65_536);
+    on.grow(4200);
+    on.db().flush().unwrap();
+    on.db().compact().unwrap();
+    let first = on.stats();
+    on.grow(2500);
+    on.db().flush().unwrap();
+    on.check("two sections");
+    on.db().compact().unwrap();
+    let second = on.stats();
+    assert!(second.generation > first.generation && second.lists > first.lists, "{second:?}");
+    assert_eq!(second.flushed_rows, 6700);
+    on.check("a second generation");
+    on.open();
+    on.check("reopened");
+    // A search that was begun before the training goes on with the old index.
+    let snapshot = on.collection().snapshot().unwrap();
+    let query = on.points.next();
+    let before = snapshot.search(&query).run().unwrap();
+    on.grow(3000);
+    on.db().flush().unwrap();
+    on.db().compact().unwrap();
+    assert!(on.stats().generation > second.generation);
+    assert_eq!(snapshot.search(&query).run().unwrap().hits, before.hits);
+    on.check("a third generation");
+}
+
+#[test]
+fn the_background_trains_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::builder(dir.path().join("db")).memtable_bytes(200_000).open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(DIMENSION, Metric::L2)).unwrap();
+    let mut points = Points::new(3);
+    for batch in 0..60 {
+        let mut writes = plimsoll::WriteBatch::new();
+        for n in 0..100 {
+            writes.upsert(Document::new(batch * 100 + n).vector(points.next()));
+        }
+        collection.write(&writes).unwrap();
+    }
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while db.stats().collections[0].generation == Generation(0) {
+        assert!(std::time::Instant::now() < end, "no index appears: {:?}", db.stats());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(collection.count().unwrap(), 6000);
+    db.close().unwrap();
+}
