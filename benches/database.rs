@@ -49,9 +49,9 @@ fn search(c: &mut Criterion) {
         [("exact", Effort::Exact), ("recall 0.95", Effort::Recall(0.95)), ("one list", Effort::Lists(1))];
     let mut group = c.benchmark_group("search of 20,000 rows");
     for (name, effort) in efforts {
-        let query = || point(&mut state);
         group.bench_function(name, |b| {
-            b.iter_batched(query, |query| points.search(&query).effort(effort).run(), BatchSize::SmallInput);
+            let find = |query: Vec<f32>| points.search(&query).effort(effort).run();
+            b.iter_batched(|| point(&mut state), find, BatchSize::SmallInput);
         });
     }
     group.bench_function("get", |b| b.iter(|| points.get(12_345)));
@@ -64,12 +64,12 @@ fn write(c: &mut Criterion) {
     let mut group = c.benchmark_group("write");
     group.sample_size(20);
     group.bench_function("100 rows, buffered", |b| {
-        let rows = || batch(0, 100, &mut state);
-        b.iter_batched(rows, |rows| points.write_with(&rows, Durability::Buffered), BatchSize::SmallInput);
+        let store = |rows: WriteBatch| points.write_with(&rows, Durability::Buffered);
+        b.iter_batched(|| batch(0, 100, &mut state), store, BatchSize::SmallInput);
     });
     group.bench_function("1 row, durable", |b| {
-        let rows = || batch(0, 1, &mut state);
-        b.iter_batched(rows, |rows| points.write(&rows), BatchSize::SmallInput);
+        let store = |rows: WriteBatch| points.write(&rows);
+        b.iter_batched(|| batch(0, 1, &mut state), store, BatchSize::SmallInput);
     });
 }
 

@@ -43,7 +43,8 @@ fn write(db: &Database, model: &mut Model, upserts: &[u64], deletes: &[u64], ver
 fn prepared(rows: u64) -> Interleaved {
     let disk = empty_disk();
     let storage = HookStorage::new(Arc::new(disk.clone()));
-    let db = Database::builder(PATH).storage(Arc::new(storage.clone())).background(false).seed(1).open().unwrap();
+    let db =
+        Database::builder(PATH).storage(Arc::new(storage.clone())).background(false).seed(1).open().unwrap();
     let config = CollectionConfig::new(2, Metric::L2);
     db.create_collection("a", config.clone()).unwrap();
     let mut model = Model::default();
@@ -93,13 +94,17 @@ fn a_flush_in_the_training_of_an_index() {
         for query in [[3.0, 7.0], [50.0, 50.0], [(9000 % 97) as f32, (9000 % 89 + 4) as f32]] {
             let exact = collection.search(&query).effort(Effort::Exact).run().unwrap();
             let routed = collection.search(&query).effort(Effort::Lists(usize::MAX)).run().unwrap();
-            let distances = |found: &plimsoll::SearchResults| found.hits.iter().map(|h| h.distance).collect::<Vec<_>>();
+            let distances =
+                |found: &plimsoll::SearchResults| found.hits.iter().map(|h| h.distance).collect::<Vec<_>>();
             assert_eq!(distances(&exact), distances(&routed));
         }
         two_generations += usize::from(stats.vector_segments > 1);
         on.db.compact().unwrap();
         assert_allowed(&contents(&on.db), &[&on.model], "compacted again");
-        assert_eq!((on.db.stats().collections[0].vector_segments, on.db.stats().collections[0].killed), (1, 0));
+        assert_eq!(
+            (on.db.stats().collections[0].vector_segments, on.db.stats().collections[0].killed),
+            (1, 0)
+        );
     }
     eprintln!("{two_generations} with rows of an older generation");
 }
@@ -143,7 +148,11 @@ fn nothing_is_published_after_a_close() {
         let Some(closer) = closer.lock().unwrap().take() else { continue };
         closer.join().unwrap();
         thread::sleep(Duration::from_millis(50));
-        assert_eq!(on.disk.operations(), closed_at.load(Ordering::SeqCst), "the disk was changed after the close");
+        assert_eq!(
+            on.disk.operations(),
+            closed_at.load(Ordering::SeqCst),
+            "the disk was changed after the close"
+        );
         drop(on.db);
         check_recovery(&on.disk, &[&on.model], "reopened");
     }

@@ -9,7 +9,10 @@ use Durability::{Buffered, Durable};
 
 fn document(key: u64, version: u64) -> Document {
     let text = format!("document {key}, version {version}; {}", "padding ".repeat((key % 7) as usize * 4));
-    Document::new(key).text(text).metadata("version", version).vector([key as f32 + 0.5, version as f32 + 0.25])
+    Document::new(key)
+        .text(text)
+        .metadata("version", version)
+        .vector([key as f32 + 0.5, version as f32 + 0.25])
 }
 
 fn documents(keys: std::ops::Range<u64>, version: u64) -> Vec<Document> {

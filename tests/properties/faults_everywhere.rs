@@ -11,7 +11,10 @@ const FULL: i32 = 28;
 const IO: i32 = 5;
 
 fn document(key: u64, version: u64) -> Document {
-    Document::new(key).text(format!("text {version}")).metadata("v", version).vector([key as f32, version as f32 + 1.0])
+    Document::new(key)
+        .text(format!("text {version}"))
+        .metadata("v", version)
+        .vector([key as f32, version as f32 + 1.0])
 }
 
 /// A database with two flushed deltas, with kills, and with unflushed writes.
@@ -45,7 +48,9 @@ fn fail_everywhere(act: impl Fn(&Database) -> Result<()>, changed: impl Fn(&mut 
             ("short", Failure::errno(IO).after_bytes(7)),
             ("done", Failure::errno(IO).although_done()),
         ];
-        for ((name, failure), times) in failures.into_iter().flat_map(|f| [(f, Times::Once), (f, Times::AllForEver)]) {
+        for ((name, failure), times) in
+            failures.into_iter().flat_map(|f| [(f, Times::Once), (f, Times::AllForEver)])
+        {
             let what = format!("{} fails: {name}, {times:?}", operations[n as usize]);
             fail_at(n, failure, times, &act, &changed, &what);
         }
@@ -163,7 +168,8 @@ fn of_opening() {
 #[test]
 fn of_reading() {
     use OperationKind::{FreeSpace, List, Map, Open, Read};
-    let acts: [(&str, fn(&Database) -> Result<()>); 3] = [
+    type Act = fn(&Database) -> Result<()>;
+    let acts: [(&str, Act); 3] = [
         ("flush", |db| db.flush().map(drop)),
         ("compact", |db| db.compact().map(drop)),
         ("write", |db| db.collection("a")?.upsert(document(3, 1)).map(drop)),

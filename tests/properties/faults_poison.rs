@@ -55,7 +55,9 @@ fn a_failed_sync_refuses_writes_and_publishes_nothing() {
         run.db = None;
         let mut after = before.clone();
         after.collection("a").put(document(9));
-        for policy in [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random(1), CrashPolicy::Random(2)] {
+        for policy in
+            [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random(1), CrashPolicy::Random(2)]
+        {
             check_recovery(&run.disk.after_crash(policy), &[&before, &after], &format!("{policy:?}"));
         }
         check_recovery(&run.disk, &[&before, &after], "reopening");

@@ -115,7 +115,10 @@ impl Indexed {
             assert_eq!(exact.hits.len(), 10, "{what}");
             for (hit, (key, distance)) in exact.hits.iter().zip(&truth) {
                 assert_eq!(hit.key, Key::from(*key), "{what}");
-                assert!((f64::from(hit.distance) - distance).abs() <= 1e-6 * (1.0 + distance.abs()), "{what}");
+                assert!(
+                    (f64::from(hit.distance) - distance).abs() <= 1e-6 * (1.0 + distance.abs()),
+                    "{what}"
+                );
             }
             let truth: HashSet<Key> = truth.into_iter().map(|(key, _)| Key::from(key)).collect();
             let routed = collection.search(&query).effort(Effort::Recall(0.95)).run().unwrap();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use plimsoll::storage::Storage;
 use plimsoll::{
-    CollectionConfig, Database, Document, Effort, Error, Metric, ReadOnlyDatabase, StorageError, verify, verify_in,
+    CollectionConfig, Database, Document, Effort, Error, Metric, ReadOnlyDatabase, StorageError, verify,
+    verify_in,
 };
 use plimsoll_sim::SimStorage;
 
@@ -19,7 +20,9 @@ use crate::support::replay::{PATH, Recorder, builder};
 fn missing_empty_and_foreign_directories() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
-    assert!(matches!(Database::builder(&missing).create(false).open(), Err(Error::DatabaseNotFound(path)) if path == missing));
+    assert!(
+        matches!(Database::builder(&missing).create(false).open(), Err(Error::DatabaseNotFound(path)) if path == missing)
+    );
     assert!(matches!(ReadOnlyDatabase::open(&missing), Err(Error::DatabaseNotFound(_))));
     assert!(matches!(verify(&missing), Err(Error::DatabaseNotFound(_))));
     assert!(!missing.exists(), "asking does not create it");
@@ -34,9 +37,16 @@ fn missing_empty_and_foreign_directories() {
     let foreign = dir.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.tex"), "all my work").unwrap();
-    for result in [Database::open(&foreign).map(drop), ReadOnlyDatabase::open(&foreign).map(drop), verify(&foreign).map(drop)] {
+    for result in [
+        Database::open(&foreign).map(drop),
+        ReadOnlyDatabase::open(&foreign).map(drop),
+        verify(&foreign).map(drop),
+    ] {
         let error = result.unwrap_err();
-        assert!(matches!(&error, Error::NotADatabase { what, .. } if what.contains("thesis.tex")), "{error:?}");
+        assert!(
+            matches!(&error, Error::NotADatabase { what, .. } if what.contains("thesis.tex")),
+            "{error:?}"
+        );
     }
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1, "nothing was created");
 
@@ -85,14 +95,18 @@ fn a_directory_without_write_permission() {
     // Root may write everywhere, and so sees no error.
     let is_root = fs::write(path.join("probe"), "").is_ok();
     let opened = Database::open(&path).map(drop);
-    let reader = ReadOnlyDatabase::open(&path).map(|reader| reader.collection("notes").unwrap().count().unwrap());
+    let reader =
+        ReadOnlyDatabase::open(&path).map(|reader| reader.collection("notes").unwrap().count().unwrap());
     let report = verify(&path).map(|report| report.is_damaged());
     set(0o755);
     assert_eq!(reader.unwrap(), 1);
     assert!(!report.unwrap());
     if !is_root {
         let error = opened.unwrap_err();
-        assert!(matches!(&error, Error::Storage(StorageError::Io { path: at, .. }) if at.starts_with(&path)), "{error:?}");
+        assert!(
+            matches!(&error, Error::Storage(StorageError::Io { path: at, .. }) if at.starts_with(&path)),
+            "{error:?}"
+        );
     }
 }
 
@@ -156,9 +170,12 @@ fn names_a_file(error: &Error) -> bool {
 /// The answer is right, or the error is typed and names a file, and then `verify` reports it, too.
 fn check_damaged(disk: &SimStorage, models: &[&Model], what: &str) {
     let storage: Arc<dyn Storage> = Arc::new(copy(disk));
-    let report = verify_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("{what}: verify: {error}"));
+    let report =
+        verify_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("{what}: verify: {error}"));
     match read_all(disk) {
-        Ok(found) => assert!(models.contains(&&found), "{what}: a wrong answer; verify says {:?}", report.findings),
+        Ok(found) => {
+            assert!(models.contains(&&found), "{what}: a wrong answer; verify says {:?}", report.findings);
+        }
         Err(error) => {
             assert!(names_a_file(&error), "{what}: {error:?}");
             assert!(report.is_damaged(), "{what}: {error}, and verify finds nothing");

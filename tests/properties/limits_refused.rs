@@ -1,7 +1,8 @@
 //! Bad input: a typed error that names what is wrong, before anything reaches the log, and nothing lost.
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, Document, Effort, Error, Key, Metadata, Metric, Value, WriteBatch, limits,
+    Collection, CollectionConfig, Database, Document, Effort, Error, Key, Metadata, Metric, Value,
+    WriteBatch, limits,
 };
 
 struct Fixture {
@@ -45,14 +46,23 @@ fn vectors() {
         let on = fixture(metric);
         on.refuses(Document::new(1).vector([1.0, f32::NAN]), "component 1 of the vector is NaN");
         on.refuses(Document::new(1).vector([f32::INFINITY, 1.0]), "component 0 of the vector is inf");
-        on.refuses(Document::new(1).vector([f32::NEG_INFINITY, f32::NAN]), "component 0 of the vector is -inf");
+        on.refuses(
+            Document::new(1).vector([f32::NEG_INFINITY, f32::NAN]),
+            "component 0 of the vector is -inf",
+        );
         on.refuses(Document::new(1).vector([3e38, 3e38]), "exceeds");
         on.refuses(Document::new(1), "0 postings");
         for length in [0, 1, 3] {
             let error = on.collection.upsert(Document::new(1).vector(vec![1.0; length])).unwrap_err();
-            assert!(matches!(error, Error::DimensionMismatch { expected: 2, got } if got == length), "{error:?}");
+            assert!(
+                matches!(error, Error::DimensionMismatch { expected: 2, got } if got == length),
+                "{error:?}"
+            );
             let error = on.collection.search(&vec![1.0; length]).run().unwrap_err();
-            assert!(matches!(error, Error::DimensionMismatch { expected: 2, got } if got == length), "{error:?}");
+            assert!(
+                matches!(error, Error::DimensionMismatch { expected: 2, got } if got == length),
+                "{error:?}"
+            );
         }
     }
     let on = fixture(Metric::Cosine);
@@ -165,7 +175,9 @@ fn searches() {
 fn collections() {
     let on = fixture(Metric::L2);
     assert!(matches!(on.db.collection("other"), Err(Error::CollectionNotFound(name)) if name == "other"));
-    assert!(matches!(on.db.drop_collection("other"), Err(Error::CollectionNotFound(name)) if name == "other"));
+    assert!(
+        matches!(on.db.drop_collection("other"), Err(Error::CollectionNotFound(name)) if name == "other")
+    );
     for config in [CollectionConfig::new(3, Metric::L2), CollectionConfig::new(2, Metric::Dot)] {
         let error = on.db.create_collection("c", config).unwrap_err();
         let Error::SchemaMismatch { name, existing, wanted } = &error else { panic!("{error:?}") };
@@ -183,7 +195,10 @@ fn collections() {
     let stale = on.collection.clone();
     on.db.drop_collection("c").unwrap();
     for _ in 0..2 {
-        assert!(matches!(stale.upsert(Document::new(1).vector([1.0, 1.0])), Err(Error::CollectionNotFound(_))));
+        assert!(matches!(
+            stale.upsert(Document::new(1).vector([1.0, 1.0])),
+            Err(Error::CollectionNotFound(_))
+        ));
         assert!(matches!(stale.search(&[1.0, 1.0]).run(), Err(Error::CollectionNotFound(_))));
         assert!(matches!(stale.count(), Err(Error::CollectionNotFound(_))));
         on.db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();

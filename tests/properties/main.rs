@@ -1,5 +1,7 @@
 //! The properties that a database keeps, through its public face. One program, so that it is linked once.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test is a panic")]
+
 mod concurrency_interleaved;
 mod concurrency_threads;
 mod crash_workloads;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plimsoll::storage::{OsStorage, Storage};
 use plimsoll::{
-    Collection, CollectionConfig, Database, Document, Durability, Error, Key, ReadOnlyCollection, ReadOnlyDatabase,
-    Severity, WriteBatch, verify_in,
+    Collection, CollectionConfig, Database, Document, Durability, Error, Key, ReadOnlyCollection,
+    ReadOnlyDatabase, Severity, WriteBatch, verify_in,
 };
 use plimsoll_sim::SimStorage;
 
@@ -72,7 +72,10 @@ impl World {
             60..65 => self.update_metadata(&name, &collection),
             65..75 => {
                 let key = generate::key(&mut self.random, KEYS);
-                assert_eq!(collection.get(key.clone()).unwrap().as_ref(), self.model.collections[&name].documents.get(&key));
+                assert_eq!(
+                    collection.get(key.clone()).unwrap().as_ref(),
+                    self.model.collections[&name].documents.get(&key)
+                );
             }
             75..83 => self.search(&name, &collection),
             83..87 => self.model.collections[&name].check(&collection.snapshot().unwrap()),
@@ -161,10 +164,13 @@ impl World {
     fn write_to_several(&mut self) {
         let names: Vec<String> = self.model.collections.keys().cloned().collect();
         let mut model = self.model.clone();
-        let collections: Vec<Collection> = names.iter().map(|name| self.db.collection(name).unwrap()).collect();
+        let collections: Vec<Collection> =
+            names.iter().map(|name| self.db.collection(name).unwrap()).collect();
         let batches: Vec<(&Collection, WriteBatch)> = collections
             .iter()
-            .map(|collection| (collection, self.random_batch(collection, model.collection(collection.name()))))
+            .map(|collection| {
+                (collection, self.random_batch(collection, model.collection(collection.name())))
+            })
             .collect();
         self.db.write(&batches).unwrap();
         self.model = model;
@@ -252,7 +258,8 @@ impl World {
         assert!(!report.is_damaged(), "{:?}", report.findings);
         self.db.close().unwrap();
         let report = verify_in(&self.path, &self.storage).unwrap();
-        let damage: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Damage).collect();
+        let damage: Vec<_> =
+            report.findings.iter().filter(|finding| finding.severity == Severity::Damage).collect();
         assert!(damage.is_empty(), "{damage:?}");
         self.reopen();
     }

@@ -80,6 +80,11 @@ pub(crate) fn reader(dir: &Path) -> Result<ReadOnlyDatabase> {
                 db.refresh()?;
             }
         }
+        Err(
+            error @ Error::Storage(StorageError::Corrupted { .. } | StorageError::UpgradeRequired { .. }),
+        ) => {
+            return Err(error.into());
+        }
         Err(error) => {
             let pending = db.pending_records();
             eprintln!(

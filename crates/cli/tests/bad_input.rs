@@ -5,8 +5,9 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 
-use common::{Scratch, fvecs, npy, plimsoll, plimsoll_with, small_lines};
+use common::{Scratch, fvecs, importing, npy, plimsoll, plimsoll_with, small_lines};
 use serde_json::Value;
 
 /// A collection of two dimensions with the rows 0 to 9.
@@ -199,7 +200,7 @@ fn directories_that_hold_no_database_are_left_alone() {
 fn a_damaged_file_is_named_and_verify_says_so() {
     let scratch = filled();
     scratch.run("flush", "").ok();
-    let files = common_files(&scratch);
+    let files = sealed_files(&scratch);
     assert!(files.len() >= 3);
     for path in files {
         let good = fs::read(&path).unwrap();
@@ -220,7 +221,7 @@ fn a_damaged_file_is_named_and_verify_says_so() {
 }
 
 /// The sealed files and the manifest: everything whose every byte is checked.
-fn common_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
+fn sealed_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
     let mut dirs = vec![scratch.path("db")];
     let mut files = Vec::new();
     while let Some(dir) = dirs.pop() {
@@ -239,4 +240,58 @@ fn common_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
         }
     }
     files
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_by_name() {
+    let scratch = filled();
+    scratch.run("flush", "").ok();
+    for path in sealed_files(&scratch) {
+        let good = fs::read(&path).unwrap();
+        let mut newer = good.clone();
+        newer[10..12].copy_from_slice(&999u16.to_le_bytes());
+        let checksum = crc32fast::hash(&newer[..60]);
+        newer[60..64].copy_from_slice(&checksum.to_le_bytes());
+        fs::write(&path, &newer).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let run = scratch.run("export", "c --json").fails(1, &[name, "999"]);
+        let error: Value = serde_json::from_str(&run.stderr).unwrap();
+        assert_eq!(error["kind"], "upgrade_required", "{name}");
+        scratch.run("flush", "").fails(1, &[name, "newer Plimsoll"]);
+        assert_eq!(scratch.run("verify", "").code, 1, "{name}");
+        fs::write(&path, &good).unwrap();
+    }
+    assert_eq!(scratch.run("count", "c").ok(), "10\n");
+}
+
+#[test]
+fn damage_in_the_middle_of_the_log_is_refused_and_explained() {
+    let scratch = Scratch::new();
+    let mut child = importing(&scratch.db, 10);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(small_lines(0..200).as_bytes()).unwrap();
+    let acks = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(acks.take_while(|line| line != "ACK 200").count() < 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let wal = fs::read_dir(scratch.path("db/wal")).unwrap().map(|entry| entry.unwrap().path());
+    let wal = wal.filter(|path| path.extension().is_some_and(|extension| extension == "wal")).max().unwrap();
+    let good = fs::read(&wal).unwrap();
+    let text = good.windows(6).position(|window| window == b"row 50").unwrap();
+    let mut bad = good.clone();
+    bad[text] ^= 1;
+    fs::write(&wal, &bad).unwrap();
+    let name = wal.file_name().unwrap().to_str().unwrap();
+    for (command, words) in [("export", "c"), ("count", "c"), ("flush", ""), ("delete", "c 1")] {
+        scratch.run(command, words).fails(1, &[name, "damaged at byte"]);
+    }
+    plimsoll_with(["import", &scratch.db, "c", "-"], &small_lines(0..1)).fails(1, &[name, "damaged at byte"]);
+    let run = scratch.run("verify", "");
+    assert!(run.code == 1 && run.stdout.contains(name), "{run:?}");
+    let report: Value = serde_json::from_str(&scratch.run("verify", "--json").stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert!(report["findings"][0]["offset"].is_u64(), "{report}");
+    fs::write(&wal, &good).unwrap();
+    assert_eq!(scratch.run("count", "c").ok(), "200\n");
+    scratch.verify();
 }

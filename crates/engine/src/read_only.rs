@@ -44,8 +44,16 @@ pub struct ReadOnlyDatabase {
     path: PathBuf,
     storage: MeteredStorage,
     mapped: bool,
+    shown: Shown,
+}
+
+/// What is shown: the newest manifest, and the records of the log above it that are proven to be durable.
+#[derive(Debug)]
+struct Shown {
     number: FileNumber,
     view: Snapshot,
+    /// The manifest's log pointer.
+    flushed: Lsn,
     /// Valid records of the log that nothing proves durable.
     uncovered: u64,
 }
@@ -69,8 +77,8 @@ impl ReadOnlyDatabase {
     /// As [`ReadOnlyDatabase::open`].
     pub fn open_in(path: &Path, storage: Arc<dyn Storage>, mapped: bool) -> Result<Self> {
         let storage = MeteredStorage::new(storage);
-        let (number, view, uncovered) = load(path, &storage, mapped)?;
-        Ok(Self { path: path.to_path_buf(), storage, mapped, number, view, uncovered })
+        let shown = load(path, &storage, mapped)?;
+        Ok(Self { path: path.to_path_buf(), storage, mapped, shown })
     }
 
     /// Moves on to what is there now; says whether anything changed.
@@ -78,9 +86,9 @@ impl ReadOnlyDatabase {
     /// # Errors
     /// As [`ReadOnlyDatabase::open`]; what was shown before is then still shown.
     pub fn refresh(&mut self) -> Result<bool> {
-        let (number, view, uncovered) = load(&self.path, &self.storage, self.mapped)?;
-        let changed = number != self.number || view.lsn() != self.view.lsn();
-        (self.number, self.view, self.uncovered) = (number, view, uncovered);
+        let now = load(&self.path, &self.storage, self.mapped)?;
+        let changed = now.number != self.shown.number || now.view.lsn() != self.shown.view.lsn();
+        self.shown = now;
         Ok(changed)
     }
 
@@ -89,32 +97,32 @@ impl ReadOnlyDatabase {
     /// # Errors
     /// [`Error::CollectionNotFound`].
     pub fn collection(&self, name: &str) -> Result<ReadOnlyCollection> {
-        self.view.collection(name)
+        self.shown.view.collection(name)
     }
 
     /// All its collections, by name.
     pub fn collections(&self) -> Vec<ReadOnlyCollection> {
-        self.view.collections()
+        self.shown.view.collections()
     }
 
     /// The last write that is shown.
     pub fn lsn(&self) -> Lsn {
-        self.view.lsn()
+        self.shown.view.lsn()
     }
 
     /// How many records at the end of the log are not shown because nothing proves yet that they are on disk.
     /// While the writer lives, that changes within moments. After it crashed, opening the database for
     /// writing once (which recovers it) decides.
     pub fn pending_records(&self) -> u64 {
-        self.uncovered
+        self.shown.uncovered
     }
 
     /// The database in numbers, as far as a reader can know them.
     pub fn stats(&self) -> Stats {
-        let collections = self.view.view.state.collections.values();
+        let collections = self.shown.view.view.state.collections.values();
         let mut collections: Vec<CollectionStats> = collections.map(|c| CollectionStats::of(c)).collect();
         collections.sort_by(|a, b| a.name.cmp(&b.name));
-        Stats::of_reader(collections, self.view.lsn(), self.storage.stats())
+        Stats::of_reader(collections, self.shown.view.lsn(), self.shown.flushed, self.storage.stats())
     }
 
     /// Reads and checks every file, and says what is wrong.
@@ -127,7 +135,7 @@ impl ReadOnlyDatabase {
     }
 }
 
-fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<(FileNumber, Snapshot, u64)> {
+fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let directory =
@@ -138,7 +146,7 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<(FileNumb
             return Err(Error::NotADatabase { path: path.to_path_buf(), what });
         };
         match load_manifest(path, storage, mapped, number) {
-            Ok((view, uncovered)) => return Ok((number, view, uncovered)),
+            Ok(shown) => return Ok(shown),
             Err(Error::Storage(error)) if error.is_not_found() => {
                 // Is there a newer manifest? If not, the file is really missing.
                 let again = Directory::read(storage, path)?;
@@ -154,12 +162,7 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<(FileNumb
     Err(Error::Stalled("the writer replaces files faster than they can be opened".to_owned()))
 }
 
-fn load_manifest(
-    path: &Path,
-    storage: &MeteredStorage,
-    mapped: bool,
-    number: FileNumber,
-) -> Result<(Snapshot, u64)> {
+fn load_manifest(path: &Path, storage: &MeteredStorage, mapped: bool, number: FileNumber) -> Result<Shown> {
     let manifest = Manifest::read(storage, path, number)?;
     let state = open_state(&manifest, &opener(storage, path, &manifest, mapped))?;
     let published = Published::new(state, manifest.wal_pointer);
@@ -174,5 +177,6 @@ fn load_manifest(
     let summary = read_durable(storage, &dir, manifest.database, manifest.wal_pointer, proven, visit)?;
     let View { state, visible } = published.view();
     let visible = visible.max(flushed);
-    Ok((Snapshot { view: View { state, visible } }, summary.pending))
+    let view = Snapshot { view: View { state, visible } };
+    Ok(Shown { number, view, flushed: manifest.wal_pointer, uncovered: summary.pending })
 }

@@ -38,9 +38,14 @@ impl CollectionStats {
 
 impl Stats {
     /// What a reader process knows: the log's writer is elsewhere.
-    pub(crate) fn of_reader(collections: Vec<CollectionStats>, visible: Lsn, io: IoStats) -> Self {
+    pub(crate) fn of_reader(
+        collections: Vec<CollectionStats>,
+        visible: Lsn,
+        flushed: Lsn,
+        io: IoStats,
+    ) -> Self {
         Self {
-            lsn: Watermarks { appended: visible, durable: visible, applied: visible, flushed: Lsn::ZERO },
+            lsn: Watermarks { appended: visible, durable: visible, applied: visible, flushed },
             collections,
             wal: LogStats::default(),
             io,

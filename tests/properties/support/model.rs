@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll::{CollectionConfig, Database, Document, Effort, Hit, Key, Metric, ReadOnlyCollection, SearchResults};
+use plimsoll::{
+    CollectionConfig, Database, Document, Effort, Hit, Key, Metric, ReadOnlyCollection, SearchResults,
+};
 
 /// A database as it should be.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,7 +26,9 @@ impl Model {
     /// What a database holds, read through `scan`.
     pub(crate) fn of(db: &Database) -> Self {
         let collections = db.snapshot().collections();
-        Self { collections: collections.iter().map(|c| (c.name().to_owned(), ModelCollection::of(c))).collect() }
+        Self {
+            collections: collections.iter().map(|c| (c.name().to_owned(), ModelCollection::of(c))).collect(),
+        }
     }
 
     pub(crate) fn collection(&mut self, name: &str) -> &mut ModelCollection {
@@ -76,7 +80,9 @@ impl ModelCollection {
             .values()
             .filter(|document| Some(&document.key) != excluded)
             .flat_map(|document| document.postings.iter().map(move |posting| (&document.key, posting)))
-            .map(|(key, posting)| (key.clone(), posting.start, posting.length, distance(metric, query, &posting.vector)))
+            .map(|(key, posting)| {
+                (key.clone(), posting.start, posting.length, distance(metric, query, &posting.vector))
+            })
             .collect();
         rows.sort_by(|a, b| a.3.total_cmp(&b.3));
         rows
@@ -86,7 +92,8 @@ impl ModelCollection {
     pub(crate) fn check_search(&self, actual: &ReadOnlyCollection, query: &[f32], k: usize) {
         let rows = self.rows(query, None);
         for effort in [Effort::Exact, Effort::default()] {
-            let found = actual.search(query).k(k).effort(effort).with_text(true).with_vector(true).run().unwrap();
+            let found =
+                actual.search(query).k(k).effort(effort).with_text(true).with_vector(true).run().unwrap();
             assert!(found.explain.exact, "fewer than 4,096 rows are searched exactly");
             check_hits(&found, &rows, k);
             found.hits.iter().for_each(|hit| self.check_hit(hit));
@@ -105,7 +112,8 @@ impl ModelCollection {
         let document = &self.documents[&hit.key];
         let (start, end) = (hit.start as usize, (hit.start + hit.length) as usize);
         assert_eq!(hit.text.as_deref(), document.text.as_deref().map(|text| &text[start..end]));
-        let is_stored = |vector: &Vec<f32>| document.postings.iter().any(|posting| same_bits(&posting.vector, vector));
+        let is_stored =
+            |vector: &Vec<f32>| document.postings.iter().any(|posting| same_bits(&posting.vector, vector));
         assert!(hit.vector.as_ref().is_some_and(is_stored), "{hit:?} has the vector of no posting");
     }
 
@@ -118,7 +126,8 @@ impl ModelCollection {
 
 /// The distance by its definition, in float64.
 pub(crate) fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
-    let sum = |f: fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum::<f64>();
+    let sum =
+        |f: fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum::<f64>();
     let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     match metric {
         Metric::L2 => sum(|a, b| (a - b).powi(2)).sqrt(),
@@ -144,7 +153,8 @@ fn check_hits(found: &SearchResults, rows: &[Row], k: usize) {
     let mut left: Vec<&Row> = rows.iter().collect();
     for hit in &found.hits {
         let is_it = |row: &&Row| {
-            (&row.0, row.1, row.2) == (&hit.key, hit.start, hit.length) && close(f64::from(hit.distance), row.3)
+            (&row.0, row.1, row.2) == (&hit.key, hit.start, hit.length)
+                && close(f64::from(hit.distance), row.3)
         };
         let at = left.iter().position(is_it);
         left.swap_remove(at.unwrap_or_else(|| panic!("{hit:?} is no row, or there twice")));

@@ -43,11 +43,17 @@ impl Random {
     }
 }
 
-/// The seeds of a test: the one in `PLIMSOLL_SEED`, or `count` fixed ones. Each is printed, so that a failure
-/// says how to repeat it.
-pub(crate) fn seeds(test: &str, count: u64) -> Vec<u64> {
-    let given = std::env::var("PLIMSOLL_SEED").ok().map(|seed| seed.parse().expect("PLIMSOLL_SEED is a number"));
-    let seeds = given.map_or_else(|| (1..=count).collect(), |seed| vec![seed]);
-    eprintln!("{test}: seeds {seeds:?}; PLIMSOLL_SEED=n repeats one");
-    seeds
+/// The seeds of a test: the one in `PLIMSOLL_SEED`, or as many as `PLIMSOLL_SEEDS` says, or `count`. They are
+/// printed, so that a failure says how to repeat it.
+pub(crate) fn seeds(test: &str, count: u64) -> impl Iterator<Item = u64> {
+    let number = |name| {
+        let value = std::env::var(name).ok();
+        value.map(|value: String| value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")))
+    };
+    let seeds = match (number("PLIMSOLL_SEED"), number("PLIMSOLL_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, seeds) => 1..seeds.unwrap_or(count) + 1,
+    };
+    let name = test.to_owned();
+    seeds.inspect(move |seed| eprintln!("{name}: PLIMSOLL_SEED={seed} repeats this"))
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plimsoll::{
-    CollectionConfig, Database, DatabaseBuilder, Document, Durability, Metric, Severity, WriteBatch, verify_in,
+    CollectionConfig, Database, DatabaseBuilder, Document, Durability, Metric, Severity, WriteBatch,
+    verify_in,
 };
 use plimsoll_sim::{CrashPolicy, DirectoryModel, SimStorage};
 
@@ -88,7 +89,13 @@ impl Recorder {
     }
 
     /// Writes documents and deletes keys in one batch.
-    pub(crate) fn write(&mut self, name: &str, documents: &[Document], deleted: &[u64], durability: Durability) {
+    pub(crate) fn write(
+        &mut self,
+        name: &str,
+        documents: &[Document],
+        deleted: &[u64],
+        durability: Durability,
+    ) {
         self.step(durability == Durability::Durable, |run| {
             let mut batch = WriteBatch::new();
             let collection = run.db().collection(name).unwrap();
@@ -126,7 +133,7 @@ impl Recorder {
     }
 
     pub(crate) fn flush(&mut self) {
-        self.step(true, |run| drop(run.db().flush().unwrap()));
+        self.step(true, |run| assert!(run.db().flush().is_ok()));
     }
 
     pub(crate) fn compact(&mut self) {
@@ -208,7 +215,9 @@ pub(crate) fn assert_allowed(found: &Model, allowed: &[&Model], what: &str) {
     if !allowed.contains(&found) {
         let show = |model: &Model| {
             let names = model.collections.iter();
-            names.map(|(n, c)| format!("{n}: {:?}", c.documents.keys().collect::<Vec<_>>())).collect::<Vec<_>>()
+            names
+                .map(|(n, c)| format!("{n}: {:?}", c.documents.keys().collect::<Vec<_>>()))
+                .collect::<Vec<_>>()
         };
         let allowed: Vec<_> = allowed.iter().map(|model| show(model)).collect();
         panic!("{what}: found {:?}, allowed are {allowed:?} (or texts differ)", show(found));
@@ -250,7 +259,8 @@ pub(crate) fn check_recovery(disk: &SimStorage, allowed: &[&Model], what: &str) 
 
 pub(crate) fn check_verified(disk: &SimStorage, what: &str) {
     let storage: Arc<dyn plimsoll::storage::Storage> = Arc::new(disk.clone());
-    let report = verify_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("{what}: verify: {error}"));
+    let report =
+        verify_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("{what}: verify: {error}"));
     let damage = report.findings.iter().find(|finding| finding.severity == Severity::Damage);
     assert!(damage.is_none(), "{what}: {}", damage.unwrap());
 }
@@ -266,7 +276,8 @@ fn check_second_crash(disk: &SimStorage, allowed: &[&Model], what: &str) {
     let acknowledged = disk.operations();
     for m in 0..=acknowledged {
         for policy in [CrashPolicy::LoseAll, CrashPolicy::Random(m), CrashPolicy::KeepAll] {
-            let what = format!("{what}; {policy:?} before operation {m} of the recovery ({opened} for opening)");
+            let what =
+                format!("{what}; {policy:?} before operation {m} of the recovery ({opened} for opening)");
             let again = disk.after_crash_at(m, policy);
             let mut possible = allowed.to_vec();
             // Creating the collection to write to is a step of its own.

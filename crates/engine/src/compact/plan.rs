@@ -49,9 +49,9 @@ impl Plan {
         if let Some(files) = posting_run(tree, urgency) {
             return Some(Self::MergePostings(files));
         }
-        // At most two generations are visible: rows of an older one are moved before another is trained.
-        let has_older = tree.vectors.iter().any(|segment| segment.generation != tree.generation());
-        if !has_older && is_outgrown(tree, urgency) {
+        // Training takes the rows of every generation, so that at most the newest one before it stays visible,
+        // for what is flushed meanwhile (rule R12).
+        if is_outgrown(tree, urgency) {
             return Some(Self::Train(urgency));
         }
         crowded_shards(tree, urgency).map(Self::MergeSections)
