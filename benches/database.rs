@@ -1,6 +1,8 @@
 //! The public face, for finding regressions: `cargo bench --bench database`. What this machine's disk has to do with
 //! it is shown by `plimsoll bench ingest`, not here.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that can not be set up is a panic")]
+
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use plimsoll::{Collection, CollectionConfig, Database, Document, Durability, Effort, Metric, WriteBatch};
 

@@ -69,7 +69,11 @@ fn stored_rows(scratch: &Scratch) -> usize {
         return 0;
     }
     let run = scratch.run("export", "c");
-    if run.code == 1 && run.stderr.contains("no collection") {
+    // It may have died before it had made the collection, or even the first manifest. The caller knows whether
+    // anything had been acknowledged by then.
+    if run.code == 1
+        && ["no collection", "there is no manifest"].iter().any(|words| run.stderr.contains(words))
+    {
         return 0;
     }
     let mut rows = 0;

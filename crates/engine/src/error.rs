@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A vector has another dimension than its collection.
-    #[error("the collection's vectors have {expected} dimensions, this one has {got}")]
+    #[error("the vector has {got} dimensions, the collection has {expected}")]
     DimensionMismatch {
         /// The collection's dimension.
         expected: usize,
@@ -24,7 +24,7 @@ pub enum Error {
         got: usize,
     },
     /// A batch holds something that may not be stored; nothing of the batch was.
-    #[error("operation {operation} (key {key}): {problem}")]
+    #[error("operation {operation} (key {key:#}): {problem}")]
     InvalidDocument {
         /// The operation's index in its batch, from 0.
         operation: usize,
@@ -58,16 +58,16 @@ pub enum Error {
         wanted: String,
     },
     /// `insert` found the document there already; nothing of the batch was stored.
-    #[error("a document with the key {0} exists already")]
+    #[error("a document with the key {0:#} exists already")]
     AlreadyExists(Key),
     /// The document was changed by someone else between reading and writing it; nothing was stored.
-    #[error("the document with the key {0} was changed meanwhile")]
+    #[error("the document with the key {0:#} was changed meanwhile")]
     Changed(Key),
     /// There is no document with this key.
-    #[error("there is no document with the key {0}")]
+    #[error("there is no document with the key {0:#}")]
     DocumentNotFound(Key),
     /// Two different keys have the same 128-bit identity.
-    #[error("the keys {stored} and {given} have the same identity; one of them has to be renamed")]
+    #[error("the keys {stored:#} and {given:#} have the same identity; one of them has to be renamed")]
     IdCollision {
         /// The key that is stored.
         stored: Key,

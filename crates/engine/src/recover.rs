@@ -242,7 +242,9 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
         (root.manifest.wal_pointer, proven, root.manifest.database)
     };
     core.published.advance(after);
+    let mut bytes = 0;
     let visit = |record: Record| -> Result<()> {
+        bytes += record.encoded_len() as u64;
         let applied = core.published.visible();
         let state = core.published.state();
         // Only what is proven durable may be published (rule R3): at the first record of a sync group, that
@@ -258,7 +260,7 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
     let recovered = replay(&storage, &dir, database, after, proven, visit)?;
     core.published.advance(Lsn(recovered.next_lsn().0.saturating_sub(1)));
     stats.records = recovered.records();
-    stats.wal_bytes = recovered.bytes_read();
+    stats.wal_bytes = bytes;
     stats.replay = start.elapsed();
     if let Some(cut) = recovered.cut() {
         tracing::warn!(file = %cut.file.display(), offset = cut.offset, lsn = %cut.lsn, "a torn tail was cut: {}", cut.what);

@@ -286,7 +286,7 @@ pub struct LogStats {
 pub struct RecoveryStats {
     /// Records replayed from the log.
     pub records: u64,
-    /// Bytes of log read.
+    /// The bytes of these records.
     pub wal_bytes: u64,
     /// How long the replay took.
     pub replay: Duration,

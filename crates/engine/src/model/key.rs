@@ -94,9 +94,11 @@ impl Key {
     }
 }
 
+/// As text; the alternate form `{:#}` puts string keys in quotes, so that `7` and `"7"` look different.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::String(text) if f.alternate() => write!(f, "{text:?}"),
             Self::Integer(value) => value.fmt(f),
             Self::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).fmt(f),
             Self::Ulid(bytes) => write!(f, "{}", crockford(*bytes)),

@@ -52,8 +52,13 @@ from! {
     f64 => Value::Float,
     &str => |value: &str| Value::String(value.to_owned()),
     String => Value::String,
-    Vec<Value> => Value::List,
     Metadata => Value::Map,
+}
+
+impl<T: Into<Self>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
 }
 
 /// The bytes of `metadata` on disk; an empty map has none.
