@@ -154,5 +154,5 @@ crashes! {
     compactions 1 17,
     several_collections 1 17,
     closing 1 13,
-    a_new_index 9 61,
+    a_new_index 13 61,
 }

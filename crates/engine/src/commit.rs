@@ -52,6 +52,9 @@ impl Core {
         if batches.iter().all(|(.., batch)| batch.is_empty()) {
             return Ok(self.published.visible());
         }
+        if self.unsettled.load(Ordering::Acquire) {
+            self.settle()?;
+        }
         let gives_space = batches.iter().all(|(.., batch)| batch.is_delete_only());
         if !gives_space && let Some(full) = lock(&self.last_segment).clone() {
             return Err(full.into());

@@ -49,6 +49,15 @@ impl Core {
         self.compact_all(Urgency::Due).map(|_| ())
     }
 
+    /// Merges what is small and due: a process that lives too briefly for the background to come to it must
+    /// not leave more and more files behind.
+    pub(crate) fn compact_small(&self) -> Result<()> {
+        if self.compacting.try_lock().is_err() {
+            return Ok(()); // The background is at it.
+        }
+        self.compact_all(Urgency::Closing).map(|_| ())
+    }
+
     /// Compacts every collection as far as it goes.
     pub(crate) fn compact_everything(&self) -> Result<CompactionStats> {
         self.compact_all(Urgency::Everything)

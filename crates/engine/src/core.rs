@@ -41,6 +41,8 @@ pub(crate) struct Core {
     recovery: OnceLock<RecoveryStats>,
     /// While the log is being replayed: what is known to be durable.
     pub replayed_durable: AtomicU64,
+    /// A collection was dropped by a manifest of which it is unknown whether it is on disk.
+    pub unsettled: AtomicBool,
     /// Why no log segment could be prepared ahead: the last one is kept for deletes and flushes (rule R16).
     pub last_segment: Mutex<Option<StorageError>>,
     next_file: AtomicU64,
@@ -135,6 +137,7 @@ impl Core {
             reserve: parts.reserve,
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
+            unsettled: AtomicBool::new(false),
             last_segment: Mutex::new(None),
             next_file,
             closed: AtomicBool::new(false),

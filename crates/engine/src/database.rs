@@ -1,6 +1,7 @@
 //! The public face of an open database.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -231,6 +232,9 @@ impl Handle {
             return Ok(());
         }
         let flushed = if flush { self.core.flush_now(FlushReason::Close).map(|_| ()) } else { Ok(()) };
+        if flush && let Err(error) = self.core.compact_small() {
+            tracing::warn!(%error, "small files could not be merged at closing");
+        }
         self.core.signals.stop();
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
@@ -284,9 +288,15 @@ impl Core {
         let mut root = lock(&self.root);
         let state = self.published.state();
         let dropped = state.by_name(name).ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
-        self.publish(&mut root, Lsn::ZERO, |manifest| {
+        let dropping = self.publish(&mut root, Lsn::ZERO, |manifest| {
             manifest.collections.retain(|entry| entry.id != dropped.id);
-        })?;
+        });
+        if let Err(error) = dropping {
+            // The manifest without the collection may be on disk all the same: before anything more is
+            // acknowledged, one with it has to be.
+            self.unsettled.store(true, Ordering::Release);
+            return Err(error);
+        }
         for meta in dropped.tree.entry.files() {
             let held = dropped.tree.holder(meta).unwrap_or_else(|| Arc::new(()));
             root.graveyard.push(crate::core::Grave { meta: *meta, held });
@@ -322,6 +332,16 @@ impl Core {
     fn has_sealed_up_to(&self, seal: Lsn) -> bool {
         let state = self.published.state();
         state.collections.values().flat_map(|collection| &collection.sealed).any(|sealed| sealed.seal <= seal)
+    }
+
+    /// Publishes what is in memory once more, after a publish whose outcome is unknown.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let mut root = lock(&self.root);
+        if self.unsettled.load(Ordering::Acquire) {
+            self.publish(&mut root, Lsn::ZERO, |_| ())?;
+            self.unsettled.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Closes the log, removes what can be removed, and gives the lock back.

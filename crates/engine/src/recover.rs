@@ -1,7 +1,7 @@
 //! Opening: from a directory to an open database.
 //!
-//! Lock → newest manifest → open its files → replay the log above each collection's flushed LSN, flushing on
-//! the way when it is large → remove what no manifest names. Opening twice changes nothing, and what is read
+//! Lock → newest manifest → open its files → remove what no manifest names → replay the log above each
+//! collection's flushed LSN, flushing on the way when it is large. Opening twice changes nothing, and what is read
 //! grows with the number of files and with the unflushed log, not with rows (rule R15).
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
-use crate::reserve::{RESERVE_NAME, Reserve};
+use crate::reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
 use crate::tree::{FileOpener, Tree, check_presence};
@@ -61,11 +61,11 @@ impl Directory {
         Ok(Some(directory))
     }
 
-    fn sort(&mut self, DirEntry { name, is_dir, .. }: DirEntry) {
+    fn sort(&mut self, DirEntry { name, is_dir, len }: DirEntry) {
         let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
         match (name.as_str(), is_dir) {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
-            (RESERVE_NAME, false) => self.reserve = true,
+            (RESERVE_NAME, false) => self.reserve = len == RESERVE_BYTES,
             (_, false) if temporary.is_some() => self.temporary.push(name),
             (_, false) if manifest::number_of(&name).is_some() => {
                 self.manifests.extend(manifest::number_of(&name));
@@ -124,9 +124,10 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
         None => create_database(&storage, &options, &directory)?,
     };
     let core = assemble(options, storage, &directory, manifest, lock)?;
-    let mut recovery = RecoveryStats::default();
+    // Before the replay, which may flush: no file that a crash left behind may stand in the way of a new one.
+    let orphans_removed = remove_orphans(&core, &directory)?;
+    let mut recovery = RecoveryStats { orphans_removed, ..RecoveryStats::default() };
     let recovered = replay_log(&core, &mut recovery)?;
-    recovery.orphans_removed = remove_orphans(&core, &directory)?;
     let wal_options = WalOptions { segment_bytes: core.options.wal_segment_bytes };
     lock_log(&core).wal = Some(recovered.into_wal(wal_options, salts(core.options.seed)));
     recovery.total = start.elapsed();

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// The name of the reserve in the database's directory.
 pub(crate) const RESERVE_NAME: &str = "RESERVE";
 /// Room for a kill file, a manifest, and the smallest compaction.
-const RESERVE_BYTES: u64 = 4 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 4 << 20;
 
 /// The reserve of one database.
 pub(crate) struct Reserve {

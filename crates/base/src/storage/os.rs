@@ -76,13 +76,7 @@ impl Storage for OsStorage {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>> {
         let failed = |error| StorageError::io("lock", path, error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(failed)?;
+        let mut file = open_lock_file(path).map_err(failed)?;
         match file.try_lock_exclusive() {
             Ok(()) => {}
             Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
@@ -96,11 +90,20 @@ impl Storage for OsStorage {
             }
             Err(error) => return Err(failed(error)),
         }
-        // Who holds it, for the error above. The kernel keeps the lock; these bytes decide nothing.
+        // Who holds it, for the error above. The kernel keeps the lock; these bytes decide nothing. A file of
+        // that name that is somebody else's is left as it is.
         let mut note_holder = || {
+            let mut start = Vec::new();
+            (&file).take(HOLDER.len() as u64).read_to_end(&mut start)?;
+            if !start.is_empty() && start != HOLDER.as_bytes() {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "this is not a lock file of Plimsoll",
+                ));
+            }
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0))?;
-            writeln!(file, "process {} on host {}", std::process::id(), host_name())
+            writeln!(file, "{HOLDER}{} on host {}", std::process::id(), host_name())
         };
         note_holder().map_err(failed)?;
         Ok(Box::new(OsLock { _file: file }))
@@ -109,6 +112,21 @@ impl Storage for OsStorage {
     fn free_space(&self, dir: &Path) -> Result<u64> {
         fs2::available_space(dir).map_err(|error| StorageError::io("free space of", dir, error))
     }
+}
+
+/// How the holder's note begins.
+const HOLDER: &str = "process ";
+
+/// Opens or creates a lock file, which is never somewhere else by way of a link.
+fn open_lock_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+    );
+    options.open(path)
 }
 
 #[cfg(target_os = "linux")]

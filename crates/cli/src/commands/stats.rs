@@ -11,8 +11,11 @@ use crate::output::{Output, bytes, duration};
 struct Report<'a> {
     lsn: Watermarks,
     collections: Vec<Collection<'a>>,
-    wal: Wal,
-    recovery: Recovery,
+    /// Where the library tells: a reader may not know how long the writer's log is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wal: Option<Wal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
     io: Io,
 }
 
@@ -100,13 +103,14 @@ impl<'a> From<&'a Stats> for Report<'a> {
                 flushed: lsn.flushed.0,
             },
             collections: stats.collections.iter().map(Collection::from).collect(),
-            wal: Wal { segments: stats.wal.segments, disk_bytes: stats.wal.disk_bytes },
-            recovery: Recovery {
+            wal: knows_log(stats)
+                .then_some(Wal { segments: stats.wal.segments, disk_bytes: stats.wal.disk_bytes }),
+            recovery: knows_log(stats).then_some(Recovery {
                 records: stats.recovery.records,
                 wal_bytes: stats.recovery.wal_bytes,
                 replay_seconds: stats.recovery.replay.as_secs_f64(),
                 total_seconds: stats.recovery.total.as_secs_f64(),
-            },
+            }),
             io: Io {
                 reads: stats.io.reads,
                 bytes_read: stats.io.bytes_read,
@@ -115,6 +119,10 @@ impl<'a> From<&'a Stats> for Report<'a> {
             },
         }
     }
+}
+
+fn knows_log(stats: &Stats) -> bool {
+    stats.wal.segments > 0
 }
 
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
@@ -128,17 +136,9 @@ fn print(stats: &Stats, output: &mut Output) -> Result<()> {
         "LSN         appended {}, durable {}, applied {}, flushed {}",
         lsn.appended, lsn.durable, lsn.applied, lsn.flushed
     ))?;
-    output.line(format_args!(
-        "log         {} segments, {}",
-        stats.wal.segments,
-        bytes(stats.wal.disk_bytes)
-    ))?;
-    output.line(format_args!(
-        "opening     {}: {} records replayed in {}",
-        duration(stats.recovery.total),
-        stats.recovery.records,
-        duration(stats.recovery.replay)
-    ))?;
+    if knows_log(stats) {
+        print_log(stats, output)?;
+    }
     output.line(format_args!(
         "input       {} in {} reads, {} files opened, {} mapped",
         bytes(stats.io.bytes_read),
@@ -147,6 +147,17 @@ fn print(stats: &Stats, output: &mut Output) -> Result<()> {
         stats.io.files_mapped
     ))?;
     stats.collections.iter().try_for_each(|collection| print_collection(collection, output))
+}
+
+fn print_log(stats: &Stats, output: &mut Output) -> Result<()> {
+    let (wal, recovery) = (&stats.wal, &stats.recovery);
+    output.line(format_args!("log         {} segments, {}", wal.segments, bytes(wal.disk_bytes)))?;
+    output.line(format_args!(
+        "opening     {}: {} records replayed in {}",
+        duration(recovery.total),
+        recovery.records,
+        duration(recovery.replay)
+    ))
 }
 
 fn print_collection(stats: &CollectionStats, output: &mut Output) -> Result<()> {

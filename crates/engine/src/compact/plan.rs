@@ -18,6 +18,8 @@ const KILLED_SHARE: f64 = 0.3;
 const MAX_SECTIONS: usize = 8;
 /// Kill files are merged into one when there are more than this many.
 const MAX_KILL_FILES: usize = 16;
+/// What closing a database merges at most.
+const QUICK_BYTES: u64 = 32 << 20;
 /// Rows may grow by this factor before the background trains a new generation.
 const GROWTH: u64 = 4;
 /// And by this much before an explicit compaction does.
@@ -28,6 +30,8 @@ const EXPLICIT_GROWTH: f64 = 1.25;
 pub(crate) enum Urgency {
     /// What keeps the number of files bounded and the index fit.
     Due,
+    /// Of what is due, that which takes but a moment.
+    Closing,
     /// All there is to gain.
     Everything,
 }
@@ -51,7 +55,7 @@ impl Plan {
         }
         // Training takes the rows of every generation, so that at most the newest one before it stays visible,
         // for what is flushed meanwhile (rule R12).
-        if is_outgrown(tree, urgency) {
+        if urgency != Urgency::Closing && is_outgrown(tree, urgency) {
             return Some(Self::Train(urgency));
         }
         crowded_shards(tree, urgency).map(Self::MergeSections)
@@ -73,7 +77,9 @@ fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
     let much_killed = files
         .iter()
         .position(|file| file.killed > 0 && file.killed as f64 >= KILLED_SHARE * file.documents as f64);
-    if let Some(at) = much_killed {
+    if let Some(at) = much_killed
+        && (urgency != Urgency::Closing || files[at].file.len <= QUICK_BYTES)
+    {
         return Some(at..at + 1);
     }
     // Files are older and larger to the left. A run of a tier is merged together with smaller ones between.
@@ -81,7 +87,9 @@ fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
     (0..files.len()).find_map(|start| {
         let level = tier(files[start].file.len);
         let length = files[start..].iter().take_while(|file| tier(file.file.len) <= level).count();
-        (length >= TIER).then_some(start..start + length)
+        let bytes: u64 = files[start..start + length].iter().map(|file| file.file.len).sum();
+        let is_quick = urgency != Urgency::Closing || bytes <= QUICK_BYTES;
+        (length >= TIER && is_quick).then_some(start..start + length)
     })
 }
 
@@ -95,7 +103,7 @@ fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
     let Some(index) = newest else { return true };
     let trained = index.rows_at_training;
     match urgency {
-        Urgency::Due => rows >= trained.saturating_mul(GROWTH),
+        Urgency::Due | Urgency::Closing => rows >= trained.saturating_mul(GROWTH),
         Urgency::Everything => rows as f64 >= trained as f64 * EXPLICIT_GROWTH,
     }
 }
@@ -125,12 +133,12 @@ fn crowded_shards(tree: &Tree, urgency: Urgency) -> Option<Vec<ShardId>> {
     }
     let kills = &tree.entry.kills;
     let all = match urgency {
-        Urgency::Due => kills.len() > MAX_KILL_FILES,
+        Urgency::Due | Urgency::Closing => kills.len() > MAX_KILL_FILES,
         Urgency::Everything => kills.iter().any(|kill| kill.ordinals > 0),
     };
     let merge = |count: usize, is_loose: bool| match urgency {
         _ if all => true,
-        Urgency::Due => count > MAX_SECTIONS,
+        Urgency::Due | Urgency::Closing => count > MAX_SECTIONS,
         Urgency::Everything => count > 1 || is_loose,
     };
     let shards: Vec<ShardId> = sections
