@@ -15,7 +15,8 @@ mod train;
 mod vectors;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{CollectionId, Lsn};
@@ -43,10 +44,24 @@ pub(crate) trait Change {
     fn count(&self, stats: &mut CompactionStats);
 }
 
+/// Writes that are further apart than this have paused.
+const PAUSE: Duration = Duration::from_millis(200);
+
 impl Core {
     /// Does what is due in any collection: called by the background thread after flushes.
     pub(crate) fn compact_due(&self) -> Result<()> {
-        self.compact_all(Urgency::Due).map(|_| ())
+        let batches = self.counters.batches.load(Ordering::Relaxed);
+        self.signals.wait_until(Instant::now() + PAUSE, || false);
+        if batches == self.counters.batches.load(Ordering::Relaxed) {
+            return self.compact_all(Urgency::Due).map(|_| ());
+        }
+        self.compact_all(Urgency::Busy)?;
+        // What was put off is looked at again, until writes pause.
+        let state = self.published.state();
+        if state.collections.values().any(|collection| Plan::make(&collection.tree, Urgency::Due).is_some()) {
+            self.signals.compact_due();
+        }
+        Ok(())
     }
 
     /// Merges what is small and due: a process that lives too briefly for the background to come to it must

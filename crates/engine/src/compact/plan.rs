@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use plimsoll_base::ShardId;
-use plimsoll_index::kmeans::lists_for;
+use plimsoll_index::kmeans::{MIN_INDEXED_ROWS, lists_for};
 
 use crate::tree::Tree;
 
@@ -22,6 +22,8 @@ const MAX_KILL_FILES: usize = 16;
 const QUICK_BYTES: u64 = 32 << 20;
 /// Rows may grow by this factor before the background trains a new generation.
 const GROWTH: u64 = 4;
+/// And by this much while writes go on.
+const BUSY_GROWTH: u64 = 16;
 /// And by this much before an explicit compaction does.
 const EXPLICIT_GROWTH: f64 = 1.25;
 
@@ -30,6 +32,9 @@ const EXPLICIT_GROWTH: f64 = 1.25;
 pub(crate) enum Urgency {
     /// What keeps the number of files bounded and the index fit.
     Due,
+    /// The same while writes go on: an index that is less fit will do until they pause, within reason, because
+    /// training takes as much processor time as the writes themselves.
+    Busy,
     /// Of what is due, that which takes but a moment.
     Closing,
     /// All there is to gain.
@@ -100,10 +105,13 @@ fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
         return false;
     }
     let newest = tree.entry.indexes.iter().max_by_key(|index| index.generation);
-    let Some(index) = newest else { return true };
+    let Some(index) = newest else {
+        return urgency != Urgency::Busy || rows >= MIN_INDEXED_ROWS as u64 * BUSY_GROWTH;
+    };
     let trained = index.rows_at_training;
     match urgency {
         Urgency::Due | Urgency::Closing => rows >= trained.saturating_mul(GROWTH),
+        Urgency::Busy => rows >= trained.saturating_mul(BUSY_GROWTH),
         Urgency::Everything => rows as f64 >= trained as f64 * EXPLICIT_GROWTH,
     }
 }
@@ -133,12 +141,12 @@ fn crowded_shards(tree: &Tree, urgency: Urgency) -> Option<Vec<ShardId>> {
     }
     let kills = &tree.entry.kills;
     let all = match urgency {
-        Urgency::Due | Urgency::Closing => kills.len() > MAX_KILL_FILES,
+        Urgency::Due | Urgency::Busy | Urgency::Closing => kills.len() > MAX_KILL_FILES,
         Urgency::Everything => kills.iter().any(|kill| kill.ordinals > 0),
     };
     let merge = |count: usize, is_loose: bool| match urgency {
         _ if all => true,
-        Urgency::Due | Urgency::Closing => count > MAX_SECTIONS,
+        Urgency::Due | Urgency::Busy | Urgency::Closing => count > MAX_SECTIONS,
         Urgency::Everything => count > 1 || is_loose,
     };
     let shards: Vec<ShardId> = sections

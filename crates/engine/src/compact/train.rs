@@ -35,7 +35,7 @@ const MIN_CALIBRATION: usize = 128;
 /// The multiplications that calibration may take: in the background it competes with writers.
 const fn calibration_cost(urgency: Urgency) -> usize {
     match urgency {
-        Urgency::Due | Urgency::Closing => 2_000_000_000,
+        Urgency::Due | Urgency::Busy | Urgency::Closing => 2_000_000_000,
         Urgency::Everything => 40_000_000_000,
     }
 }
