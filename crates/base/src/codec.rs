@@ -27,6 +27,17 @@ impl Encoder {
         Self::default()
     }
 
+    /// An empty encoder with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Removes what was appended, keeping the memory.
+    pub fn clear(&mut self) -> &mut Self {
+        self.bytes.clear();
+        self
+    }
+
     put!(u8: u8, u16: u16, u32: u32, u64: u64, i64: i64, f32: f32, f64: f64);
 
     /// Appends bytes as they are.

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod aligned;
+pub mod arena;
 pub mod checksum;
 pub mod codec;
 mod error;

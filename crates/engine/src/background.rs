@@ -1,7 +1,8 @@
 //! The threads of an open database, and how they are woken.
 //!
 //! Three threads: `flush` turns sealed memtables into files, `compact` merges files, `log` bounds how long
-//! buffered writes stay unsynced, marks what is durable when writers pause, and prepares log segments ahead.
+//! buffered writes stay unsynced, marks what is durable when writers pause, and prepares log segments and
+//! memory for records ahead.
 //! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
 //! in the statistics, and tried again.
 
@@ -26,6 +27,7 @@ pub(crate) struct Signals {
 struct Due {
     flush: Option<FlushReason>,
     compact: bool,
+    memory: bool,
     mark: bool,
     sync_at: Option<Instant>,
     stop: bool,
@@ -50,6 +52,11 @@ impl Signals {
 
     pub(crate) fn compact_due(&self) {
         self.set(|due| due.compact = true);
+    }
+
+    /// A memtable will soon need more memory.
+    pub(crate) fn memory_due(&self) {
+        self.set(|due| due.memory = true);
     }
 
     /// A group was committed: once writers pause, readers in other processes are to be told (rule R10).
@@ -207,6 +214,8 @@ fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Duratio
 }
 
 enum LogJob {
+    /// Prepare memory for records.
+    Memory,
     Sync,
     Mark,
 }
@@ -214,19 +223,26 @@ enum LogJob {
 fn log_loop(core: &Core) {
     let spares = lock(&core.log).wal.as_ref().map(plimsoll_wal::Wal::spares);
     let mut last_batches = u64::MAX;
+    let mut look_at = Instant::now();
     loop {
         let full = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
-        let take = |due: &mut Due| match due.sync_at {
-            Some(at) if at <= Instant::now() => {
-                due.sync_at = None;
-                Ok(LogJob::Sync)
+        let take = |due: &mut Due| {
+            let now = Instant::now();
+            let mark_at = due.mark.then_some(look_at);
+            match due.sync_at.into_iter().chain(mark_at).min() {
+                _ if std::mem::take(&mut due.memory) => Ok(LogJob::Memory),
+                Some(at) if at > now => Err(Some(at - now)),
+                Some(_) if due.sync_at.is_some_and(|at| at <= now) => {
+                    due.sync_at = None;
+                    Ok(LogJob::Sync)
+                }
+                Some(_) => Ok(LogJob::Mark),
+                None => Err(full),
             }
-            Some(at) => Err(Some(at.saturating_duration_since(Instant::now()).min(IDLE))),
-            None if due.mark => Ok(LogJob::Mark),
-            None => Err(full),
         };
         match core.signals.next(take) {
             None => return,
+            Some(LogJob::Memory) => core.prepare_memory(),
             Some(LogJob::Sync) => {
                 if let Err(error) = core.submit(Request::Sync, 0) {
                     tracing::error!(%error, "buffered writes could not be synced");
@@ -244,9 +260,18 @@ fn log_loop(core: &Core) {
                     last_batches = u64::MAX;
                 } else {
                     last_batches = batches;
-                    core.signals.wait_until(Instant::now() + IDLE, || false);
+                    look_at = Instant::now() + IDLE;
                 }
             }
+        }
+    }
+}
+
+impl Core {
+    /// Gets memory ready where so much is written that it will soon be needed.
+    fn prepare_memory(&self) {
+        for collection in self.published.state().collections.values() {
+            collection.active.arena().prepare();
         }
     }
 }

@@ -49,6 +49,11 @@ impl WriteBatch {
         Self::default()
     }
 
+    /// An empty batch with room for so many operations.
+    pub fn with_capacity(operations: usize) -> Self {
+        Self { operations: Vec::with_capacity(operations) }
+    }
+
     /// Stores a document, replacing the whole of the one that has its key, if any.
     pub fn upsert(&mut self, document: Document) -> &mut Self {
         self.operations.push(Operation::Upsert(document));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use plimsoll_base::arena::Arena;
 use plimsoll_base::{CollectionId, Lsn};
 use plimsoll_wal::{GroupLimits, Record};
 
@@ -59,12 +60,24 @@ impl Core {
         if !gives_space && let Some(full) = lock(&self.last_segment).clone() {
             return Err(full.into());
         }
-        let prepared = record::prepare(batches)?;
+        let prepared = self.prepare(batches)?;
         self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;
         let lsn = self.submit(Request::Write(prepared, durability), weight)?;
         self.after_write();
         Ok(lsn)
+    }
+
+    fn prepare(&self, batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
+        // The record lies with others of the memtable that it will probably belong to.
+        let state = self.published.state();
+        let first = batches.first().and_then(|(id, ..)| state.collections.get(id));
+        let arena = first.map(|collection| collection.active.arena());
+        let prepared = record::prepare(batches, arena);
+        if self.options.background && arena.is_some_and(Arena::wants_spare) {
+            self.signals.memory_due();
+        }
+        prepared
     }
 
     /// Hands a request to the commit leader, or becomes it.

@@ -1,24 +1,27 @@
 //! The memtable: one collection's writes since its last seal, searchable at once.
 //!
-//! **Owns** the records themselves (their buffers hold keys, texts and vectors; nothing is copied) and an
-//! ordered map from (document id, newest version first) to operations. **Must not know** about files.
-//! **On a crash** it is gone; the log rebuilds it.
+//! **Owns** the records themselves (their buffers hold keys, texts and vectors; nothing is copied) and a hash
+//! index from a document's id to its newest operation, from which a chain leads to older ones. **Must not
+//! know** about files. **On a crash** it is gone; the log rebuilds it.
 //!
 //! One thread, the commit leader, applies; any number read. A reader holds an LSN and sees exactly the
-//! versions at or below it (rule R1), without a lock: batches and map are published before the LSN is.
+//! versions at or below it (rule R1), without a lock: batches and index are published before the LSN is.
 
-use std::cmp::Reverse;
+mod index;
+
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
-use crossbeam_skiplist::SkipMap;
+use plimsoll_base::arena::Arena;
 use plimsoll_base::{DocumentId, Lsn, StorageError, Version};
 use plimsoll_shard::PostingRange;
 use plimsoll_wal::Record;
 
+use self::index::IdIndex;
 use crate::append_list::AppendList;
+use crate::model::limits::{MAX_MEMTABLE_BYTES, MAX_OPERATIONS};
 use crate::model::{Document, Key, Posting, value};
 use crate::record::{Group, Operation, OperationKind};
 
@@ -26,11 +29,12 @@ use crate::record::{Group, Operation, OperationKind};
 pub(crate) struct Memtable {
     dimension: usize,
     batches: AppendList<Batch>,
-    versions: SkipMap<(DocumentId, Reverse<Version>), Place>,
+    newest: IdIndex,
     bytes: AtomicUsize,
     rows: AtomicUsize,
     first_lsn: AtomicU64,
     last_lsn: AtomicU64,
+    arena: Arena,
 }
 
 /// One record's part for this collection.
@@ -40,18 +44,35 @@ pub(crate) struct Batch {
     operations: Vec<Operation>,
     /// The operations that have rows, in row order.
     upserts: Vec<u32>,
-    /// Per operation, the LSN of a later operation of this memtable on the same id, or `u64::MAX`.
-    superseded: Vec<AtomicU64>,
+    /// One for each operation.
+    links: Vec<Link>,
     vectors: Range<usize>,
     norms: Range<usize>,
 }
 
-/// Where an operation is.
+/// What an operation has to do with others of this memtable on the same id.
+struct Link {
+    /// The LSN of the next one, or `u64::MAX`.
+    superseded: AtomicU64,
+    /// The one before it.
+    previous: OnceLock<Place>,
+}
+
+/// Where an operation is: the number of its batch in the memtable, and its own in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub batch: u32,
     pub operation: u32,
 }
+
+impl Place {
+    /// Each batch counts for more than [`OPERATION_OVERHEAD`] bytes, so the largest memtable has fewer.
+    const BATCH_BITS: u32 = 28;
+    const OPERATION_BITS: u32 = 24;
+}
+
+const _: () = assert!(MAX_OPERATIONS < 1 << Place::OPERATION_BITS);
+const _: () = assert!(MAX_MEMTABLE_BYTES / (OPERATION_OVERHEAD as u64) < 1 << Place::BATCH_BITS);
 
 /// One version of a document, as an operation left it.
 #[derive(Clone, Copy)]
@@ -66,25 +87,44 @@ const OPERATION_OVERHEAD: usize = 200;
 
 impl Memtable {
     pub(crate) fn new(dimension: usize) -> Self {
+        Self::with_arena(dimension, Arena::default())
+    }
+
+    /// An empty memtable for what comes after this one, with the memory that was prepared for it.
+    pub(crate) fn successor(&self) -> Self {
+        Self::with_arena(self.dimension, self.arena.successor())
+    }
+
+    fn with_arena(dimension: usize, arena: Arena) -> Self {
         Self {
             dimension,
             batches: AppendList::new(),
-            versions: SkipMap::new(),
+            newest: IdIndex::new(),
             bytes: AtomicUsize::new(0),
             rows: AtomicUsize::new(0),
             first_lsn: AtomicU64::new(u64::MAX),
             last_lsn: AtomicU64::new(0),
+            arena,
         }
+    }
+
+    /// Where the records that will be applied here should have their buffers.
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// Applies one group of a record. Only the commit leader calls this, in LSN order.
     pub(crate) fn apply(&self, record: &Arc<Record>, group: Group) {
+        if group.operations.is_empty() {
+            return;
+        }
         let lsn = record.lsn();
         let batch_index = self.batches.len() as u32;
         let stores = |n: &u32| matches!(group.operations[*n as usize].kind, OperationKind::Upsert { .. });
         let upserts = (0..group.operations.len() as u32).filter(stores).collect();
-        let superseded = group.operations.iter().map(|_| AtomicU64::new(u64::MAX)).collect();
-        let keys: Vec<_> = group.operations.iter().map(|operation| (operation.id, operation.index)).collect();
+        let ids: Vec<_> = group.operations.iter().map(|operation| operation.id).collect();
+        let unlinked = || Link { superseded: AtomicU64::new(u64::MAX), previous: OnceLock::new() };
+        let links = std::iter::repeat_with(unlinked).take(ids.len()).collect();
         let bytes = group.vectors.len()
             + group.norms.len()
             + group.operations.iter().map(operation_bytes).sum::<usize>();
@@ -95,34 +135,70 @@ impl Memtable {
             lsn,
             operations: group.operations,
             upserts,
-            superseded,
+            links,
             vectors: group.vectors,
             norms: group.norms,
         };
         let pushed = self.batches.push(batch);
         debug_assert!(pushed.is_ok(), "two threads applied at once");
-        for (operation, (id, index)) in keys.into_iter().enumerate() {
-            if let Some(previous) = self.place(id, lsn) {
-                self.supersede(previous, lsn);
-            }
+        for (operation, id) in ids.into_iter().enumerate() {
             let place = Place { batch: batch_index, operation: operation as u32 };
-            self.versions.insert((id, Reverse(Version::new(lsn, index))), place);
+            let all =
+                || self.operations().take_while(move |at| *at != place).filter_map(|at| self.if_newest(at));
+            self.newest.replace(
+                id,
+                place,
+                |at| self.is_on(at, id),
+                all,
+                |older| self.link(older, place, lsn),
+            );
         }
         self.first_lsn.fetch_min(lsn.0, Relaxed);
         self.last_lsn.fetch_max(lsn.0, Relaxed);
     }
 
-    fn supersede(&self, place: Place, by: Lsn) {
-        let batch = self.batches.get(place.batch as usize);
-        if let Some(mark) = batch.and_then(|batch| batch.superseded.get(place.operation as usize)) {
-            mark.fetch_min(by.0, Relaxed);
+    fn is_on(&self, place: Place, id: DocumentId) -> bool {
+        self.operation(place).is_some_and(|(_, operation, _)| operation.id == id)
+    }
+
+    /// The operation `older` was the newest on its id until `newer`, of the record `lsn`.
+    fn link(&self, older: Place, newer: Place, lsn: Lsn) {
+        if let Some((.., link)) = self.operation(older) {
+            link.superseded.store(lsn.0, Relaxed);
+        }
+        if let Some((.., link)) = self.operation(newer) {
+            let _first = link.previous.set(older);
         }
     }
 
+    /// All operations, in the order in which they were applied.
+    fn operations(&self) -> impl Iterator<Item = Place> {
+        let batches = self.batches.iter().enumerate();
+        batches.flat_map(|(batch, entry)| {
+            (0..entry.operations.len() as u32).map(move |operation| Place { batch: batch as u32, operation })
+        })
+    }
+
+    fn operation(&self, place: Place) -> Option<(&Batch, &Operation, &Link)> {
+        let batch = self.batches.get(place.batch as usize)?;
+        let operation = place.operation as usize;
+        Some((batch, batch.operations.get(operation)?, batch.links.get(operation)?))
+    }
+
+    fn if_newest(&self, place: Place) -> Option<(DocumentId, Place)> {
+        let (_, operation, link) = self.operation(place)?;
+        (link.superseded.load(Relaxed) == u64::MAX).then_some((operation.id, place))
+    }
+
     fn place(&self, id: DocumentId, visible: Lsn) -> Option<Place> {
-        let newest = (id, Reverse(Version::new(visible, u32::MAX)));
-        let entry = self.versions.range(newest..).next()?;
-        (entry.key().0 == id).then(|| *entry.value())
+        let mut place = self.newest.get(id, |at| self.is_on(at, id))?;
+        loop {
+            let (batch, _, link) = self.operation(place)?;
+            if batch.lsn <= visible {
+                return Some(place);
+            }
+            place = *link.previous.get()?;
+        }
     }
 
     /// The newest version of a document at or below `visible`; it may be a deletion.
@@ -139,21 +215,17 @@ impl Memtable {
     }
 
     pub(crate) fn entry(&self, place: Place) -> Option<MemtableEntry<'_>> {
-        let batch = self.batches.get(place.batch as usize)?;
-        let operation = batch.operations.get(place.operation as usize)?;
+        let (batch, operation, _) = self.operation(place)?;
         Some(MemtableEntry { batch, operation, dimension: self.dimension })
     }
 
-    /// The newest version of every document at or below `visible`, deletions too, ordered by id.
+    /// The newest version of every document at or below `visible`, deletions too, in the order of writing.
     pub(crate) fn newest(&self, visible: Lsn) -> impl Iterator<Item = (DocumentId, MemtableEntry<'_>)> {
-        let mut last = None;
-        self.versions.iter().filter_map(move |entry| {
-            let (id, Reverse(version)) = *entry.key();
-            if version.lsn > visible || last == Some(id) {
-                return None;
-            }
-            last = Some(id);
-            Some((id, self.entry(*entry.value())?))
+        self.batches(visible).flat_map(move |(_, batch)| {
+            let operations = batch.operations.iter().zip(&batch.links);
+            operations.filter(move |(_, link)| !link.is_superseded(visible)).map(move |(operation, _)| {
+                (operation.id, MemtableEntry { batch, operation, dimension: self.dimension })
+            })
         })
     }
 
@@ -164,6 +236,11 @@ impl Memtable {
             .enumerate()
             .map(|(n, batch)| (n as u32, batch))
             .filter(move |(_, b)| b.lsn <= visible)
+    }
+
+    /// How many documents it has something on.
+    pub(crate) fn documents(&self) -> usize {
+        self.newest.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -225,7 +302,14 @@ impl Batch {
 
     /// Whether a later operation at or below `visible` replaced or removed what this one stored.
     pub(crate) fn is_superseded(&self, operation: u32, visible: Lsn) -> bool {
-        self.superseded.get(operation as usize).is_none_or(|mark| mark.load(Relaxed) <= visible.0)
+        self.links.get(operation as usize).is_none_or(|link| link.is_superseded(visible))
+    }
+}
+
+impl Link {
+    fn is_superseded(&self, visible: Lsn) -> bool {
+        let by = self.superseded.load(Relaxed);
+        by != u64::MAX && by <= visible.0
     }
 }
 

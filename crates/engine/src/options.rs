@@ -8,7 +8,7 @@ use plimsoll_base::Metric;
 use plimsoll_base::storage::{OsStorage, Storage};
 
 use crate::error::{Error, Result};
-use crate::model::limits::MAX_DIMENSION;
+use crate::model::limits::{MAX_DIMENSION, MAX_MEMTABLE_BYTES};
 
 /// What a collection fixes when it is created.
 ///
@@ -117,7 +117,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// How many bytes of unflushed writes start a flush, over all collections. Default 64 MiB.
+    /// How many bytes of unflushed writes start a flush, over all collections. Default 64 MiB,
+    /// at most 32 GiB.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.options.memtable_bytes = bytes;
@@ -212,6 +213,9 @@ impl DatabaseBuilder {
         let refuse = |what: &str| Err(Error::InvalidArgument(what.to_owned()));
         match () {
             () if options.memtable_bytes == 0 => refuse("memtable_bytes must be at least 1"),
+            () if options.memtable_bytes as u64 > MAX_MEMTABLE_BYTES => {
+                refuse("memtable_bytes must be at most 32 GiB")
+            }
             () if options.max_sealed == 0 => refuse("max_sealed must be at least 1"),
             () if options.wal_segment_bytes < 4096 => refuse("wal_segment_bytes must be at least 4,096"),
             () if options.buffer_records == 0 => refuse("buffer_records must be at least 1"),

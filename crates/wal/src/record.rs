@@ -7,20 +7,13 @@
 use std::fmt;
 
 use plimsoll_base::Lsn;
+use plimsoll_base::aligned::AlignedBytes;
+use plimsoll_base::arena::Arena;
 use plimsoll_base::checksum::crc32;
 
-use crate::format::{RECORD_ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
+use crate::format::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
 
-const LINE: usize = 64;
-
-/// One cache line: what makes the buffer aligned, and what it grows by.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; LINE]);
-
-const ZERO: Line = Line([0; LINE]);
-
-/// Builds a [`Record`]: appends payload bytes to a buffer that is neither zeroed before nor copied after.
+/// Builds a [`Record`]: appends payload bytes to the buffer that the record will have.
 ///
 /// Offset 0 of the payload is 32 bytes into a 64-byte aligned buffer, so data at payload offsets that are
 /// multiples of 4, 8, 16 or 32 ([`RecordBuilder::align`]) can be viewed in place.
@@ -32,7 +25,8 @@ const ZERO: Line = Line([0; LINE]);
 /// assert_eq!(bytemuck::cast_slice::<u8, f32>(&record.payload()[4..]), [1.0, 2.0]);
 /// ```
 pub struct RecordBuilder {
-    lines: Vec<Line>,
+    /// Zeros after what is in use.
+    buffer: AlignedBytes,
     /// Bytes in use, header included.
     len: usize,
 }
@@ -49,29 +43,36 @@ macro_rules! put {
 impl RecordBuilder {
     /// A builder with room for a payload of `bytes`; a longer payload makes it grow, with a copy.
     pub fn with_capacity(bytes: usize) -> Self {
-        let mut lines = Vec::with_capacity((RECORD_HEADER_LEN + bytes).div_ceil(LINE));
-        lines.push(ZERO);
-        Self { lines, len: RECORD_HEADER_LEN }
+        Self::on(AlignedBytes::zeroed(encoded_len(bytes)))
+    }
+
+    /// As [`RecordBuilder::with_capacity`], with memory of an arena.
+    pub fn in_arena(arena: &Arena, bytes: usize) -> Self {
+        Self::on(AlignedBytes::zeroed_in(arena, encoded_len(bytes)))
+    }
+
+    fn on(buffer: AlignedBytes) -> Self {
+        Self { buffer, len: RECORD_HEADER_LEN }
     }
 
     put!(u8: u8, u16: u16, u32: u32, u64: u64, i64: i64, f32: f32, f64: f64);
 
     /// Appends bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
-        // The line in progress, then whole lines, then a new line in progress.
-        let room = self.lines.len() * LINE - self.len;
-        let (first, rest) = bytes.split_at(room.min(bytes.len()));
-        let at = self.len;
-        bytemuck::cast_slice_mut(&mut self.lines)[at..at + first.len()].copy_from_slice(first);
-        let (whole, last) = rest.as_chunks::<LINE>();
-        self.lines.extend(whole.iter().map(|line| Line(*line)));
-        if !last.is_empty() {
-            let mut line = ZERO;
-            line.0[..last.len()].copy_from_slice(last);
-            self.lines.push(line);
+        let end = self.len + bytes.len();
+        if end > self.buffer.len() {
+            self.resize(encoded_len((end - RECORD_HEADER_LEN).max(2 * self.len)));
         }
-        self.len += bytes.len();
+        self.buffer[self.len..end].copy_from_slice(bytes);
+        self.len = end;
         self
+    }
+
+    /// Gives the buffer another length, at least that of what is in use.
+    fn resize(&mut self, len: usize) {
+        let mut other = AlignedBytes::zeroed(len);
+        other[..self.len].copy_from_slice(&self.buffer[..self.len]);
+        self.buffer = other;
     }
 
     /// Appends a `u32` length, then the bytes.
@@ -105,8 +106,7 @@ impl RecordBuilder {
     /// If the payload does not reach that far.
     pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) -> &mut Self {
         let (at, len) = (RECORD_HEADER_LEN + offset, self.len);
-        let used: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut self.lines)[..len];
-        used[at..at + bytes.len()].copy_from_slice(bytes);
+        self.buffer[..len][at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
@@ -117,17 +117,18 @@ impl RecordBuilder {
 
     /// The payload so far.
     pub fn payload(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[RECORD_HEADER_LEN..self.len]
+        &self.buffer[RECORD_HEADER_LEN..self.len]
     }
 
     /// Computes the payload's checksum: the record is ready for the log.
     pub fn finish(mut self) -> Record {
-        // The record may live in a memtable for long: no more than a quarter of it is slack.
-        if self.lines.capacity() - self.lines.len() > self.lines.len() / 4 + 1 {
-            self.lines.shrink_to_fit();
-        }
         let payload_len = self.payload_len();
-        let mut record = Record { lines: self.lines, payload_len, header: EMPTY };
+        // The record may live in a memtable for long: no more than a quarter of it is slack.
+        let needed = encoded_len(payload_len);
+        if self.buffer.len() > needed + needed / 4 {
+            self.resize(needed);
+        }
+        let mut record = Record { buffer: self.buffer, payload_len, header: EMPTY };
         record.header.payload_crc = crc32(&record.encoded()[RECORD_HEADER_LEN..]);
         record.header.payload_len = payload_len as u32;
         record
@@ -150,7 +151,7 @@ const EMPTY: RecordHeader = RecordHeader {
 
 /// One record: a batch's payload with its header, in one buffer.
 pub struct Record {
-    lines: Vec<Line>,
+    buffer: AlignedBytes,
     /// Kept apart from the header, which holds at most 32 bits: an oversized record is refused, not cut.
     payload_len: usize,
     header: RecordHeader,
@@ -159,7 +160,7 @@ pub struct Record {
 impl Record {
     /// The payload, whose first byte is 32-byte aligned.
     pub fn payload(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.payload_len]
+        &self.buffer[RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.payload_len]
     }
 
     /// The record's LSN; [`Lsn::ZERO`] until it has been appended.
@@ -179,19 +180,19 @@ impl Record {
 
     /// The bytes of memory it occupies.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.lines.capacity() * LINE
+        size_of::<Self>() + self.buffer.len()
     }
 
     /// The record's bytes on disk, as of the last [`Record::seal`].
     pub(crate) fn encoded(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..encoded_len(self.payload_len)]
+        &self.buffer[..encoded_len(self.payload_len)]
     }
 
     /// Completes the header for the place where the record is going to stand.
     pub(crate) fn seal(&mut self, lsn: Lsn, durable_before: Lsn, salt: u64) {
         self.header.lsn = lsn;
         self.header.durable_before = durable_before;
-        self.lines[0].0[..RECORD_HEADER_LEN].copy_from_slice(&self.header.encode(salt));
+        self.buffer[..RECORD_HEADER_LEN].copy_from_slice(&self.header.encode(salt));
     }
 
     /// The payload's length, not cut to what a header can hold.
@@ -206,35 +207,20 @@ impl Record {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Option<Self>, E> {
         let payload_len = header.payload_len as usize;
-        let len = encoded_len(payload_len);
-        let mut lines = vec![ZERO; len.div_ceil(LINE)];
-        fill(&mut bytemuck::cast_slice_mut(&mut lines)[..len])?;
-        Ok(Self::checked(lines, payload_len, header))
+        let mut buffer = AlignedBytes::zeroed(encoded_len(payload_len));
+        fill(&mut buffer)?;
+        let record = Self { buffer, payload_len, header };
+        let holds = crc32(&record.encoded()[RECORD_HEADER_LEN..]) == header.payload_crc;
+        Ok(holds.then_some(record))
     }
 
     /// A record of the disk bytes `encoded`; `None` if the payload's checksum does not hold.
     pub(crate) fn copy_of(header: RecordHeader, encoded: &[u8]) -> Option<Self> {
-        if crc32(&encoded[RECORD_HEADER_LEN..]) != header.payload_crc {
-            return None;
-        }
-        let (whole, last) = encoded.as_chunks::<LINE>();
-        let mut lines = Vec::with_capacity(encoded.len().div_ceil(LINE));
-        lines.extend(whole.iter().map(|line| Line(*line)));
-        if !last.is_empty() {
-            let mut line = ZERO;
-            line.0[..last.len()].copy_from_slice(last);
-            lines.push(line);
-        }
-        Some(Self { lines, payload_len: header.payload_len as usize, header })
-    }
-
-    fn checked(lines: Vec<Line>, payload_len: usize, header: RecordHeader) -> Option<Self> {
-        let record = Self { lines, payload_len, header };
-        (crc32(&record.encoded()[RECORD_HEADER_LEN..]) == header.payload_crc).then_some(record)
+        let holds = crc32(&encoded[RECORD_HEADER_LEN..]) == header.payload_crc;
+        let payload_len = header.payload_len as usize;
+        holds.then(|| Self { buffer: AlignedBytes::copy_of(encoded), payload_len, header })
     }
 }
-
-const _: () = assert!(LINE.is_multiple_of(RECORD_ALIGNMENT));
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Read-only mappings: the one module outside the kernels that holds `unsafe` code.
+//! Read-only mappings of files.
 
 #![expect(unsafe_code, reason = "a file mapping can not be expressed safely; this module is its only home")]
 

@@ -45,7 +45,7 @@ impl Workload {
 
     /// Rows as one batch, their numbers as ids.
     pub(super) fn batch(&self, rows: std::ops::Range<u64>) -> WriteBatch {
-        let mut batch = WriteBatch::new();
+        let mut batch = WriteBatch::with_capacity((rows.end - rows.start) as usize);
         for row in rows {
             batch.upsert(Document::new(row).vector(self.vector(row)));
         }

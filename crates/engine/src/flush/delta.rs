@@ -1,6 +1,7 @@
 //! What one flush adds to one collection: a posting file, a vector segment, and a kill file.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use plimsoll_base::{DocumentId, DocumentOrdinal, Lsn, StorageError};
 use plimsoll_index::bloom::BloomBuilder;
@@ -49,7 +50,7 @@ impl<'a> Delta<'a> {
     /// Writes the files, which are neither synced nor named yet.
     pub(crate) fn write(core: &'a Core, drained: &Drained) -> Result<Self> {
         let tree = &drained.collection.tree;
-        let newest = newest_versions(drained);
+        let newest = newest_versions(drained)?;
         let kills = resolve(tree, &newest)?;
         let first = tree.entry.next_ordinal;
         let documents = NewDocuments::new(first, &newest);
@@ -165,15 +166,26 @@ impl<'a> Delta<'a> {
 }
 
 /// The newest version of every document in the sealed memtables, deletions too.
-fn newest_versions(drained: &Drained) -> Vec<MemtableEntry<'_>> {
+fn newest_versions(drained: &Drained) -> Result<Vec<MemtableEntry<'_>>> {
     let mut seen = HashSet::new();
     let only_one = drained.sealed.len() == 1;
-    let newest_first = drained.sealed.iter().rev();
-    newest_first
-        .flat_map(|sealed| sealed.memtable.newest(Lsn(u64::MAX)))
-        .filter(|(id, _)| only_one || seen.insert(*id))
-        .map(|(_, entry)| entry)
-        .collect()
+    let mut newest = Vec::new();
+    for sealed in drained.sealed.iter().rev() {
+        let memtable = &sealed.memtable;
+        let mut found = 0;
+        for (id, entry) in memtable.newest(Lsn(u64::MAX)) {
+            found += 1;
+            if only_one || seen.insert(id) {
+                newest.push(entry);
+            }
+        }
+        // What is left out here leaves the log, too.
+        if found != memtable.documents() {
+            let what = format!("{found} of {} documents were found", memtable.documents());
+            return Err(StorageError::corrupted(Path::new("memtable"), 0, what).into());
+        }
+    }
+    Ok(newest)
 }
 
 /// The stored documents that new versions replace or delete.

@@ -66,13 +66,18 @@ impl Key {
     /// The key's bytes on disk: a tag, then sixteen bytes or the text.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
+        self.put(&mut encoder);
+        encoder.into_bytes()
+    }
+
+    /// Appends what [`Key::encode`] returns.
+    pub(crate) fn put(&self, encoder: &mut Encoder) {
         match self {
             Self::Integer(value) => encoder.u8(INTEGER).raw(&value.to_le_bytes()),
             Self::Uuid(bytes) => encoder.u8(UUID).raw(bytes),
             Self::Ulid(bytes) => encoder.u8(ULID).raw(bytes),
             Self::String(text) => encoder.u8(STRING).raw(text.as_bytes()),
         };
-        encoder.into_bytes()
     }
 
     /// Reads a key back.

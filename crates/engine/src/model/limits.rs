@@ -12,6 +12,10 @@ pub const MAX_METADATA_DEPTH: usize = 64;
 pub const MAX_POSTINGS: usize = u16::MAX as usize;
 /// The largest batch, in bytes of its log record.
 pub const MAX_BATCH_BYTES: usize = 256 << 20;
+/// The most operations of a batch: each has more than 24 bytes in the record.
+pub(crate) const MAX_OPERATIONS: usize = MAX_BATCH_BYTES / 24;
+/// The most bytes of unflushed writes, whatever the options say.
+pub const MAX_MEMTABLE_BYTES: u64 = 32 << 30;
 /// The most dimensions of a vector.
 pub const MAX_DIMENSION: usize = 4096;
 /// The largest length of a vector: squares and inner products of such vectors stay finite in float32.

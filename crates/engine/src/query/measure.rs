@@ -160,7 +160,7 @@ mod tests {
                 for (row, bound) in rows.chunks_exact(dimension).zip(bounds) {
                     let rank = measure.rank(row);
                     prop_assert!(f64::from(bound) <= rank, "{metric}: {bound} > {rank}");
-                    let scale = norms[1].max(1.0).powi(2);
+                    let scale = norms.iter().fold(1f32, |most, norm| most.max(*norm)).powi(2);
                     prop_assert!(rank - f64::from(bound) < 1e-4 * f64::from(scale), "{metric}: {bound} {rank}");
                 }
             }

@@ -7,7 +7,7 @@ use plimsoll_base::codec::Decoder;
 use plimsoll_base::{CollectionId, DocumentId, StorageError};
 
 use super::{DELETE, FORMAT, HAS_TEXT, UPSERT};
-use crate::model::limits::{MAX_DIMENSION, MAX_POSTINGS};
+use crate::model::limits::{MAX_DIMENSION, MAX_OPERATIONS, MAX_POSTINGS};
 
 /// One collection's part of a record. All ranges are bytes of the payload.
 #[derive(Debug)]
@@ -59,6 +59,9 @@ fn group(decoder: &mut Decoder<'_>, done: &mut u32) -> Result<Group, StorageErro
         return Err(decoder.corrupted(format!("a dimension of {dimension}")));
     }
     let count = decoder.count(24)?;
+    if count > MAX_OPERATIONS {
+        return Err(decoder.corrupted(format!("{count} operations; a batch has at most {MAX_OPERATIONS}")));
+    }
     let postings = decoder.u32()? as usize;
     let bytes = decoder.u32()? as usize;
     decoder.u32()?;

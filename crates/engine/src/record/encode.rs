@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use plimsoll_base::arena::Arena;
 use plimsoll_base::codec::Encoder;
 use plimsoll_base::{CollectionId, Metric, Version};
 use plimsoll_kernels as kernels;
@@ -38,8 +39,11 @@ pub(crate) enum Expectation {
     Version(Version),
 }
 
-/// Validates the batches and encodes them as one record.
-pub(crate) fn prepare(batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
+/// Validates the batches and encodes them as one record, in memory of the arena if one is given.
+pub(crate) fn prepare(
+    batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
+    arena: Option<&Arena>,
+) -> Result<PreparedBatch> {
     let mut groups = Vec::with_capacity(batches.len());
     let mut conditions = Vec::new();
     for &(collection, config, batch) in batches {
@@ -50,7 +54,10 @@ pub(crate) fn prepare(batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]
     if bytes > MAX_BATCH_BYTES {
         return Err(Error::BatchTooLarge { bytes, limit: MAX_BATCH_BYTES });
     }
-    let mut record = RecordBuilder::with_capacity(bytes);
+    let mut record = match arena {
+        Some(arena) => RecordBuilder::in_arena(arena, bytes),
+        None => RecordBuilder::with_capacity(bytes),
+    };
     let mut head = Encoder::new();
     head.u8(FORMAT).raw(&[0; 3]).u32(groups.len() as u32);
     record.raw(head.as_slice());
@@ -65,18 +72,23 @@ pub(crate) fn prepare(batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]
 struct Group<'a> {
     operations: u32,
     encoded: Encoder,
+    /// The key of the operation at hand.
+    key: Encoder,
     vectors: Vec<&'a [f32]>,
     vector_bytes: usize,
     norms: Vec<f32>,
 }
 
 const GROUP_HEAD: usize = 24;
+/// An operation without text and metadata, in bytes: most have room without growing.
+const TYPICAL_OPERATION: usize = 72;
 
 impl<'a> Group<'a> {
     fn encode(config: &CollectionConfig, batch: &'a WriteBatch) -> Result<Self> {
         let mut group = Self {
             operations: batch.operations.len() as u32,
-            encoded: Encoder::new(),
+            encoded: Encoder::with_capacity(batch.operations.len() * TYPICAL_OPERATION),
+            key: Encoder::new(),
             vectors: Vec::with_capacity(batch.operations.len()),
             vector_bytes: 0,
             norms: Vec::with_capacity(batch.operations.len()),
@@ -99,12 +111,13 @@ impl<'a> Group<'a> {
         if let Some(problem) = operation.key().problem() {
             return Err(Refusal::Problem(problem));
         }
-        let key = operation.key().encode();
+        operation.key().put(self.key.clear());
+        let key = self.key.as_slice();
         let document = operation.document();
         let has_text = document.is_some_and(|document| document.text.is_some());
         let kind = if document.is_some() { UPSERT } else { DELETE };
         self.encoded.u8(kind).u8(if has_text { HAS_TEXT } else { 0 }).u16(0);
-        self.encoded.raw(&Key::id_of_encoded(&key).0).prefixed(&key);
+        self.encoded.raw(&Key::id_of_encoded(key).0).prefixed(key);
         document.map_or(Ok(()), |document| self.document(config, document))
     }
 

@@ -15,7 +15,7 @@ fn payload() -> Vec<u8> {
     first.upsert(Document::new("two").text("abcdef").posting(0, 3, [1.0, 0.0]).posting(3, 3, [0.0, -0.5]));
     second.upsert(Document::new(crate::model::Key::Uuid([9; 16])).vector([0.0, 0.0, 0.0]));
     let batches = [(CollectionId(1), &cosine, &first), (CollectionId(2), &dot, &second)];
-    prepare(&batches).unwrap().record.payload().to_vec()
+    prepare(&batches, None).unwrap().record.payload().to_vec()
 }
 
 #[test]
