@@ -125,7 +125,10 @@ impl Chunk {
         let mut map = MmapMut::map_anon(size).ok()?;
         if pages == Pages::Now {
             // Not by `MAP_POPULATE`: whoever else maps or unmaps memory would have to wait for all of it.
-            map.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
+            for pages in map.chunks_mut(16 * PAGE) {
+                pages.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
+                std::thread::yield_now();
+            }
         }
         Some(Self { start: NonNull::new(map.as_mut_ptr())?, map })
     }

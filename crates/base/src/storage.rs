@@ -7,6 +7,7 @@
 mod map;
 mod metered;
 mod os;
+mod writeback;
 
 use std::fmt;
 use std::path::Path;
@@ -64,6 +65,10 @@ pub trait WriteFile: Send + fmt::Debug {
     /// Reserves `bytes` of disk from the start of the file, which reads as zeros until it is written.
     /// Appending still begins at [`WriteFile::position`].
     fn preallocate(&mut self, bytes: u64) -> Result<()>;
+
+    /// Asks for what was appended so far to be written soon, so that a later [`WriteFile::sync`] finds less to
+    /// do and holds up nobody else's. A hint: it promises nothing, and errors are for the sync to tell.
+    fn start_writeback(&mut self) {}
 
     /// How many bytes have been appended.
     fn position(&self) -> u64;

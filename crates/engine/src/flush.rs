@@ -182,10 +182,13 @@ impl Core {
     /// Phase 5: deletes the log segments that lie below the manifest's pointer as a whole.
     pub(crate) fn advance_log(&self) -> Result<()> {
         let pointer = lock(&self.root).manifest.wal_pointer;
+        let obsolete = lock(&self.log).wal.as_ref().map(|wal| wal.obsolete(pointer));
+        let Some(mut obsolete) = obsolete.transpose()? else { return Ok(()) };
+        let result = obsolete.remove();
         if let Some(wal) = lock(&self.log).wal.as_mut() {
-            wal.remove_below(pointer)?;
+            wal.forget(&obsolete);
         }
-        Ok(())
+        Ok(result?)
     }
 }
 

@@ -34,4 +34,4 @@ pub use record::{Record, RecordBuilder};
 pub use recovery::{Cut, Position, Recovered, recover};
 pub use segment::Spares;
 pub use verify::{Finding, RecordInfo, SegmentInfo, describe, verify};
-pub use writer::{SaltSource, Wal, WalOptions, WalStats};
+pub use writer::{Obsolete, SaltSource, Wal, WalOptions, WalStats};

@@ -9,7 +9,7 @@ use std::fmt;
 use plimsoll_base::Lsn;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::arena::Arena;
-use plimsoll_base::checksum::crc32;
+use plimsoll_base::checksum::{Crc32, crc32};
 
 use crate::format::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
 
@@ -29,7 +29,13 @@ pub struct RecordBuilder {
     buffer: AlignedBytes,
     /// Bytes in use, header included.
     len: usize,
+    /// The checksum of the payload's bytes before `summed`.
+    checksum: Crc32,
+    summed: usize,
 }
+
+/// How many bytes are appended between two steps of the checksum.
+const SUM_EVERY: usize = 4096;
 
 macro_rules! put {
     ($($name:ident: $type:ty),*) => {$(
@@ -52,7 +58,7 @@ impl RecordBuilder {
     }
 
     fn on(buffer: AlignedBytes) -> Self {
-        Self { buffer, len: RECORD_HEADER_LEN }
+        Self { buffer, len: RECORD_HEADER_LEN, checksum: Crc32::new(), summed: RECORD_HEADER_LEN }
     }
 
     put!(u8: u8, u16: u16, u32: u32, u64: u64, i64: i64, f32: f32, f64: f64);
@@ -65,7 +71,16 @@ impl RecordBuilder {
         }
         self.buffer[self.len..end].copy_from_slice(bytes);
         self.len = end;
+        if self.len - self.summed >= SUM_EVERY {
+            self.sum(self.len);
+        }
         self
+    }
+
+    /// Extends the checksum, while what was appended is still in the processor's cache.
+    fn sum(&mut self, end: usize) {
+        self.checksum.update(&self.buffer[self.summed..end]);
+        self.summed = end;
     }
 
     /// Gives the buffer another length, at least that of what is in use.
@@ -100,16 +115,6 @@ impl RecordBuilder {
         self
     }
 
-    /// Replaces `bytes.len()` bytes at `offset` of the payload, such as a count known only at the end.
-    ///
-    /// # Panics
-    /// If the payload does not reach that far.
-    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) -> &mut Self {
-        let (at, len) = (RECORD_HEADER_LEN + offset, self.len);
-        self.buffer[..len][at..at + bytes.len()].copy_from_slice(bytes);
-        self
-    }
-
     /// The payload's length so far, in bytes.
     pub fn payload_len(&self) -> usize {
         self.len - RECORD_HEADER_LEN
@@ -128,10 +133,10 @@ impl RecordBuilder {
         if self.buffer.len() > needed + needed / 4 {
             self.resize(needed);
         }
-        let mut record = Record { buffer: self.buffer, payload_len, header: EMPTY };
-        record.header.payload_crc = crc32(&record.encoded()[RECORD_HEADER_LEN..]);
-        record.header.payload_len = payload_len as u32;
-        record
+        self.sum(needed);
+        let (payload_crc, payload_len_on_disk) = (self.checksum.value(), payload_len as u32);
+        let header = RecordHeader { payload_len: payload_len_on_disk, payload_crc, ..EMPTY };
+        Record { buffer: self.buffer, payload_len, header }
     }
 }
 

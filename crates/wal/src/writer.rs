@@ -100,6 +100,36 @@ pub struct Wal {
     stats: WalStats,
 }
 
+/// Segments whose records are all in files that a durable manifest names.
+#[derive(Debug)]
+pub struct Obsolete {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    numbers: Vec<FileNumber>,
+    /// How many of them are removed.
+    removed: usize,
+}
+
+impl Obsolete {
+    /// Removes the files, the oldest first: the log's chain is always whole. The space of a large file takes
+    /// its time to be given back, so nobody who writes should have to wait for this.
+    ///
+    /// # Errors
+    /// [`WalError::Storage`]; the rest stays, and is obsolete the next time again.
+    pub fn remove(&mut self) -> Result<()> {
+        for number in &self.numbers[self.removed..] {
+            match self.storage.remove(&segment_path(&self.dir, *number)) {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => self.removed += 1,
+            }
+        }
+        if self.removed > 0 {
+            self.storage.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+}
+
 impl Wal {
     /// Continues a recovered log. Nothing is written until the first append or sync needs a segment; only
     /// temporary files of an earlier writer are removed.
@@ -244,22 +274,32 @@ impl Wal {
     /// # Errors
     /// [`WalError::Storage`]; what could not be removed stays and is tried again by the next call.
     pub fn remove_below(&mut self, lsn: Lsn) -> Result<u64> {
+        let mut obsolete = self.obsolete(lsn)?;
+        let result = obsolete.remove();
+        let removed = self.forget(&obsolete);
+        result.map(|()| removed)
+    }
+
+    /// The segments that [`Wal::remove_below`] would remove, so that they can be removed while the writer goes
+    /// on: [`Obsolete::remove`], and then [`Wal::forget`]. One thread at a time may do this.
+    ///
+    /// # Errors
+    /// [`WalError::Poisoned`].
+    pub fn obsolete(&self, lsn: Lsn) -> Result<Obsolete> {
         self.check()?;
         // What was inherited and not yet followed by a segment of this writer is still the log's end.
         let newest = if self.active.is_some() { FileNumber(u64::MAX) } else { self.inherited.number };
-        let mut removed = 0;
-        while let Some(at) = self.closed.iter().position(|s| s.last_lsn <= lsn && s.number != newest) {
-            match self.storage.remove(&segment_path(&self.dir, self.closed[at].number)) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => drop(self.closed.remove(at)),
-            }
-            removed += 1;
-            self.stats.segments_removed += 1;
-        }
-        if removed > 0 {
-            self.storage.sync_dir(&self.dir)?;
-        }
-        Ok(removed)
+        let obsolete = self.closed.iter().filter(|s| s.last_lsn <= lsn && s.number != newest);
+        let numbers = obsolete.map(|segment| segment.number).collect();
+        Ok(Obsolete { storage: Arc::clone(&self.storage), dir: self.dir.clone(), numbers, removed: 0 })
+    }
+
+    /// Counts what was removed as gone. Returns how many segments that are.
+    pub fn forget(&mut self, obsolete: &Obsolete) -> u64 {
+        let gone = &obsolete.numbers[..obsolete.removed];
+        self.closed.retain(|segment| !gone.contains(&segment.number));
+        self.stats.segments_removed += gone.len() as u64;
+        gone.len() as u64
     }
 
     /// Syncs, leaves a mark, and removes the spare.

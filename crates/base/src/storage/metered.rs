@@ -150,6 +150,10 @@ impl WriteFile for MeteredWriteFile {
         self.inner.preallocate(bytes)
     }
 
+    fn start_writeback(&mut self) {
+        self.inner.start_writeback();
+    }
+
     fn position(&self) -> u64 {
         self.inner.position()
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fs2::FileExt;
 
+use super::writeback;
 use super::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
 use crate::{Result, StorageError};
 
@@ -44,7 +45,7 @@ impl Storage for OsStorage {
             .create_new(true)
             .open(path)
             .map_err(|error| StorageError::io("create", path, error))?;
-        Ok(Box::new(OsWriteFile { file, path: path.to_path_buf(), position: 0 }))
+        Ok(Box::new(OsWriteFile { file, path: path.to_path_buf(), position: 0, written_back: 0 }))
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
@@ -189,6 +190,8 @@ struct OsWriteFile {
     file: File,
     path: PathBuf,
     position: u64,
+    /// How far writing back was asked for.
+    written_back: u64,
 }
 
 impl WriteFile for OsWriteFile {
@@ -200,6 +203,11 @@ impl WriteFile for OsWriteFile {
 
     fn preallocate(&mut self, bytes: u64) -> Result<()> {
         preallocate(&self.file, bytes).map_err(|error| StorageError::io("preallocate", &self.path, error))
+    }
+
+    fn start_writeback(&mut self) {
+        writeback::start(&self.file, self.written_back, self.position);
+        self.written_back = self.position;
     }
 
     fn position(&self) -> u64 {

@@ -47,10 +47,10 @@ pub(crate) fn prepare(
     let mut groups = Vec::with_capacity(batches.len());
     let mut conditions = Vec::new();
     for &(collection, config, batch) in batches {
-        groups.push((collection, config.dimension, Group::encode(config, batch)?));
+        groups.push(Group::encode(config, batch)?);
         find_conditions(collection, batch, &mut conditions)?;
     }
-    let bytes = 8 + groups.iter().map(|(.., group)| group.bytes()).sum::<usize>();
+    let bytes = 8 + groups.iter().map(Group::bytes).sum::<usize>();
     if bytes > MAX_BATCH_BYTES {
         return Err(Error::BatchTooLarge { bytes, limit: MAX_BATCH_BYTES });
     }
@@ -61,8 +61,8 @@ pub(crate) fn prepare(
     let mut head = Encoder::new();
     head.u8(FORMAT).raw(&[0; 3]).u32(groups.len() as u32);
     record.raw(head.as_slice());
-    for (collection, dimension, group) in &groups {
-        group.write(*collection, *dimension, &mut record);
+    for (&(collection, config, batch), group) in batches.iter().zip(&groups) {
+        group.write(collection, config, batch, &mut record)?;
     }
     let collections = batches.iter().map(|(collection, ..)| *collection).collect();
     Ok(PreparedBatch { record: record.finish(), collections, conditions })
@@ -76,7 +76,6 @@ struct Group<'a> {
     key: Encoder,
     vectors: Vec<&'a [f32]>,
     vector_bytes: usize,
-    norms: Vec<f32>,
 }
 
 const GROUP_HEAD: usize = 24;
@@ -91,7 +90,6 @@ impl<'a> Group<'a> {
             key: Encoder::new(),
             vectors: Vec::with_capacity(batch.operations.len()),
             vector_bytes: 0,
-            norms: Vec::with_capacity(batch.operations.len()),
         };
         for (index, operation) in batch.operations.iter().enumerate() {
             group.operation(config, operation).map_err(|refusal| refusal.at(index, operation.key()))?;
@@ -104,7 +102,7 @@ impl<'a> Group<'a> {
     }
 
     fn bytes(&self) -> usize {
-        GROUP_HEAD + self.encoded.len() + self.vector_bytes + self.norms.len() * 4
+        GROUP_HEAD + self.encoded.len() + self.vector_bytes + self.vectors.len() * 4
     }
 
     fn operation(&mut self, config: &CollectionConfig, operation: &'a Operation) -> Result<(), Refusal> {
@@ -155,26 +153,49 @@ impl<'a> Group<'a> {
             if posting.vector.len() != config.dimension {
                 return Err(Refusal::Dimension { expected: config.dimension, got: posting.vector.len() });
             }
-            let norm = validated_norm(config.metric, &posting.vector).map_err(named)?;
             self.encoded.u32(posting.start).u32(posting.length);
             self.vector_bytes += posting.vector.len() * 4;
             self.vectors.push(&posting.vector);
-            self.norms.push(norm);
         }
         Ok(())
     }
 
-    fn write(&self, collection: CollectionId, dimension: usize, record: &mut RecordBuilder) {
+    /// Writes the group, and looks at each vector while it is at hand.
+    fn write(
+        &self,
+        collection: CollectionId,
+        config: &CollectionConfig,
+        batch: &WriteBatch,
+        record: &mut RecordBuilder,
+    ) -> Result<()> {
+        let (dimension, rows) = (config.dimension as u32, self.vectors.len());
         let mut head = Encoder::new();
-        head.u32(collection.0).u32(dimension as u32).u32(self.operations).u32(self.vectors.len() as u32);
+        head.u32(collection.0).u32(dimension).u32(self.operations).u32(rows as u32);
         head.u32(self.encoded.len() as u32).u32(0);
         record.raw(head.as_slice());
         record.raw(self.encoded.as_slice());
-        for vector in &self.vectors {
+        let mut norms = Vec::with_capacity(rows);
+        for (row, vector) in self.vectors.iter().enumerate() {
             record.f32s(vector);
+            let norm = validated_norm(config.metric, vector);
+            norms.push(norm.map_err(|problem| refused_row(batch, row, &problem))?);
         }
-        record.f32s(&self.norms);
+        record.f32s(&norms);
+        Ok(())
     }
+}
+
+/// The error about a batch's row, counted over all its postings.
+fn refused_row(batch: &WriteBatch, mut row: usize, problem: &str) -> Error {
+    for (index, operation) in batch.operations.iter().enumerate() {
+        let postings = operation.document().map_or(0, |document| document.postings.len());
+        if row < postings {
+            let refusal = Refusal::Problem(format!("posting {row}: {problem}"));
+            return refusal.at(index, operation.key());
+        }
+        row -= postings;
+    }
+    Error::InvalidArgument(problem.to_owned())
 }
 
 /// Why an operation is refused, before its place in the batch is known.

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::names::{FileName, SealedKind};
 
+/// How often writing back is asked for: otherwise the sync at the end would write everything at once, and the
+/// log's syncs would wait behind it.
+const WRITEBACK_EVERY: u64 = 1 << 20;
 /// What is appended at once: a multiple of a block, and small enough to be checksummed and copied to the
 /// page cache before it leaves the processor's own cache.
 pub(super) const BUFFER_LEN: usize = 4 * BLOCK_LEN;
@@ -252,7 +255,14 @@ impl<'a> SealedWriter<'a> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.on_file(|file| file.append(bytes))
+        self.on_file(|file| {
+            let before = file.position() / WRITEBACK_EVERY;
+            file.append(bytes)?;
+            if file.position() / WRITEBACK_EVERY > before {
+                file.start_writeback();
+            }
+            Ok(())
+        })
     }
 
     fn given_up(&self) -> StorageError {

@@ -241,7 +241,7 @@ fn a_builder_makes_the_same_record_in_one_piece_or_in_many() {
         assert!(record.memory() < 1600, "{}", record.memory());
     }
     let mut builder = RecordBuilder::with_capacity(10);
-    builder.u32(0).u8(1).align(32).f32s(&[1.5, -2.0]).prefixed(b"xyz").overwrite(0, &9_u32.to_le_bytes());
+    builder.u32(9).u8(1).align(32).f32s(&[1.5, -2.0]).prefixed(b"xyz");
     let record = builder.finish();
     assert_eq!(record.payload()[..5], [9, 0, 0, 0, 1]);
     assert_eq!(bytemuck::cast_slice::<u8, f32>(&record.payload()[32..40]), [1.5, -2.0]);
