@@ -105,7 +105,7 @@ impl Collection {
     }
 
     fn one(&self, operation: Operation) -> Result<Lsn> {
-        self.write(&WriteBatch { operations: vec![operation] })
+        self.write(&WriteBatch::of(operation))
     }
 
     /// Stores a batch as a whole. When it returns, the batch is on disk and searches find it.

@@ -123,7 +123,8 @@ fn round(args: &IngestBench, workload: &Workload, sustained_rows: u64, dir: &Pat
         let store = |name: &str, rows, checkpoints| {
             let dir = dir.join(name);
             std::fs::create_dir(&dir).map_err(|error| CliError::file(&dir, &error))?;
-            store(&dir, workload, rows, checkpoints)
+            let rate = store(&dir, workload, rows, checkpoints)?;
+            remove(&dir).map(|()| rate)
         };
         round.sqlite = Some(SqliteRound {
             bulk: store("sqlite-bulk", BULK_BATCHES * BATCH_ROWS, Checkpoints::Automatic)?,
@@ -151,6 +152,16 @@ fn create(
     Ok((db, collection))
 }
 
+/// Closes a database that has served its purpose, and removes it: the next one finds the machine as this one did.
+fn discard(db: Database, dir: &Path, name: &str) -> Result<()> {
+    db.close()?;
+    remove(&dir.join(name))
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir).map_err(|error| CliError::file(dir, &error))
+}
+
 /// What was added to the log since `before`.
 fn since(db: &Database, before: &LogStats) -> LogStats {
     let mut log = db.stats().wal;
@@ -168,7 +179,7 @@ fn record_bytes(dir: &Path, workload: &Workload) -> Result<f64> {
         collection.write(&workload.batch(row..row + 1))?;
     }
     let log = since(&db, &before);
-    db.close()?;
+    discard(db, dir, "record")?;
     Ok(log.bytes_appended as f64 / log.batches.max(1) as f64)
 }
 
@@ -185,7 +196,7 @@ fn one_writer(dir: &Path, workload: &Workload, disk: &mut Disk) -> Result<f64> {
         }
         time += start.elapsed();
     }
-    db.close()?;
+    discard(db, dir, "one")?;
     Ok(rate(row as f64, time))
 }
 
@@ -211,7 +222,7 @@ fn many_writers(dir: &Path, workload: &Workload) -> Result<(f64, f64)> {
     })?;
     let elapsed = start.elapsed();
     let log = since(&db, &before);
-    db.close()?;
+    discard(db, dir, "many")?;
     Ok((rate(log.batches as f64, elapsed), log.batches as f64 / log.syncs.max(1) as f64))
 }
 
@@ -229,7 +240,7 @@ fn bulk(dir: &Path, workload: &Workload, disk: &mut Disk) -> Result<(f64, f64)> 
         time += start.elapsed();
     }
     let log = since(&db, &before);
-    db.close()?;
+    discard(db, dir, "bulk")?;
     Ok((rate(log.bytes_appended as f64, time), rate((BULK_BATCHES * BATCH_ROWS) as f64, time)))
 }
 
@@ -255,6 +266,7 @@ fn sustained(
     let stats = db.stats();
     db.close()?;
     let elapsed = start.elapsed();
+    remove(&dir.join("sustained"))?;
     round.sustained_bytes = rate(log.bytes_appended as f64, elapsed);
     round.sustained_rows = rate(rows as f64, elapsed);
     round.sustained_flushes = stats.flushes;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plimsoll::{Document, WriteBatch};
+use plimsoll::WriteBatch;
 use tempfile::TempDir;
 
 use crate::error::{CliError, Result};
@@ -47,7 +47,7 @@ impl Workload {
     pub(super) fn batch(&self, rows: std::ops::Range<u64>) -> WriteBatch {
         let mut batch = WriteBatch::with_capacity((rows.end - rows.start) as usize);
         for row in rows {
-            batch.upsert(Document::new(row).vector(self.vector(row)));
+            batch.upsert_vector(row, self.vector(row));
         }
         batch
     }

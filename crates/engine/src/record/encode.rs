@@ -92,7 +92,9 @@ impl<'a> Group<'a> {
             vector_bytes: 0,
         };
         for (index, operation) in batch.operations.iter().enumerate() {
-            group.operation(config, operation).map_err(|refusal| refusal.at(index, operation.key()))?;
+            group
+                .operation(config, batch, operation)
+                .map_err(|refusal| refusal.at(index, operation.key()))?;
             if group.bytes() > MAX_BATCH_BYTES {
                 return Err(Error::BatchTooLarge { bytes: group.bytes(), limit: MAX_BATCH_BYTES });
             }
@@ -105,18 +107,47 @@ impl<'a> Group<'a> {
         GROUP_HEAD + self.encoded.len() + self.vector_bytes + self.vectors.len() * 4
     }
 
-    fn operation(&mut self, config: &CollectionConfig, operation: &'a Operation) -> Result<(), Refusal> {
+    fn operation(
+        &mut self,
+        config: &CollectionConfig,
+        batch: &'a WriteBatch,
+        operation: &'a Operation,
+    ) -> Result<(), Refusal> {
         if let Some(problem) = operation.key().problem() {
             return Err(Refusal::Problem(problem));
         }
         operation.key().put(self.key.clear());
         let key = self.key.as_slice();
-        let document = operation.document();
-        let has_text = document.is_some_and(|document| document.text.is_some());
-        let kind = if document.is_some() { UPSERT } else { DELETE };
+        let has_text = operation.document().is_some_and(|document| document.text.is_some());
+        let kind = if matches!(operation, Operation::Delete(_)) { DELETE } else { UPSERT };
         self.encoded.u8(kind).u8(if has_text { HAS_TEXT } else { 0 }).u16(0);
         self.encoded.raw(&Key::id_of_encoded(key).0).prefixed(key);
-        document.map_or(Ok(()), |document| self.document(config, document))
+        match operation {
+            Operation::Delete(_) => Ok(()),
+            Operation::UpsertVector(_, place) => {
+                self.encoded.prefixed(&[]).prefixed(&[]).u32(1).align(4);
+                self.posting(config, 0, 0, batch.vector(place))
+            }
+            Operation::Upsert(document) | Operation::Insert(document) | Operation::Replace(document, _) => {
+                self.document(config, document)
+            }
+        }
+    }
+
+    fn posting(
+        &mut self,
+        config: &CollectionConfig,
+        start: u32,
+        length: u32,
+        vector: &'a [f32],
+    ) -> Result<(), Refusal> {
+        if vector.len() != config.dimension {
+            return Err(Refusal::Dimension { expected: config.dimension, got: vector.len() });
+        }
+        self.encoded.u32(start).u32(length);
+        self.vector_bytes += vector.len() * 4;
+        self.vectors.push(vector);
+        Ok(())
     }
 
     fn document(&mut self, config: &CollectionConfig, document: &'a Document) -> Result<(), Refusal> {
@@ -150,12 +181,7 @@ impl<'a> Group<'a> {
             } else if posting.start.checked_add(posting.length).is_none() {
                 return Err(named("the range ends beyond 4 GiB".to_owned()));
             }
-            if posting.vector.len() != config.dimension {
-                return Err(Refusal::Dimension { expected: config.dimension, got: posting.vector.len() });
-            }
-            self.encoded.u32(posting.start).u32(posting.length);
-            self.vector_bytes += posting.vector.len() * 4;
-            self.vectors.push(&posting.vector);
+            self.posting(config, posting.start, posting.length, &posting.vector)?;
         }
         Ok(())
     }
@@ -188,12 +214,11 @@ impl<'a> Group<'a> {
 /// The error about a batch's row, counted over all its postings.
 fn refused_row(batch: &WriteBatch, mut row: usize, problem: &str) -> Error {
     for (index, operation) in batch.operations.iter().enumerate() {
-        let postings = operation.document().map_or(0, |document| document.postings.len());
-        if row < postings {
+        if row < operation.rows() {
             let refusal = Refusal::Problem(format!("posting {row}: {problem}"));
             return refusal.at(index, operation.key());
         }
-        row -= postings;
+        row -= operation.rows();
     }
     Error::InvalidArgument(problem.to_owned())
 }
@@ -261,12 +286,12 @@ fn find_conditions(collection: CollectionId, batch: &WriteBatch, out: &mut Vec<C
                 None => Some(Expectation::Absent),
             },
             Operation::Replace(_, version) => Some(Expectation::Version(*version)),
-            Operation::Upsert(_) | Operation::Delete(_) => None,
+            Operation::Upsert(_) | Operation::UpsertVector(..) | Operation::Delete(_) => None,
         };
         if let Some(expectation) = expectation {
             out.push(Condition { collection, key: key.clone(), expectation });
         }
-        seen.insert(key, operation.document().is_some());
+        seen.insert(key, !matches!(operation, Operation::Delete(_)));
     }
     Ok(())
 }

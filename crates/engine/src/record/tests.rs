@@ -33,6 +33,29 @@ fn the_golden_record_of_format_1_reads_and_writes_as_ever() {
 }
 
 #[test]
+fn vectors_by_themselves_are_encoded_as_documents_with_nothing_else() {
+    let config = CollectionConfig::new(2, Metric::Cosine);
+    let (mut documents, mut vectors) = (WriteBatch::new(), WriteBatch::with_capacity(3));
+    for (key, vector) in [(7, [1.0, 2.0]), (8, [0.5, 0.5])] {
+        documents.upsert(Document::new(key).vector(vector));
+        vectors.upsert_vector(key, &vector);
+    }
+    documents.delete(9);
+    vectors.delete(9);
+    let payload = |batch: &WriteBatch| {
+        prepare(&[(CollectionId(1), &config, batch)], None).map(|prepared| prepared.record)
+    };
+    assert_eq!(payload(&vectors).unwrap().payload(), payload(&documents).unwrap().payload());
+    vectors.upsert_vector("late", &[1.0, f32::NAN]);
+    let error = payload(&vectors).unwrap_err().to_string();
+    assert!(error.contains("operation 3") && error.contains("late") && error.contains("NaN"), "{error}");
+    vectors.clear();
+    assert!(vectors.is_empty() && vectors.bytes() == 0);
+    vectors.upsert_vector(1, &[1.0]);
+    assert!(matches!(payload(&vectors), Err(crate::Error::DimensionMismatch { expected: 2, got: 1 })));
+}
+
+#[test]
 fn every_truncation_and_every_changed_byte_is_decoded_or_refused_without_a_panic() {
     let payload = payload();
     for end in 0..payload.len() {
