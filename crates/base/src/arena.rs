@@ -24,7 +24,7 @@ const WORTH_PREPARING: usize = 1 << 20;
 /// The smallest page there is.
 const PAGE: usize = 4 << 10;
 
-/// Hands out zeroed, 64-byte aligned [`Part`]s of chunks. Any number of threads may ask.
+/// Hands out zeroed, 64-byte aligned parts of chunks. Any number of threads may ask.
 #[derive(Debug, Default)]
 pub struct Arena {
     open: Mutex<Open>,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use plimsoll::{Database, Error, Lsn, ReadOnlyCollection, ReadOnlyDatabase, StorageError};
 
 use crate::args::{Command, Target};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::Output;
 use crate::{bench, demo};
 
@@ -102,5 +102,23 @@ fn recover(dir: &Path) -> Result<(), Error> {
 
 /// Opens a collection for reading.
 fn collection(target: &Target) -> Result<ReadOnlyCollection> {
-    Ok(reader(&target.dir)?.collection(&target.collection)?)
+    let db = reader(&target.dir)?;
+    named(db.collection(&target.collection), || {
+        db.collections().iter().map(|collection| collection.name().to_owned()).collect()
+    })
+}
+
+/// A collection, or an error that says which ones there are.
+fn named<T>(found: Result<T, Error>, names: impl FnOnce() -> Vec<String>) -> Result<T> {
+    found.map_err(|error| match error {
+        Error::CollectionNotFound(_) => {
+            let names = names();
+            let there = match names.is_empty() {
+                true => "there are none".to_owned(),
+                false => format!("there are: {}", names.join(", ")),
+            };
+            CliError::failed("collection_not_found", format!("{error}; {there}"))
+        }
+        other => other.into(),
+    })
 }

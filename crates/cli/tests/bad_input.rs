@@ -145,6 +145,7 @@ fn names_that_do_not_exist_or_do_not_fit_are_named() {
         let run = scratch.run(command, &format!("{words} --json")).fails(1, &["\\\"no\\\""]);
         let error: Value = serde_json::from_str(&run.stderr).unwrap();
         assert_eq!(error["kind"], "collection_not_found", "{command}");
+        assert!(error["error"].as_str().is_some_and(|text| text.ends_with("there are: c")), "{error}");
     }
     scratch.run("create", "c --dim 3").fails(1, &["\"c\"", "2 dimensions", "3 dimensions"]);
     scratch.run("create", "c --dim 2 --metric dot").fails(1, &["cosine", "dot"]);
@@ -157,6 +158,28 @@ fn names_that_do_not_exist_or_do_not_fit_are_named() {
     scratch.run("import", &format!("c {} --format jsonl", scratch.db)).fails(1, &[&scratch.db, "directory"]);
     plimsoll_with(["import", &scratch.db, "new", "-"], "{\"id\": 1, \"op\": \"delete\"}\n")
         .fails(1, &["\"new\""]);
+    plimsoll(["dump", "no/such.wal"]).fails(1, &["no/such.wal", "No such file"]);
+    plimsoll(["dump", &path]).fails(1, &["rows.jsonl", "is not a file of a database"]);
+}
+
+#[test]
+fn a_new_collection_comes_with_its_first_batch_or_not_at_all() {
+    let scratch = filled();
+    let import = |lines: &str, size: &str| {
+        plimsoll_with(["import", &scratch.db, "new", "-", "--batch-size", size, "--ack"], lines)
+    };
+    let long = format!("{{\"id\": 1, \"vector\": [{}1]}}\n", "1,".repeat(4096));
+    import(&long, "10").fails(1, &["line 1", "4097", "4096"]);
+    let refused = "{\"id\": 1, \"vector\": [1, 0]}\n{\"id\": 2, \"vector\": [0, 0]}\n";
+    import(refused, "10").fails(1, &["line 2", "zero", "nothing of the input is stored"]);
+    scratch.run("count", "new").fails(1, &["there is no collection \"new\""]);
+    // Deletes before the first vector have nothing to do, however they are grouped.
+    let deletes_first = "{\"id\": 9, \"op\": \"delete\"}\n".repeat(3) + &small_lines(0..2);
+    for size in ["1", "2", "10"] {
+        import(&deletes_first, size).ok();
+        assert_eq!(scratch.run("count", "new").ok(), "2\n");
+        scratch.run("drop", "new").ok();
+    }
 }
 
 #[test]

@@ -145,8 +145,8 @@ fn get_and_delete_take_json_scalars_and_anything_else_as_strings() {
     let run = get(&["nobody", "7", "8"]).fails(1, &["\"nobody\", 8"]);
     assert_eq!(run.stdout, "{\"id\":7,\"vector\":[1.0,0.0]}\n");
     let delete = |ids: &[&str]| plimsoll(["delete", &scratch.db, "c", "--json"].iter().chain(ids));
-    assert_eq!(delete(&["7", "7", "nobody", "a b"]).json(), [json!({"deleted": 2})]);
-    assert_eq!(delete(&["7"]).json(), [json!({"deleted": 0})]);
+    assert_eq!(delete(&["7", "7", "nobody", "a b"]).json(), [json!({"deleted": 2, "not_found": ["nobody"]})]);
+    assert_eq!(delete(&["7"]).json(), [json!({"deleted": 0, "not_found": [7]})]);
     assert_eq!(scratch.run("count", "c").ok(), "3\n");
     get(&["7"]).fails(1, &["7"]);
 }

@@ -7,30 +7,39 @@ use serde::Serialize;
 
 use crate::args::Ids;
 use crate::error::Result;
-use crate::json::parse_argument;
+use crate::json::{KeyJson, parse_argument};
 use crate::output::{Output, counted};
 
 #[derive(Serialize)]
 struct Deleted {
     deleted: u64,
+    not_found: Vec<serde_json::Value>,
 }
 
 pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
     let db = super::writer(&args.target.dir)?;
-    let collection = db.collection(&args.target.collection)?;
+    let collection = super::named(db.collection(&args.target.collection), || {
+        db.collections().iter().map(|collection| collection.name().to_owned()).collect()
+    })?;
     let keys: BTreeSet<_> = args.ids.iter().map(|id| parse_argument(id)).collect();
-    let (mut batch, mut deleted) = (WriteBatch::new(), 0);
+    let (mut batch, mut not_found) = (WriteBatch::new(), Vec::new());
     // Nobody else writes while this process does, so what is there now is there when the batch is applied.
     for key in keys {
         if collection.get(&key)?.is_some() {
             batch.delete(key);
-            deleted += 1;
+        } else {
+            not_found.push(serde_json::to_value(KeyJson(&key)).unwrap_or_default());
         }
     }
+    let deleted = batch.len() as u64;
     if !batch.is_empty() {
         collection.write(&batch)?;
     }
     db.close()?;
-    let text = format!("{} deleted", counted(deleted, "document", "documents"));
-    output.either(&Deleted { deleted }, text)
+    let mut text = format!("{} deleted", counted(deleted, "document", "documents"));
+    if !not_found.is_empty() {
+        let ids: Vec<_> = not_found.iter().map(ToString::to_string).collect();
+        text += &format!("; not there: {}", ids.join(", "));
+    }
+    output.either(&Deleted { deleted, not_found }, text)
 }

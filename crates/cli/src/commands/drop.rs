@@ -13,7 +13,9 @@ struct Dropped<'a> {
 
 pub(super) fn run(args: &Target, output: &mut Output) -> Result<()> {
     let db = super::writer(&args.dir)?;
-    db.drop_collection(&args.collection)?;
+    super::named(db.drop_collection(&args.collection), || {
+        db.collections().iter().map(|collection| collection.name().to_owned()).collect()
+    })?;
     db.close()?;
     output.either(&Dropped { dropped: &args.collection }, format_args!("dropped {}", args.collection))
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use plimsoll::limits::MAX_BATCH_BYTES;
+use plimsoll::limits::{MAX_BATCH_BYTES, MAX_DIMENSION};
 use plimsoll::{Collection, CollectionConfig, Database, Document, Error, WriteBatch};
 use serde::Serialize;
 
@@ -121,7 +121,10 @@ impl<'a> Importer<'a> {
         if !self.pending.places.is_empty() {
             self.write(output)?;
         }
-        Ok(())
+        match self.collection {
+            None if self.stored > 0 => Err(self.no_collection()),
+            _ => Ok(()),
+        }
     }
 
     fn push(&mut self, file: usize, row: Row) -> Result<()> {
@@ -135,6 +138,10 @@ impl<'a> Importer<'a> {
             Operation::Upsert(document) => {
                 for posting in &document.postings {
                     let got = posting.vector.len();
+                    if self.dimension.is_none() && !(1..=MAX_DIMENSION).contains(&got) {
+                        let what = format!("a vector of {got} dimensions; 1 to {MAX_DIMENSION} are allowed");
+                        return failed("invalid_argument", what);
+                    }
                     let expected = *self.dimension.get_or_insert(got);
                     if got != expected {
                         let error = Error::DimensionMismatch { expected, got };
@@ -158,8 +165,10 @@ impl<'a> Importer<'a> {
     /// Writes what is pending, and acknowledges it.
     fn write(&mut self, output: &mut Output) -> Result<()> {
         let Pending { batch, places, .. } = std::mem::take(&mut self.pending);
-        let collection = self.collection()?;
-        collection.write(&batch).map_err(|error| self.place(error, &places))?;
+        // Deletes from a collection that is not there yet have nothing to do.
+        if self.collection.is_some() || self.dimension.is_some() {
+            self.store(&batch, &places)?;
+        }
         self.stored += places.len() as u64;
         if self.args.ack {
             output.line(format_args!("ACK {}", self.stored))?;
@@ -168,15 +177,26 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    /// Writes a batch. If it is the first of a new collection and is refused, so is the collection.
+    fn store(&mut self, batch: &WriteBatch, places: &[(usize, Place)]) -> Result<()> {
+        let is_new = self.collection.is_none();
+        let collection = self.collection()?;
+        collection.write(batch).map(drop).map_err(|error| {
+            if is_new && let Some(db) = &self.db {
+                // What is reported is why; that the empty collection may stay makes it no worse.
+                let _dropped = db.drop_collection(&self.args.target.collection);
+            }
+            self.place(error, places)
+        })
+    }
+
     /// The collection, created now if it is missing.
     fn collection(&mut self) -> Result<Collection> {
         if let Some(collection) = &self.collection {
             return Ok(collection.clone());
         }
         let name = &self.args.target.collection[..];
-        let Some(dimension) = self.dimension else {
-            return Err(Error::CollectionNotFound(name.to_owned()).into());
-        };
+        let Some(dimension) = self.dimension else { return Err(self.no_collection()) };
         let db = match self.db.take() {
             Some(db) => db,
             None => Database::open(&self.args.target.dir)?,
@@ -185,6 +205,11 @@ impl<'a> Importer<'a> {
         let collection = self.db.insert(db).create_collection(name, config)?;
         self.collection = Some(collection.clone());
         Ok(collection)
+    }
+
+    /// The input has nothing but deletes, and there is nothing that they could be from.
+    fn no_collection(&self) -> CliError {
+        Error::CollectionNotFound(self.args.target.collection.clone()).into()
     }
 
     /// Says where the row stands that the library refused.

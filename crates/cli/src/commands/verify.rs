@@ -29,7 +29,7 @@ struct FindingReport {
 impl From<&Finding> for FindingReport {
     fn from(finding: &Finding) -> Self {
         Self {
-            severity: if is_damage(finding) { "damage" } else { "warning" },
+            severity: if is_damage(finding) { "damage" } else { "note" },
             file: finding.file.display().to_string(),
             offset: finding.offset,
             what: finding.what.clone(),

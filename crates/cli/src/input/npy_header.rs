@@ -77,6 +77,14 @@ impl Header {
         while !parser.take("}") {
             let name = parser.string()?;
             parser.token(":")?;
+            let twice = match name {
+                "descr" => descr.is_some(),
+                "fortran_order" => fortran.is_some(),
+                _ => name == "shape" && shape.is_some(),
+            };
+            if twice {
+                return Err(Problem::malformed(format!("the header has {name:?} twice")));
+            }
             match name {
                 "descr" => descr = Some(parser.string()?),
                 "fortran_order" => fortran = Some(parser.boolean()?),
@@ -243,6 +251,7 @@ pub(super) mod tests {
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 99999999999999999999), }", "malformed"),
             ("{'descr': '<f4', 'shape': (3, 4), }", "malformed"),
             ("{'descr': '<f4', 'x': 1}", "malformed"),
+            ("{'descr': '<f4', 'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }", "malformed"),
             ("{'descr: ", "malformed"),
             ("", "malformed"),
         ] {

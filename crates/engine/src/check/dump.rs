@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use plimsoll_base::StorageError;
 use plimsoll_base::storage::{OsStorage, Storage};
 use plimsoll_shard::FileName;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{self, CollectionEntry, Manifest};
 
 /// What a file says.
@@ -29,10 +28,11 @@ impl Dump {
 /// verified; of damaged files it tells what can be told.
 ///
 /// # Errors
-/// [`Error::Storage`](crate::Error::Storage) if the file can not be read, has none of our names, or is damaged
-/// so that nothing can be told.
+/// [`Error::Storage`] if the file can not be read, or is damaged so that nothing can be told;
+/// [`Error::InvalidArgument`] if it has none of our names.
 pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
     let path = path.as_ref();
+    OsStorage.open(path)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(number) = manifest::number_of(name) {
         return dump_manifest(&OsStorage, path.parent().unwrap_or(Path::new(".")), number);
@@ -53,8 +53,9 @@ pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
         dump.field("state", state);
         return Ok(dump);
     }
-    let what = "the name is not that of a manifest, a log segment, or a sealed file";
-    Err(StorageError::corrupted(path, 0, what).into())
+    let what =
+        "is not a file of a database: its name is not that of a manifest, a log segment, or a sealed file";
+    Err(Error::InvalidArgument(format!("{} {what}", path.display())))
 }
 
 fn dump_manifest(storage: &dyn Storage, dir: &Path, number: plimsoll_base::FileNumber) -> Result<Dump> {
