@@ -34,6 +34,16 @@ fn missing_empty_and_foreign_directories() {
     assert!(matches!(verify(&empty), Err(Error::NotADatabase { .. })));
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
 
+    // As a process leaves it that dies before the first manifest.
+    fs::write(empty.join("LOCK"), "process 1 on host h\n").unwrap();
+    fs::create_dir(empty.join("wal")).unwrap();
+    let error = ReadOnlyDatabase::open(&empty).unwrap_err();
+    assert!(matches!(&error, Error::NotADatabase { what, .. } if what.contains("interrupted")), "{error:?}");
+    let report = verify(&empty).unwrap();
+    assert!(!report.is_damaged() && report.findings.len() == 1, "{report:?}");
+    Database::open(&empty).unwrap().close().unwrap();
+    assert!(verify(&empty).unwrap().findings.is_empty());
+
     let foreign = dir.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.tex"), "all my work").unwrap();

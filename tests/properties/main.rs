@@ -11,6 +11,7 @@ mod index_recall;
 mod limits_directories;
 mod limits_refused;
 mod model_random;
+mod opening_and_damage;
 mod recovery_flushes;
 mod smoke;
 mod support;

@@ -181,9 +181,11 @@ impl Core {
 fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let Some(Some(manifest)) = report.record(directory.newest(&**storage, path))? else {
+        if report.findings.is_empty() && !directory.is_begun() {
+            return Err(directory.not_yet(path));
+        }
         if report.findings.is_empty() {
-            let what = "there is no manifest".to_owned();
-            return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+            report.note(path, "its creation was interrupted; the next writer completes it");
         }
         return Ok(report);
     };

@@ -224,7 +224,7 @@ impl Core {
     /// them when so much was logged since the last time that the log could not shrink otherwise.
     fn seal_if_due(&self, log: &mut Log) {
         let Some(wal) = &log.wal else { return };
-        let (seal, logged) = (wal.appended(), wal.stats().bytes);
+        let (seal, logged) = (wal.appended(), wal.bytes_appended());
         let state = self.published.state();
         if logged - log.checkpoint > self.options.max_wal_bytes {
             log.checkpoint = logged;

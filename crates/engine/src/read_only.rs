@@ -142,8 +142,7 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
             Directory::read(storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
         let Some(number) = directory.manifests.last().copied() else {
             directory.newest(storage, path)?;
-            let what = "there is no manifest".to_owned();
-            return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+            return Err(directory.not_yet(path));
         };
         match load_manifest(path, storage, mapped, number) {
             Ok(shown) => return Ok(shown),

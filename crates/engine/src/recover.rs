@@ -74,6 +74,21 @@ impl Directory {
         }
     }
 
+    /// Whether whoever began to create a database here did not get as far as its first manifest.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.manifests.is_empty() && self.foreign.is_none() && !self.is_empty
+    }
+
+    /// The error about a directory that may become a database.
+    pub(crate) fn not_yet(&self, path: &Path) -> Error {
+        let what = if self.is_begun() {
+            "its creation was interrupted, and it holds nothing yet"
+        } else {
+            "it is empty"
+        };
+        Error::NotADatabase { path: path.to_path_buf(), what: what.to_owned() }
+    }
+
     /// The newest manifest; `None` if the directory may become a database.
     pub(crate) fn newest(&self, storage: &dyn Storage, path: &Path) -> Result<Option<Manifest>> {
         if let Some(number) = self.manifests.last() {
@@ -106,8 +121,7 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     match Directory::read(&storage, &path)? {
         None if !options.create => return Err(Error::DatabaseNotFound(path)),
         Some(directory) if directory.newest(&storage, &path)?.is_none() && !options.create => {
-            let what = if directory.is_empty { "it is empty" } else { "there is no manifest" };
-            return Err(Error::NotADatabase { path, what: what.to_owned() });
+            return Err(directory.not_yet(&path));
         }
         None => storage.create_dir(&path)?,
         Some(_) => {}

@@ -317,6 +317,11 @@ impl Wal {
         self.appended
     }
 
+    /// Bytes of records appended since it was opened: [`WalStats::bytes`], at less cost.
+    pub fn bytes_appended(&self) -> u64 {
+        self.stats.bytes
+    }
+
     /// The last LSN known to be durable.
     pub fn durable(&self) -> Lsn {
         self.durable

@@ -1,0 +1,68 @@
+//! What opening costs, and what a damaged file takes from the answers of a search that may do without it.
+
+use std::path::PathBuf;
+
+use plimsoll::{CollectionConfig, Database, Document, Effort, Error, Key, Metric, StorageError, WriteBatch};
+use plimsoll_sim::SimStorage;
+
+use crate::support::replay::builder;
+
+fn store(db: &Database, rows: std::ops::Range<u64>) {
+    let collection = db.create_collection("c", CollectionConfig::new(8, Metric::L2)).unwrap();
+    let mut batch = WriteBatch::new();
+    for row in rows {
+        batch.upsert_vector(row, &[row as f32; 8]);
+    }
+    collection.write(&batch).unwrap();
+}
+
+#[test]
+fn opening_reads_the_same_for_ten_times_the_rows() {
+    let opened = |rows: u64| {
+        let disk = SimStorage::new();
+        let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+        store(&db, 0..rows);
+        db.close().unwrap();
+        let db = builder(&disk).open().unwrap();
+        let read = db.stats().io.bytes_read;
+        assert_eq!(db.collection("c").unwrap().count().unwrap(), rows);
+        (read, db.stats().collections[0].posting_files)
+    };
+    let (few, many) = (opened(400), opened(4000));
+    assert_eq!(few.1, many.1, "as many files");
+    assert!(few.0 > 0 && many.0 <= few.0 + 64, "{few:?} {many:?}: only numbers may be longer");
+}
+
+#[test]
+fn a_search_that_may_be_partial_answers_from_the_sound_files_and_names_the_other() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    store(&db, 0..1000);
+    db.flush().unwrap();
+    let first: Vec<PathBuf> = postings(&disk);
+    store(&db, 1000..2000);
+    db.flush().unwrap();
+    db.collection("c").unwrap().upsert(Document::new("unflushed").vector([700.0; 8])).unwrap();
+    drop(db);
+    assert_eq!((first.len(), postings(&disk).len()), (1, 2));
+    let middle = disk.bytes(&first[0]).unwrap().len() as u64 / 2;
+    disk.flip_bit(&first[0], middle * 8).unwrap();
+
+    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    let collection = db.collection("c").unwrap();
+    let search = || collection.search(&[700.0; 8]).k(3).effort(Effort::Exact);
+    match search().run() {
+        Err(Error::Storage(StorageError::Corrupted { file, .. })) => assert_eq!(file, first[0]),
+        other => panic!("{other:?}"),
+    }
+    let results = search().allow_partial(true).run().unwrap();
+    let keys: Vec<Key> = results.hits.iter().map(|hit| hit.key.clone()).collect();
+    assert_eq!(keys, [Key::from("unflushed"), Key::from(1000u64), Key::from(1001u64)]);
+    let name = first[0].file_name().unwrap().to_str().unwrap();
+    assert!(!results.explain.exact && results.explain.missing[0].contains(name), "{:?}", results.explain);
+}
+
+fn postings(disk: &SimStorage) -> Vec<PathBuf> {
+    let is_posting = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "posting");
+    disk.paths().into_iter().filter(is_posting).collect()
+}
