@@ -10,7 +10,7 @@ use std::sync::Arc;
 use plimsoll_base::storage::{OsStorage, Storage};
 use plimsoll_base::{Lsn, StorageError};
 use plimsoll_shard::{
-    FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, VectorFile,
+    FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, SealedView, VectorFile,
 };
 
 use crate::core::{Core, lock};

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use plimsoll_base::{Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Centroids, Malformed, Route, StopEntry, StopRule, StopTable};
-use plimsoll_shard::IndexFile;
+use plimsoll_shard::{IndexFile, SealedView};
 
 use crate::error::Result;
 use crate::options::CollectionConfig;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use plimsoll_base::{CollectionId, DocumentId, Lsn, Version};
+use plimsoll_shard::SealedView;
 
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, MemtableEntry};

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ShardId, StorageError};
 use plimsoll_index::bloom::BloomView;
-use plimsoll_shard::{FileMeta, IndexFile, KillFile, PostingFile, ReadMode, VectorFile};
+use plimsoll_shard::{FileMeta, IndexFile, KillFile, PostingFile, ReadMode, SealedView, VectorFile};
 use roaring::RoaringTreemap;
 
 use crate::error::Result;
@@ -26,6 +26,24 @@ pub(crate) struct FileOpener {
     pub dir: std::path::PathBuf,
     pub database: [u8; 16],
     pub mode: ReadMode,
+}
+
+impl FileOpener {
+    fn open_new<T: SealedView>(&self, meta: &FileMeta) -> Result<T, StorageError> {
+        T::open(&*self.storage, &self.dir, meta, self.database, self.mode)
+    }
+
+    /// The file of that name among those that are open already, or else opened now.
+    fn open<'a, T: SealedView + 'a>(
+        &self,
+        meta: &FileMeta,
+        mut known: impl Iterator<Item = &'a Arc<T>>,
+    ) -> Result<Arc<T>, StorageError> {
+        match known.find(|file| file.sealed().file_meta() == meta) {
+            Some(file) => Ok(Arc::clone(file)),
+            None => self.open_new(meta).map(Arc::new),
+        }
+    }
 }
 
 /// One collection's sealed files.
@@ -70,34 +88,16 @@ impl Tree {
 
     /// Opens what `entry` names, taking over from `old` what it has open already.
     pub(crate) fn open(entry: &CollectionEntry, opener: &FileOpener, old: Option<&Self>) -> Result<Self> {
-        let FileOpener { storage, dir, database, mode } = opener;
-        let open_posting = |meta| {
-            let known =
-                old.and_then(|old| old.postings.iter().find(|file| file.sealed().file_meta() == meta));
-            known.map_or_else(
-                || PostingFile::open(&**storage, dir, meta, *database, *mode).map(Arc::new),
-                |file| Ok(Arc::clone(file)),
-            )
-        };
-        let open_vector = |meta| {
-            let known = old
-                .and_then(|old| old.vectors.iter().find(|segment| segment.file.sealed().file_meta() == meta));
-            known.map_or_else(
-                || VectorFile::open(&**storage, dir, meta, *database, *mode).map(Arc::new),
-                |segment| Ok(Arc::clone(&segment.file)),
-            )
-        };
-        let postings = entry
-            .postings
-            .iter()
-            .map(|posting| open_posting(&posting.file))
-            .collect::<Result<_, StorageError>>()?;
+        let known = old.map_or(&[][..], |old| &old.postings);
+        let postings = entry.postings.iter().map(|posting| opener.open(&posting.file, known.iter()));
+        let postings = postings.collect::<Result<_, StorageError>>()?;
+        let known = old.map_or(&[][..], |old| &old.vectors);
         let vectors = entry
             .vectors
             .iter()
             .map(|vector| {
                 Ok(Arc::new(VectorSegment {
-                    file: open_vector(&vector.file)?,
+                    file: opener.open(&vector.file, known.iter().map(|segment| &segment.file))?,
                     generation: vector.generation,
                     base: vector.base,
                     live: vector.live.clone(),
@@ -109,7 +109,7 @@ impl Tree {
             let router = match old.and_then(|old| old.routers.get(&index.generation)) {
                 Some(router) if router.file().sealed().file_meta() == &index.file => Arc::clone(router),
                 _ => {
-                    let file = IndexFile::open(&**storage, dir, &index.file, *database, *mode)?;
+                    let file = opener.open_new::<IndexFile>(&index.file)?;
                     Arc::new(Router::new(file, &entry.config))
                 }
             };
@@ -208,18 +208,9 @@ pub(crate) struct Kills {
 
 impl Kills {
     fn open(entry: &CollectionEntry, opener: &FileOpener, old: Option<&Self>) -> Result<Self> {
-        let open = |meta| {
-            let known = old.and_then(|old| old.files.iter().find(|file| file.sealed().file_meta() == meta));
-            known.map_or_else(
-                || {
-                    KillFile::open(&*opener.storage, &opener.dir, meta, opener.database, opener.mode)
-                        .map(Arc::new)
-                },
-                |file| Ok(Arc::clone(file)),
-            )
-        };
-        let files =
-            entry.kills.iter().map(|kill| open(&kill.file)).collect::<Result<Vec<_>, StorageError>>()?;
+        let known = old.map_or(&[][..], |old| &old.files);
+        let files = entry.kills.iter().map(|kill| opener.open(&kill.file, known.iter()));
+        let files = files.collect::<Result<Vec<_>, StorageError>>()?;
         let kills = Self { files, merged: OnceLock::new() };
         // What is only added to is not read again.
         if let Some(old) = old

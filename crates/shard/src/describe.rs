@@ -10,6 +10,7 @@ use plimsoll_base::{DocumentOrdinal, Result, StorageError};
 
 use crate::container::{DatabaseId, FileMeta, ReadMode, SealedFile, SectionKind};
 use crate::names::SealedKind;
+use crate::view::SealedView;
 use crate::{IndexFile, KillFile, PostingFile, VectorFile};
 
 /// What a sealed file holds, and whether all of it is sound.

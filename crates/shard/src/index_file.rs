@@ -39,10 +39,10 @@ use plimsoll_base::storage::Storage;
 use plimsoll_base::{CollectionId, FileNumber, Generation, ListId, Metric, Result, ShardId};
 
 use crate::container::{
-    DatabaseId, FileMeta, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind, invalid,
-    seal_meta,
+    DatabaseId, PendingFile, SealedFile, SealedWriter, Section, SectionKind, invalid, seal_meta,
 };
 use crate::names::SealedKind;
+use crate::view::SealedView;
 
 /// The newest version of the format.
 pub const VERSION: u16 = 1;
@@ -246,26 +246,8 @@ pub struct IndexFile {
     stops: Section,
 }
 
-impl IndexFile {
-    /// Opens the file that a manifest names.
-    ///
-    /// # Errors
-    /// As [`SealedFile::open`]; `Corrupted` if sections are missing or have another length than their counts.
-    pub fn open(
-        storage: &dyn Storage,
-        dir: &Path,
-        meta: &FileMeta,
-        database: DatabaseId,
-        mode: ReadMode,
-    ) -> Result<Self> {
-        Self::from_sealed(SealedFile::open(storage, dir, meta, database, mode)?)
-    }
-
-    /// Takes a sealed file that is already open for an index file.
-    ///
-    /// # Errors
-    /// `Corrupted` as [`IndexFile::open`].
-    pub fn from_sealed(file: SealedFile) -> Result<Self> {
+impl SealedView for IndexFile {
+    fn from_sealed(file: SealedFile) -> Result<Self> {
         file.expect_kind(SealedKind::Index)?;
         let (meta, offset) = file.read_meta()?;
         let (header, lists, stops) = IndexHeader::decode(Decoder::new(&meta, file.path(), offset))?;
@@ -282,11 +264,12 @@ impl IndexFile {
         })
     }
 
-    /// The container.
-    pub const fn sealed(&self) -> &SealedFile {
+    fn sealed(&self) -> &SealedFile {
         &self.file
     }
+}
 
+impl IndexFile {
     /// What the file says about itself.
     pub const fn header(&self) -> &IndexHeader {
         &self.header

@@ -31,10 +31,10 @@ use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Result};
 use roaring::RoaringTreemap;
 
 use crate::container::{
-    DatabaseId, FileMeta, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind, invalid,
-    seal_meta,
+    DatabaseId, PendingFile, SealedFile, SealedWriter, Section, SectionKind, invalid, seal_meta,
 };
 use crate::names::SealedKind;
+use crate::view::SealedView;
 
 /// The newest version of the format.
 pub const VERSION: u16 = 1;
@@ -114,26 +114,8 @@ pub struct KillFile {
     kills: OnceLock<RoaringTreemap>,
 }
 
-impl KillFile {
-    /// Opens the file that a manifest names, without reading the set.
-    ///
-    /// # Errors
-    /// As [`SealedFile::open`]; `Corrupted` if a section is missing or the counts are impossible.
-    pub fn open(
-        storage: &dyn Storage,
-        dir: &Path,
-        meta: &FileMeta,
-        database: DatabaseId,
-        mode: ReadMode,
-    ) -> Result<Self> {
-        Self::from_sealed(SealedFile::open(storage, dir, meta, database, mode)?)
-    }
-
-    /// Takes a sealed file that is already open for a kill file.
-    ///
-    /// # Errors
-    /// `Corrupted` as [`KillFile::open`].
-    pub fn from_sealed(file: SealedFile) -> Result<Self> {
+impl SealedView for KillFile {
+    fn from_sealed(file: SealedFile) -> Result<Self> {
         file.expect_kind(SealedKind::Kill)?;
         let (meta, offset) = file.read_meta()?;
         let header = KillHeader::decode(Decoder::new(&meta, file.path(), offset))?;
@@ -141,11 +123,12 @@ impl KillFile {
         Ok(Self { file, header, section, kills: OnceLock::new() })
     }
 
-    /// The container.
-    pub const fn sealed(&self) -> &SealedFile {
+    fn sealed(&self) -> &SealedFile {
         &self.file
     }
+}
 
+impl KillFile {
     /// What the file says about itself.
     pub const fn header(&self) -> &KillHeader {
         &self.header

@@ -20,6 +20,7 @@ pub mod kill;
 pub mod names;
 pub mod posting;
 pub mod vector;
+mod view;
 
 pub use container::{
     DatabaseId, FileMeta, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind, commit_files,
@@ -30,6 +31,7 @@ pub use kill::{KillFile, KillHeader};
 pub use names::{FileName, SealedKind};
 pub use posting::{DocumentEntry, DocumentRef, Documents, PostingFile, PostingInfo, PostingRange, RowsRef};
 pub use vector::{ListEntry, ListRows, SegmentKind, VectorFile, VectorInfo, VectorWriter};
+pub use view::SealedView;
 
 // Sections are viewed as slices of little-endian numbers without conversion.
 const _: () =

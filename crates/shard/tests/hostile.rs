@@ -9,6 +9,7 @@ use common::*;
 use plimsoll_base::FileNumber;
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::storage::OsStorage;
+use plimsoll_shard::SealedView;
 use plimsoll_shard::*;
 use proptest::prelude::*;
 

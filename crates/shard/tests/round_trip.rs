@@ -7,6 +7,7 @@ mod common;
 use common::*;
 use plimsoll_base::storage::OsStorage;
 use plimsoll_base::{CollectionId, DocumentId, DocumentOrdinal, FileNumber, Generation, ListId, ShardId};
+use plimsoll_shard::SealedView;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::kill::write_kill_file;
 use plimsoll_shard::posting::{norm, write_posting_file};

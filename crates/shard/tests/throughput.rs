@@ -12,6 +12,7 @@ use std::time::Instant;
 use common::*;
 use plimsoll_base::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, WriteFile};
 use plimsoll_base::{DocumentId, DocumentOrdinal, FileNumber, Lsn, Result, Version};
+use plimsoll_shard::SealedView;
 use plimsoll_shard::posting::write_posting_file;
 use plimsoll_shard::*;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plimsoll_base::StorageError;
 use plimsoll_base::storage::Storage;
-use plimsoll_shard::ReadMode;
+use plimsoll_shard::{ReadMode, SealedView};
 
 use super::VerifyReport;
 use crate::error::Result;

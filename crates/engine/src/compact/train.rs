@@ -9,7 +9,7 @@ use plimsoll_index::sharding::assign_shards;
 use plimsoll_index::{Centroids, Malformed, Scores, StopTable, calibrate};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
-use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
+use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, SealedView, StopRule};
 
 use super::Rewrite;
 use super::plan::Urgency;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ShardId};
-use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SegmentKind, kill::write_kill_file};
+use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SealedView, SegmentKind, kill::write_kill_file};
 use roaring::RoaringTreemap;
 
 use super::{Change, Rewrite};

@@ -6,8 +6,8 @@ use std::path::Path;
 use plimsoll_base::{DocumentId, DocumentOrdinal, Lsn, StorageError};
 use plimsoll_index::bloom::BloomBuilder;
 use plimsoll_shard::{
-    DocumentRef, Documents, FileMeta, PendingFile, PostingInfo, RowsRef, SegmentKind, kill::write_kill_file,
-    posting::write_posting_file,
+    DocumentRef, Documents, FileMeta, PendingFile, PostingInfo, RowsRef, SealedView, SegmentKind,
+    kill::write_kill_file, posting::write_posting_file,
 };
 use roaring::RoaringTreemap;
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use plimsoll_base::{DocumentOrdinal, StorageError};
 use plimsoll_index::bloom::BloomView;
-use plimsoll_shard::{PostingFile, VectorFile};
+use plimsoll_shard::{PostingFile, SealedView, VectorFile};
 
 use super::delta::Delta;
 use crate::core::{Core, lock};

@@ -2,7 +2,7 @@
 
 use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ListId, Lsn, ShardId, StorageError};
 use plimsoll_index::StopRule;
-use plimsoll_shard::{PostingFile, VectorFile};
+use plimsoll_shard::{PostingFile, SealedView, VectorFile};
 
 use super::measure::Measure;
 use super::search::{Effort, Explain};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use plimsoll_base::{DocumentId, Generation};
+use plimsoll_shard::SealedView;
 
 use super::exact::{Location, Scanner};
 use super::measure::Measure;

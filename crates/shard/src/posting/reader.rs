@@ -2,17 +2,16 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::path::Path;
 
 use plimsoll_base::codec::Decoder;
-use plimsoll_base::storage::Storage;
 use plimsoll_base::{DocumentId, DocumentOrdinal, Result};
 
 use super::{
     BLOOM, DOCUMENTS, DocumentEntry, DocumentRef, Documents, ID_TABLE, IdEntry, KEYS, METADATA, NORMS,
     PostingHeader, PostingRange, RANGES, RAW, ROW_DOCUMENT, RowsRef, TEXT,
 };
-use crate::container::{DatabaseId, FileMeta, ReadMode, SealedFile, Section};
+use crate::container::{SealedFile, Section};
+use crate::view::SealedView;
 
 /// How often [`PostingFile::find`] guesses a place before it halves: ids are hashes, so that two or three
 /// guesses do, but nothing promises that.
@@ -40,26 +39,8 @@ pub(super) struct Sections {
     pub(super) bloom: Section,
 }
 
-impl PostingFile {
-    /// Opens the file that a manifest names. What is read does not grow with documents or rows.
-    ///
-    /// # Errors
-    /// As [`SealedFile::open`]; `Corrupted` if sections are missing or have another length than their counts.
-    pub fn open(
-        storage: &dyn Storage,
-        dir: &Path,
-        meta: &FileMeta,
-        database: DatabaseId,
-        mode: ReadMode,
-    ) -> Result<Self> {
-        Self::from_sealed(SealedFile::open(storage, dir, meta, database, mode)?)
-    }
-
-    /// Takes a sealed file that is already open for a posting file.
-    ///
-    /// # Errors
-    /// `Corrupted` as [`PostingFile::open`].
-    pub fn from_sealed(file: SealedFile) -> Result<Self> {
+impl SealedView for PostingFile {
+    fn from_sealed(file: SealedFile) -> Result<Self> {
         file.expect_kind(crate::SealedKind::Posting)?;
         let (meta, offset) = file.read_meta()?;
         let header = PostingHeader::decode(Decoder::new(&meta, file.path(), offset))?;
@@ -82,11 +63,12 @@ impl PostingFile {
         Ok(Self { file, header, sections })
     }
 
-    /// The container.
-    pub const fn sealed(&self) -> &SealedFile {
+    fn sealed(&self) -> &SealedFile {
         &self.file
     }
+}
 
+impl PostingFile {
     /// What the file says about itself.
     pub const fn header(&self) -> &PostingHeader {
         &self.header

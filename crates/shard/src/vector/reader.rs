@@ -1,14 +1,12 @@
 //! Reading a vector segment in place.
 
-use std::path::Path;
-
 use plimsoll_base::codec::Decoder;
-use plimsoll_base::storage::Storage;
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
 use super::{LISTS, ListEntry, ORDINALS, POSTINGS, VectorHeader};
-use crate::container::{DatabaseId, FileMeta, ReadMode, SealedFile, Section};
+use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
+use crate::view::SealedView;
 
 /// An open vector segment.
 #[derive(Debug)]
@@ -33,26 +31,8 @@ impl ShardSections {
     }
 }
 
-impl VectorFile {
-    /// Opens the file that a manifest names. What is read grows with shards, not with lists or rows.
-    ///
-    /// # Errors
-    /// As [`SealedFile::open`]; `Corrupted` if sections are missing or do not fit each other.
-    pub fn open(
-        storage: &dyn Storage,
-        dir: &Path,
-        meta: &FileMeta,
-        database: DatabaseId,
-        mode: ReadMode,
-    ) -> Result<Self> {
-        Self::from_sealed(SealedFile::open(storage, dir, meta, database, mode)?)
-    }
-
-    /// Takes a sealed file that is already open for a vector segment.
-    ///
-    /// # Errors
-    /// `Corrupted` as [`VectorFile::open`].
-    pub fn from_sealed(file: SealedFile) -> Result<Self> {
+impl SealedView for VectorFile {
+    fn from_sealed(file: SealedFile) -> Result<Self> {
         file.expect_kind(SealedKind::Vector)?;
         let (meta, offset) = file.read_meta()?;
         let header = VectorHeader::decode(Decoder::new(&meta, file.path(), offset))?;
@@ -85,11 +65,12 @@ impl VectorFile {
         Ok(Self { file, header, shards, sections })
     }
 
-    /// The container, for sections that this module does not know.
-    pub const fn sealed(&self) -> &SealedFile {
+    fn sealed(&self) -> &SealedFile {
         &self.file
     }
+}
 
+impl VectorFile {
     /// What the file says about itself.
     pub const fn header(&self) -> &VectorHeader {
         &self.header

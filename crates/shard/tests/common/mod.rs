@@ -16,6 +16,7 @@ use plimsoll_base::{
     CollectionId, DocumentId, DocumentOrdinal, FileNumber, Generation, ListId, Lsn, Metric, Result, ShardId,
     Version,
 };
+use plimsoll_shard::SealedView;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::kill::write_kill_file;
 use plimsoll_shard::posting::write_posting_file;
