@@ -1,16 +1,17 @@
 //! Memory for many buffers that live about as long as each other, such as the records of a memtable.
 //!
 //! A buffer of a megabyte that comes fresh from the operating system costs hundreds of page faults, which take
-//! longer than filling it. An arena asks for large chunks and hands out parts of them one after another; a chunk
-//! goes back when the last of its parts is dropped. Another thread can have the next chunk ready, its pages
-//! already there ([`Arena::prepare`]).
+//! longer than filling it. An [`Arena`] asks for large chunks and hands out parts of them one after another; a
+//! chunk goes back when the last of its parts is dropped. The process has one chunk in reserve, whose pages are
+//! there already; another thread gets it ready ([`Preparation`]).
 
 #![expect(unsafe_code, reason = "disjoint mutable parts of one mapping can not be expressed safely")]
 
-use std::ptr::NonNull;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::aligned::ALIGNMENT;
 
@@ -18,9 +19,8 @@ use crate::aligned::ALIGNMENT;
 const FIRST_CHUNK: usize = 64 << 10;
 /// The largest chunk, but for a single buffer that is larger.
 const LARGEST_CHUNK: usize = 8 << 20;
-/// From this size of the open chunk on, the next one is worth preparing.
-const WORTH_PREPARING: usize = 1 << 20;
-
+/// From this size on, the next chunk of an arena comes from the reserve.
+const LARGE_CHUNK: usize = 1 << 20;
 /// The smallest page there is.
 const PAGE: usize = 4 << 10;
 
@@ -37,26 +37,16 @@ struct Open {
     used: usize,
     /// The size of the last chunk.
     size: usize,
-    /// The chunk to be opened next, if it is ready.
-    spare: Option<Arc<Chunk>>,
+    /// The bytes of all parts so far.
+    given: usize,
 }
 
-/// An anonymous mapping. Its bytes are reached only through the [`Part`]s.
-#[derive(Debug)]
+/// An anonymous mapping. Its bytes are reached only through the [`Part`]s: no reference to all of it exists.
 struct Chunk {
-    start: NonNull<u8>,
-    /// Keeps the memory.
-    map: MmapMut,
+    map: MmapRaw,
 }
-
-// SAFETY: the pointer is that of the mapping, which is `Send` and `Sync`; the parts, which alone follow it, do
-// not overlap.
-unsafe impl Send for Chunk {}
-// SAFETY: as above.
-unsafe impl Sync for Chunk {}
 
 /// A part of a chunk, of which it is the only owner.
-#[derive(Debug)]
 pub(crate) struct Part {
     chunk: Arc<Chunk>,
     offset: usize,
@@ -64,73 +54,89 @@ pub(crate) struct Part {
 }
 
 impl Arena {
-    /// An arena for what comes after this one, which leaves it the chunk that it has ready.
-    pub fn successor(&self) -> Self {
-        let spare = self.open().spare.take();
-        let size = spare.as_ref().map_or(0, |spare| spare.map.len());
-        Self { open: Mutex::new(Open { size, spare, ..Open::default() }) }
-    }
-
-    /// Whether so much is asked of it that [`Arena::prepare`] is worth its cost, and is due.
-    pub fn wants_spare(&self) -> bool {
-        let open = self.open();
-        open.spare.is_none() && open.chunk.is_some() && open.size >= WORTH_PREPARING
-    }
-
-    /// Gets the next chunk ready, if that is due.
-    pub fn prepare(&self) {
-        if self.wants_spare()
-            && let Some(chunk) = Chunk::new(LARGEST_CHUNK, Pages::Now)
-        {
-            self.open().spare.get_or_insert(Arc::new(chunk));
-        }
+    /// How many bytes it has given out: what it may keep in memory.
+    pub fn bytes(&self) -> usize {
+        lock(&self.open).given
     }
 
     /// `len` zero bytes; `None` if the system gives no memory that way.
     pub(crate) fn part(&self, len: usize) -> Option<Part> {
         let space = len.checked_next_multiple_of(ALIGNMENT)?;
-        let mut open = self.open();
+        let mut open = lock(&self.open);
         if open.chunk.as_ref().is_none_or(|chunk| chunk.map.len() - open.used < space) {
             // Doubling keeps small arenas small; several buffers to a chunk keep what is left over small.
-            let size = (open.size * 2).max(space.saturating_mul(4)).next_power_of_two();
-            let size = size.clamp(FIRST_CHUNK, LARGEST_CHUNK);
-            let spare = open.spare.take_if(|spare| spare.map.len() >= space);
-            let chunk = match spare {
-                Some(spare) => spare,
-                None => Arc::new(Chunk::new(size.max(space), Pages::WhenTouched)?),
+            let size = (open.size * 2).max(space.saturating_mul(4)).min(LARGEST_CHUNK);
+            let size = size.next_power_of_two().max(FIRST_CHUNK);
+            let reserve = if size >= LARGE_CHUNK { Reserve::take(space) } else { None };
+            let chunk = match reserve {
+                Some(chunk) => chunk,
+                None => Chunk { map: MmapRaw::from(MmapMut::map_anon(size.max(space)).ok()?) },
             };
-            (open.chunk, open.used, open.size) = (Some(chunk), 0, size);
+            (open.chunk, open.used, open.size) = (Some(Arc::new(chunk)), 0, size);
         }
         let chunk = Arc::clone(open.chunk.as_ref()?);
         let offset = open.used;
         open.used += space;
+        open.given += space;
         Some(Part { chunk, offset, len })
     }
+}
 
-    fn open(&self) -> MutexGuard<'_, Open> {
-        // Every change is complete before anything that could panic.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+/// The one chunk that the process has ready.
+struct Reserve {
+    chunk: Mutex<Option<Chunk>>,
+    /// Somebody took it, or would have.
+    wanted: AtomicBool,
+}
+
+static RESERVE: Reserve = Reserve { chunk: Mutex::new(None), wanted: AtomicBool::new(false) };
+
+impl Reserve {
+    fn take(space: usize) -> Option<Chunk> {
+        if space > LARGEST_CHUNK {
+            return None;
+        }
+        RESERVE.wanted.store(true, Relaxed);
+        lock(&RESERVE.chunk).take()
     }
 }
 
-/// When a chunk gets its pages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pages {
-    Now,
-    WhenTouched,
+/// Whether arenas grow so fast that a [`Preparation`] is worth its cost, and is due.
+pub fn wants_reserve() -> bool {
+    RESERVE.wanted.load(Relaxed)
 }
 
-impl Chunk {
-    fn new(size: usize, pages: Pages) -> Option<Self> {
-        let mut map = MmapMut::map_anon(size).ok()?;
-        if pages == Pages::Now {
-            // Not by `MAP_POPULATE`: whoever else maps or unmaps memory would have to wait for all of it.
-            for pages in map.chunks_mut(16 * PAGE) {
-                pages.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
-                std::thread::yield_now();
-            }
+/// A chunk on its way into the reserve.
+#[derive(Debug)]
+pub struct Preparation {
+    map: MmapMut,
+    touched: usize,
+}
+
+impl Preparation {
+    /// Begins one if it is due.
+    pub fn begin() -> Option<Self> {
+        let due = RESERVE.wanted.swap(false, Relaxed) && lock(&RESERVE.chunk).is_none();
+        let map = due.then(|| MmapMut::map_anon(LARGEST_CHUNK).ok())??;
+        Some(Self { map, touched: 0 })
+    }
+
+    /// Gets some more of the pages, a matter of microseconds, and lets others have the processor. The last step
+    /// puts the chunk into the reserve; otherwise the preparation is returned.
+    ///
+    /// Page by page rather than with `MAP_POPULATE`: whoever else maps or unmaps memory would have to wait for
+    /// all of that.
+    #[must_use]
+    pub fn step(mut self) -> Option<Self> {
+        let end = (self.touched + 16 * PAGE).min(self.map.len());
+        self.map[self.touched..end].iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
+        self.touched = end;
+        std::thread::yield_now();
+        if end < self.map.len() {
+            return Some(self);
         }
-        Some(Self { start: NonNull::new(map.as_mut_ptr())?, map })
+        *lock(&RESERVE.chunk) = Some(Chunk { map: MmapRaw::from(self.map) });
+        None
     }
 }
 
@@ -140,15 +146,26 @@ impl std::ops::Deref for Part {
     fn deref(&self) -> &[u8] {
         // SAFETY: `Arena::part` gave these bytes, which lie within the mapping, to no other part; the chunk, and
         // with it the mapping, lives as long as this part; anonymous mappings are zeroed and stay where they are.
-        unsafe { std::slice::from_raw_parts(self.chunk.start.add(self.offset).as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.chunk.map.as_ptr().add(self.offset), self.len) }
     }
 }
 
 impl std::ops::DerefMut for Part {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above; and parts are not cloned, so that whoever borrows this one mutably is alone.
-        unsafe { std::slice::from_raw_parts_mut(self.chunk.start.add(self.offset).as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.map.as_mut_ptr().add(self.offset), self.len) }
     }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk({} bytes)", self.map.len())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is complete before anything that could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -187,29 +204,28 @@ mod tests {
         let arena = Arena::default();
         let first = arena.part(1700).unwrap();
         assert_eq!(first.chunk.map.len(), FIRST_CHUNK);
-        let large = arena.part(1 << 20).unwrap();
-        assert_eq!(large.chunk.map.len(), 4 << 20);
+        let second = arena.part(100_000).unwrap();
+        assert_eq!(second.chunk.map.len(), 512 << 10);
         let own = arena.part(20 << 20).unwrap();
         assert_eq!(own.chunk.map.len(), 20 << 20);
         assert_eq!(arena.part(1).unwrap().chunk.map.len(), LARGEST_CHUNK);
         assert_eq!(Arc::strong_count(&first.chunk), 1);
+        assert_eq!(arena.bytes(), 1728 + 100_032 + (20 << 20) + 64);
+        assert!(arena.part(usize::MAX).is_none() && arena.part(usize::MAX / 2).is_none());
     }
 
     #[test]
-    fn a_prepared_chunk_is_the_next_one_and_passes_to_the_successor() {
+    fn a_large_arena_takes_the_reserve_and_a_small_one_does_not() {
         let arena = Arena::default();
-        arena.prepare();
-        assert!(arena.open().spare.is_none(), "nothing was asked for yet");
-        let _small = arena.part(100).unwrap();
-        assert!(!arena.wants_spare());
         let _large = arena.part(LARGEST_CHUNK).unwrap();
-        assert!(arena.wants_spare());
-        arena.prepare();
-        assert!(!arena.wants_spare());
-        let start = arena.open().spare.as_ref().unwrap().start;
-        let successor = arena.successor();
-        assert!(arena.wants_spare() && !successor.wants_spare());
-        assert_eq!(successor.part(1).unwrap().chunk.start, start);
-        assert!(successor.wants_spare());
+        assert!(wants_reserve());
+        let mut steps = 0;
+        let mut preparation = Preparation::begin();
+        while let Some(on) = preparation {
+            (preparation, steps) = (on.step(), steps + 1);
+        }
+        // Other tests of this process may take it as soon as it is there.
+        assert_eq!(steps, LARGEST_CHUNK / PAGE / 16);
+        assert_eq!(Arena::default().part(1).unwrap().chunk.map.len(), FIRST_CHUNK);
     }
 }

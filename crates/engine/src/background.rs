@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use plimsoll_base::arena::Preparation;
+
 use crate::commit::Request;
 use crate::core::{Core, Counters, lock};
 use crate::error::Error;
@@ -194,12 +196,12 @@ fn compact_loop(core: &Core) {
 /// How long writers have to pause before a mark is written.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How long to wait before another attempt when the disk is full.
-const RETRY_FULL: Duration = Duration::from_secs(1);
+/// How long to wait before another attempt at what failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Prepares a log segment ahead. If the disk is full, ordinary writes are refused until there is room again,
-/// so that what the log still has is left to deletes and flushes; says how long to wait then.
-fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Duration> {
+/// so that what the log still has is left to deletes and flushes; says when to try again then.
+fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Instant> {
     let prepared = spares.prepare();
     let full = match &prepared {
         Err(plimsoll_wal::WalError::Storage(error)) if error.is_storage_full() => Some(error.clone()),
@@ -208,70 +210,79 @@ fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Duratio
     if let Err(error) = prepared {
         tracing::warn!(%error, "no log segment could be prepared ahead");
     }
-    let wait = full.as_ref().map(|_| RETRY_FULL);
+    let retry_at = full.as_ref().map(|_| Instant::now() + RETRY);
     *lock(&core.last_segment) = full;
-    wait
+    retry_at
 }
 
 enum LogJob {
-    /// Prepare memory for records.
-    Memory,
     Sync,
     Mark,
+    /// Prepare a segment: that is done before each job.
+    Retry,
+    /// A step of preparing memory for records.
+    Memory,
 }
 
 fn log_loop(core: &Core) {
     let spares = lock(&core.log).wal.as_ref().map(plimsoll_wal::Wal::spares);
     let mut last_batches = u64::MAX;
     let mut look_at = Instant::now();
+    let mut preparation: Option<Preparation> = None;
+    let mut retry_at = None;
     loop {
-        let full = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
+        if retry_at.is_none_or(|at| at <= Instant::now()) {
+            retry_at = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
+        }
+        // What bounds a loss comes first, what is only for speed comes last.
         let take = |due: &mut Due| {
             let now = Instant::now();
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             let mark_at = due.mark.then_some(look_at);
-            match due.sync_at.into_iter().chain(mark_at).min() {
-                _ if std::mem::take(&mut due.memory) => Ok(LogJob::Memory),
-                Some(at) if at > now => Err(Some(at - now)),
-                Some(_) if due.sync_at.is_some_and(|at| at <= now) => {
-                    due.sync_at = None;
-                    Ok(LogJob::Sync)
-                }
-                Some(_) => Ok(LogJob::Mark),
-                None => Err(full),
+            if is_due(due.sync_at) {
+                due.sync_at = None;
+                Ok(LogJob::Sync)
+            } else if is_due(mark_at) {
+                Ok(LogJob::Mark)
+            } else if is_due(retry_at) {
+                Ok(LogJob::Retry)
+            } else if std::mem::take(&mut due.memory) || preparation.is_some() {
+                Ok(LogJob::Memory)
+            } else {
+                Err([due.sync_at, mark_at, retry_at].into_iter().flatten().min().map(|at| at - now))
             }
         };
-        match core.signals.next(take) {
+        let done = match core.signals.next(take) {
             None => return,
-            Some(LogJob::Memory) => core.prepare_memory(),
-            Some(LogJob::Sync) => {
-                if let Err(error) = core.submit(Request::Sync, 0) {
-                    tracing::error!(%error, "buffered writes could not be synced");
-                    return;
-                }
-            }
+            Some(LogJob::Sync) => core.submit(Request::Sync, 0).map(drop).inspect_err(|_| {
+                core.signals.sync_due(Instant::now() + RETRY);
+            }),
             Some(LogJob::Mark) => {
                 // Only when nothing was committed for a while.
                 let batches = core.counters.batches.load(Ordering::Relaxed);
                 if batches == last_batches {
                     core.signals.set(|due| due.mark = false);
-                    if core.submit(Request::Mark, 0).is_err() {
-                        return;
-                    }
                     last_batches = u64::MAX;
+                    core.submit(Request::Mark, 0).map(drop).inspect_err(|_| {
+                        look_at = Instant::now() + RETRY;
+                        core.signals.mark_due();
+                    })
                 } else {
                     last_batches = batches;
                     look_at = Instant::now() + IDLE;
+                    Ok(())
                 }
             }
-        }
-    }
-}
-
-impl Core {
-    /// Gets memory ready where so much is written that it will soon be needed.
-    fn prepare_memory(&self) {
-        for collection in self.published.state().collections.values() {
-            collection.active.arena().prepare();
+            Some(LogJob::Retry) => Ok(()),
+            Some(LogJob::Memory) => {
+                preparation = preparation.take().or_else(Preparation::begin).and_then(Preparation::step);
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) => {}
+            Err(Error::Poisoned { .. } | Error::Closed) => return,
+            Err(error) => tracing::warn!(%error, "the log could not be synced or marked; trying again"),
         }
     }
 }

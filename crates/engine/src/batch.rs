@@ -48,6 +48,10 @@ impl Operation {
         }
     }
 
+    fn is_conditional(&self) -> bool {
+        matches!(self, Self::Insert(_) | Self::Replace(..))
+    }
+
     /// How many rows it stores.
     pub(crate) fn rows(&self) -> usize {
         match self {
@@ -116,6 +120,11 @@ impl WriteBatch {
     /// The vector of an [`Operation::UpsertVector`].
     pub(crate) fn vector(&self, place: &Range<usize>) -> &[f32] {
         &self.vectors[place.clone()]
+    }
+
+    /// Whether it may be refused for what is stored already.
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.operations.iter().any(Operation::is_conditional)
     }
 
     pub(crate) fn is_delete_only(&self) -> bool {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use plimsoll_base::arena::Arena;
+use plimsoll_base::arena;
 use plimsoll_base::{CollectionId, Lsn};
 use plimsoll_wal::{GroupLimits, Record};
 
@@ -69,12 +69,15 @@ impl Core {
     }
 
     fn prepare(&self, batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
-        // The record lies with others of the memtable that it will probably belong to.
+        // A record that will certainly be applied, to one memtable, lies with the others there. Any other has memory
+        // of its own, so that it holds nothing else's.
         let state = self.published.state();
-        let first = batches.first().and_then(|(id, ..)| state.collections.get(id));
-        let arena = first.map(|collection| collection.active.arena());
-        let prepared = record::prepare(batches, arena);
-        if self.options.background && arena.is_some_and(Arena::wants_spare) {
+        let collection = match batches {
+            [(id, _, batch)] if !batch.is_conditional() => state.collections.get(id),
+            _ => None,
+        };
+        let prepared = record::prepare(batches, collection.map(|collection| collection.active.arena()));
+        if self.options.background && arena::wants_reserve() {
             self.signals.memory_due();
         }
         prepared
@@ -193,6 +196,7 @@ impl Core {
             Request::Sync => {
                 let durable = wal.sync()?;
                 log.buffered = 0;
+                self.signals.mark_due();
                 Ok(durable)
             }
             Request::Mark => {

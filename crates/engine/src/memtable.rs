@@ -87,15 +87,6 @@ const OPERATION_OVERHEAD: usize = 200;
 
 impl Memtable {
     pub(crate) fn new(dimension: usize) -> Self {
-        Self::with_arena(dimension, Arena::default())
-    }
-
-    /// An empty memtable for what comes after this one, with the memory that was prepared for it.
-    pub(crate) fn successor(&self) -> Self {
-        Self::with_arena(self.dimension, self.arena.successor())
-    }
-
-    fn with_arena(dimension: usize, arena: Arena) -> Self {
         Self {
             dimension,
             batches: AppendList::new(),
@@ -104,7 +95,7 @@ impl Memtable {
             rows: AtomicUsize::new(0),
             first_lsn: AtomicU64::new(u64::MAX),
             last_lsn: AtomicU64::new(0),
-            arena,
+            arena: Arena::default(),
         }
     }
 
@@ -249,7 +240,8 @@ impl Memtable {
 
     /// Roughly how much memory it holds.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        // Records that were refused have left their memory behind in the arena.
+        self.bytes.load(Relaxed).max(self.arena.bytes())
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -92,7 +92,7 @@ impl CollectionState {
         }
         let mut next = self.clone();
         next.sealed.push(Sealed { memtable: Arc::clone(&self.active), seal });
-        next.active = Arc::new(self.active.successor());
+        next.active = Arc::new(Memtable::new(self.config.dimension));
         Some(next)
     }
 

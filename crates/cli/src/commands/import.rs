@@ -122,7 +122,10 @@ impl<'a> Importer<'a> {
             self.write(output)?;
         }
         match self.collection {
-            None if self.stored > 0 => Err(self.no_collection()),
+            None if self.stored > 0 => {
+                self.stored = 0;
+                Err(self.no_collection())
+            }
             _ => Ok(()),
         }
     }

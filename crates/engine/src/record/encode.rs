@@ -45,11 +45,10 @@ pub(crate) fn prepare(
     arena: Option<&Arena>,
 ) -> Result<PreparedBatch> {
     let mut groups = Vec::with_capacity(batches.len());
-    let mut conditions = Vec::new();
-    for &(collection, config, batch) in batches {
+    for &(_, config, batch) in batches {
         groups.push(Group::encode(config, batch)?);
-        find_conditions(collection, batch, &mut conditions)?;
     }
+    let conditions = find_conditions(batches)?;
     let bytes = 8 + groups.iter().map(Group::bytes).sum::<usize>();
     if bytes > MAX_BATCH_BYTES {
         return Err(Error::BatchTooLarge { bytes, limit: MAX_BATCH_BYTES });
@@ -268,19 +267,21 @@ pub(crate) fn validated_norm(metric: Metric, vector: &[f32]) -> Result<f32, Stri
     })
 }
 
-/// What inserts and replacements expect of the state before the batch. Operations earlier in the batch count
-/// as done: an insert after a delete of its key expects nothing, an insert after an upsert is refused here.
-fn find_conditions(collection: CollectionId, batch: &WriteBatch, out: &mut Vec<Condition>) -> Result<()> {
-    let conditional =
-        |operation: &Operation| matches!(operation, Operation::Insert(_) | Operation::Replace(..));
-    if !batch.operations.iter().any(conditional) {
-        return Ok(());
+/// What inserts and replacements expect of the state before the record. Operations earlier in it count as done:
+/// an insert after a delete of its key expects nothing, an insert after an upsert is refused here.
+fn find_conditions(batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<Vec<Condition>> {
+    let mut conditions = Vec::new();
+    if !batches.iter().any(|(.., batch)| batch.is_conditional()) {
+        return Ok(conditions);
     }
-    let mut seen: HashMap<&Key, bool> = HashMap::new();
-    for operation in &batch.operations {
+    let mut seen: HashMap<(CollectionId, &Key), bool> = HashMap::new();
+    let operations = batches.iter().flat_map(|(collection, _, batch)| {
+        batch.operations.iter().map(move |operation| (*collection, operation))
+    });
+    for (collection, operation) in operations {
         let key = operation.key();
         let expectation = match operation {
-            Operation::Insert(_) => match seen.get(key) {
+            Operation::Insert(_) => match seen.get(&(collection, key)) {
                 Some(true) => return Err(Error::AlreadyExists(key.clone())),
                 Some(false) => None,
                 None => Some(Expectation::Absent),
@@ -289,9 +290,9 @@ fn find_conditions(collection: CollectionId, batch: &WriteBatch, out: &mut Vec<C
             Operation::Upsert(_) | Operation::UpsertVector(..) | Operation::Delete(_) => None,
         };
         if let Some(expectation) = expectation {
-            out.push(Condition { collection, key: key.clone(), expectation });
+            conditions.push(Condition { collection, key: key.clone(), expectation });
         }
-        seen.insert(key, !matches!(operation, Operation::Delete(_)));
+        seen.insert((collection, key), !matches!(operation, Operation::Delete(_)));
     }
-    Ok(())
+    Ok(conditions)
 }
