@@ -62,6 +62,33 @@ fn a_search_that_may_be_partial_answers_from_the_sound_files_and_names_the_other
     assert!(!results.explain.exact && results.explain.missing[0].contains(name), "{:?}", results.explain);
 }
 
+#[test]
+fn the_log_of_a_dropped_collection_is_given_back() {
+    let disk = SimStorage::new();
+    let log = || -> usize {
+        let of_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
+        disk.paths().iter().filter(|path| of_log(path)).map(|path| disk.bytes(path).unwrap().len()).sum()
+    };
+    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    store(&db, 0..1000);
+    db.drop_collection("c").unwrap();
+    assert!(log() > 40_000);
+    db.close().unwrap();
+    assert!(log() < 1000, "{} bytes of log", log());
+    // Also after a crash, when the rows come back from the log and go again.
+    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    store(&db, 0..1000);
+    drop(db);
+    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    assert_eq!(db.collection("c").unwrap().count().unwrap(), 1000);
+    db.drop_collection("c").unwrap();
+    db.flush().unwrap();
+    db.close().unwrap();
+    assert!(log() < 1000, "{} bytes of log", log());
+    let db = builder(&disk).open().unwrap();
+    assert!(db.collections().is_empty());
+}
+
 fn postings(disk: &SimStorage) -> Vec<PathBuf> {
     let is_posting = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "posting");
     disk.paths().into_iter().filter(is_posting).collect()

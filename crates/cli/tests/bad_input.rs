@@ -159,7 +159,7 @@ fn names_that_do_not_exist_or_do_not_fit_are_named() {
     plimsoll_with(["import", &scratch.db, "new", "-"], "{\"id\": 1, \"op\": \"delete\"}\n")
         .fails(1, &["\"new\""]);
     plimsoll(["dump", "no/such.wal"]).fails(1, &["no/such.wal", "No such file"]);
-    plimsoll(["dump", &path]).fails(1, &["rows.jsonl", "is not a file of a database"]);
+    plimsoll(["dump", &path]).fails(1, &["rows.jsonl", "is nothing to dump"]);
 }
 
 #[test]

@@ -201,7 +201,8 @@ impl Database {
         self.core().verify()
     }
 
-    /// Flushes, stops the background and releases the lock. Every handle is then closed.
+    /// Flushes, stops the background and releases the lock. Every handle then refuses to write; what a handle or
+    /// a snapshot shows can still be read.
     ///
     /// # Errors
     /// The flush's error. The database is closed all the same, and the log has what was not flushed.

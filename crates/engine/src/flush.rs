@@ -68,6 +68,10 @@ impl Core {
             timed(&mut stats.wal_advance, || self.advance_log())?;
             timed(&mut stats.validation, || self.validate_flush(&deltas))?;
             stats.files_synced += 1;
+        } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer {
+            // What the log still holds is of collections that were dropped.
+            self.publish_flush(&drained, &[], durable)?;
+            self.advance_log()?;
         }
         stats.total = start.elapsed();
         Ok(stats)

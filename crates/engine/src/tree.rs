@@ -259,7 +259,10 @@ pub(crate) fn check_presence(manifest: &Manifest, storage: &dyn Storage, dir: &P
                 return Err(StorageError::corrupted(&dir.join(name), (*len).min(meta.len), what).into());
             }
             None => {
-                let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "the manifest names it");
+                let missing = std::io::Error::new(
+                    std::io::ErrorKind::NotFound,
+                    "it is missing, and the manifest names it",
+                );
                 return Err(StorageError::io("open", &dir.join(name), missing).into());
             }
         }

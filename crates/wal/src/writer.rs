@@ -253,14 +253,15 @@ impl Wal {
     }
 
     /// Leaves as little as possible behind when everything is flushed: a segment that is nothing but its
-    /// header follows the active one, and all others are removed. Does nothing if this writer has appended
-    /// nothing, or something above `flushed`, up to which a durable manifest needs no log.
+    /// header follows the last one, and all others are removed. Does nothing if there is something above
+    /// `flushed`, up to which a durable manifest needs no log, or nothing to be gained.
     ///
     /// # Errors
     /// As [`Wal::append_group`].
     pub fn shrink(&mut self, flushed: Lsn) -> Result<()> {
         self.check()?;
-        if self.active.is_some() && self.appended <= flushed {
+        let gains = self.active.is_some() || self.closed.iter().any(|old| old.bytes > SEGMENT_HEADER_LEN);
+        if gains && self.appended <= flushed {
             let smallest = self.spares.take_exact(SEGMENT_HEADER_LEN)?;
             self.follow_with(smallest)?;
             self.remove_below(flushed)?;

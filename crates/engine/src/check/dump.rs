@@ -53,8 +53,7 @@ pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
         dump.field("state", state);
         return Ok(dump);
     }
-    let what =
-        "is not a file of a database: its name is not that of a manifest, a log segment, or a sealed file";
+    let what = "is nothing to dump: its name is not that of a manifest, a log segment, or a sealed file";
     Err(Error::InvalidArgument(format!("{} {what}", path.display())))
 }
 
