@@ -109,10 +109,14 @@ fn refused_writes_hold_no_memory() {
     let dir = tempfile::tempdir().unwrap();
     let db = Database::open(dir.path().join("db")).unwrap();
     let collection = create(&db);
-    collection.upsert(document(0)).unwrap();
     let bytes = || db.stats().collections[0].memtable_bytes;
-    let before = bytes();
     let mut batch = WriteBatch::new();
+    batch.upsert_vector(1, &[f32::NAN; 256]);
+    assert!(matches!(collection.write(&batch), Err(Error::InvalidDocument { .. })));
+    assert_eq!(bytes(), 0, "there is nothing to flush");
+    batch.clear();
+    collection.upsert(document(0)).unwrap();
+    let before = bytes();
     for key in 0..100 {
         batch.insert(document(key));
     }

@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "disjoint mutable parts of one mapping can not be expressed safely")]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapMut, MmapRaw};
@@ -28,6 +28,8 @@ const PAGE: usize = 4 << 10;
 #[derive(Debug, Default)]
 pub struct Arena {
     open: Mutex<Open>,
+    /// The bytes of all parts so far.
+    given: AtomicUsize,
 }
 
 /// The chunk that parts are taken from.
@@ -37,8 +39,6 @@ struct Open {
     used: usize,
     /// The size of the last chunk.
     size: usize,
-    /// The bytes of all parts so far.
-    given: usize,
 }
 
 /// An anonymous mapping. Its bytes are reached only through the [`Part`]s: no reference to all of it exists.
@@ -56,7 +56,7 @@ pub(crate) struct Part {
 impl Arena {
     /// How many bytes it has given out: what it may keep in memory.
     pub fn bytes(&self) -> usize {
-        lock(&self.open).given
+        self.given.load(Relaxed)
     }
 
     /// `len` zero bytes; `None` if the system gives no memory that way.
@@ -77,7 +77,7 @@ impl Arena {
         let chunk = Arc::clone(open.chunk.as_ref()?);
         let offset = open.used;
         open.used += space;
-        open.given += space;
+        self.given.fetch_add(space, Relaxed);
         Some(Part { chunk, offset, len })
     }
 }

@@ -240,8 +240,8 @@ impl Memtable {
 
     /// Roughly how much memory it holds.
     pub(crate) fn bytes(&self) -> usize {
-        // Records that were refused have left their memory behind in the arena.
-        self.bytes.load(Relaxed).max(self.arena.bytes())
+        // Records that were refused hold their chunk's memory as long as others in it are held.
+        if self.is_empty() { 0 } else { self.bytes.load(Relaxed).max(self.arena.bytes()) }
     }
 
     pub(crate) fn rows(&self) -> usize {
