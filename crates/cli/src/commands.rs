@@ -108,6 +108,10 @@ fn collection(target: &Target) -> Result<ReadOnlyCollection> {
     })
 }
 
+fn names(db: &Database) -> Vec<String> {
+    db.collections().iter().map(|collection| collection.name().to_owned()).collect()
+}
+
 /// A collection, or an error that says which ones there are.
 fn named<T>(found: Result<T, Error>, names: impl FnOnce() -> Vec<String>) -> Result<T> {
     found.map_err(|error| match error {

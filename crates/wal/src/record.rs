@@ -134,8 +134,8 @@ impl RecordBuilder {
             self.resize(needed);
         }
         self.sum(needed);
-        let (payload_crc, payload_len_on_disk) = (self.checksum.value(), payload_len as u32);
-        let header = RecordHeader { payload_len: payload_len_on_disk, payload_crc, ..EMPTY };
+        let payload_crc = self.checksum.value();
+        let header = RecordHeader { payload_len: payload_len as u32, payload_crc, ..EMPTY };
         Record { buffer: self.buffer, payload_len, header }
     }
 }

@@ -25,6 +25,7 @@ use crate::format::{
     MAX_PAYLOAD, Previous, RECORD_HEADER_LEN, RecordHeader, RecordKind, SEGMENT_HEADER_LEN, SegmentHeader,
     segment_path,
 };
+use crate::obsolete::Obsolete;
 use crate::recovery::Recovered;
 use crate::segment::{ActiveSegment, SpareFile, Spares, remove_stray};
 use crate::tail::Tail;
@@ -98,36 +99,6 @@ pub struct Wal {
     poison: Option<WalError>,
     buffer: Vec<u8>,
     stats: WalStats,
-}
-
-/// Segments whose records are all in files that a durable manifest names.
-#[derive(Debug)]
-pub struct Obsolete {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
-    numbers: Vec<FileNumber>,
-    /// How many of them are removed.
-    removed: usize,
-}
-
-impl Obsolete {
-    /// Removes the files, the oldest first: the log's chain is always whole. The space of a large file takes
-    /// its time to be given back, so nobody who writes should have to wait for this.
-    ///
-    /// # Errors
-    /// [`WalError::Storage`]; the rest stays, and is obsolete the next time again.
-    pub fn remove(&mut self) -> Result<()> {
-        for number in &self.numbers[self.removed..] {
-            match self.storage.remove(&segment_path(&self.dir, *number)) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => self.removed += 1,
-            }
-        }
-        if self.removed > 0 {
-            self.storage.sync_dir(&self.dir)?;
-        }
-        Ok(())
-    }
 }
 
 impl Wal {
@@ -292,12 +263,12 @@ impl Wal {
         let newest = if self.active.is_some() { FileNumber(u64::MAX) } else { self.inherited.number };
         let obsolete = self.closed.iter().filter(|s| s.last_lsn <= lsn && s.number != newest);
         let numbers = obsolete.map(|segment| segment.number).collect();
-        Ok(Obsolete { storage: Arc::clone(&self.storage), dir: self.dir.clone(), numbers, removed: 0 })
+        Ok(Obsolete::new(Arc::clone(&self.storage), self.dir.clone(), numbers))
     }
 
     /// Counts what was removed as gone. Returns how many segments that are.
     pub fn forget(&mut self, obsolete: &Obsolete) -> u64 {
-        let gone = &obsolete.numbers[..obsolete.removed];
+        let gone = obsolete.removed();
         self.closed.retain(|segment| !gone.contains(&segment.number));
         self.stats.segments_removed += gone.len() as u64;
         gone.len() as u64

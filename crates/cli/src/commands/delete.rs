@@ -18,9 +18,7 @@ struct Deleted {
 
 pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
     let db = super::writer(&args.target.dir)?;
-    let collection = super::named(db.collection(&args.target.collection), || {
-        db.collections().iter().map(|collection| collection.name().to_owned()).collect()
-    })?;
+    let collection = super::named(db.collection(&args.target.collection), || super::names(&db))?;
     let keys: BTreeSet<_> = args.ids.iter().map(|id| parse_argument(id)).collect();
     let (mut batch, mut not_found) = (WriteBatch::new(), Vec::new());
     // Nobody else writes while this process does, so what is there now is there when the batch is applied.

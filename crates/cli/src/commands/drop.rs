@@ -13,9 +13,7 @@ struct Dropped<'a> {
 
 pub(super) fn run(args: &Target, output: &mut Output) -> Result<()> {
     let db = super::writer(&args.dir)?;
-    super::named(db.drop_collection(&args.collection), || {
-        db.collections().iter().map(|collection| collection.name().to_owned()).collect()
-    })?;
+    super::named(db.drop_collection(&args.collection), || super::names(&db))?;
     db.close()?;
     output.either(&Dropped { dropped: &args.collection }, format_args!("dropped {}", args.collection))
 }
