@@ -39,6 +39,8 @@ fn crates_know_only_what_they_may() {
         ("index", vec!["base", "kernels"]),
         ("engine", vec!["base", "kernels", "wal", "shard", "index"]),
         ("sim", vec!["base"]),
+        // The torture tests use the public face, and the disk they do it to.
+        ("torture", vec!["plimsoll", "sim", "base"]),
         // The program uses the public face; of the kernels it measures the memory's bandwidth.
         ("cli", vec!["plimsoll", "kernels"]),
     ]);
