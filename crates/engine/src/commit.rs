@@ -213,12 +213,16 @@ impl Core {
         }
     }
 
-    /// Whether a record may be logged: its collections exist, and its conditions hold.
+    /// Whether a record may be logged: its collections exist and are sound, and its conditions hold.
     fn check(&self, prepared: &PreparedBatch) -> Result<()> {
         let view = self.published.view();
         for id in &prepared.collections {
-            if !view.state.collections.contains_key(id) {
-                return Err(Error::CollectionNotFound(format!("with id {id}, which was dropped")));
+            match view.state.collections.get(id).map(|collection| &collection.damage) {
+                Some(None) => {}
+                Some(Some(damage)) => return Err(damage.clone().into()),
+                None => {
+                    return Err(Error::CollectionNotFound(format!("with id {id}, which was dropped")));
+                }
             }
         }
         prepared.conditions.iter().try_for_each(|condition| check(&view.state, view.visible, condition))
@@ -235,7 +239,7 @@ impl Core {
             self.seal_all(seal);
             self.signals.flush_due(FlushReason::WalSize);
         } else if state.memtable_bytes() > self.options.memtable_bytes {
-            let largest = state.collections.values().max_by_key(|collection| collection.active.bytes());
+            let largest = state.sound().max_by_key(|collection| collection.active.bytes());
             let largest = largest.map(|collection| collection.id);
             self.seal_at(seal, |id| Some(id) == largest);
             self.signals.flush_due(FlushReason::MemtableSize);

@@ -19,11 +19,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::storage::Storage;
-use plimsoll_base::{CollectionId, Lsn};
+use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_shard::{FileMeta, PendingFile, commit_files};
 
 use crate::core::{Core, Counters, Grave, Root, lock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
@@ -58,7 +58,7 @@ impl Core {
         self.compact_all(Urgency::Busy)?;
         // What was put off is looked at again, until writes pause.
         let state = self.published.state();
-        if state.collections.values().any(|collection| Plan::make(&collection.tree, Urgency::Due).is_some()) {
+        if state.sound().any(|collection| Plan::make(&collection.tree, Urgency::Due).is_some()) {
             self.signals.compact_due();
         }
         Ok(())
@@ -85,14 +85,21 @@ impl Core {
         if self.signals.stopping() {
             return Ok(stats);
         }
-        let ids: Vec<_> = self.published.state().collections.keys().copied().collect();
+        let ids: Vec<_> = self.published.state().sound().map(|collection| collection.id).collect();
+        let mut damage = None;
         for id in ids {
-            self.compact_collection(id, urgency, &mut stats)?;
+            match self.compact_collection(id, urgency, &mut stats) {
+                // Damage in one collection is none in the others.
+                Err(error @ Error::Storage(StorageError::Corrupted { .. })) => {
+                    damage = damage.or(Some(error))
+                }
+                result => result?,
+            }
         }
         // What the steps replaced is not held by them any more.
         self.bury(&mut lock(&self.root));
         stats.total = start.elapsed();
-        Ok(stats)
+        damage.map_or(Ok(stats), Err)
     }
 
     fn compact_collection(

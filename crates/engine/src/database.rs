@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use plimsoll_base::{CollectionId, Lsn};
+use plimsoll_base::{CollectionId, Lsn, StorageError};
 
 use crate::background;
 use crate::batch::WriteBatch;
@@ -221,8 +221,7 @@ impl DatabaseBuilder {
         let core = recover::open(self.into_options()?)?;
         let path = core.options.path.clone();
         let threads = background::start(&core);
-        let threads =
-            threads.map_err(|error| plimsoll_base::StorageError::io("start a thread for", &path, error))?;
+        let threads = threads.map_err(|error| StorageError::io("start a thread for", &path, error))?;
         Ok(Database { handle: Arc::new(Handle { core, threads: Mutex::new(threads) }) })
     }
 }
@@ -315,7 +314,7 @@ impl Core {
     /// Seals what there is and flushes until it is in files.
     fn flush_now(&self, reason: FlushReason) -> Result<FlushStats> {
         let state = self.published.state();
-        let is_due = state.collections.values().any(|collection| collection.first_unflushed().is_some());
+        let is_due = state.sound().any(|collection| collection.first_unflushed().is_some());
         let seal = self.submit(Request::Seal(None), 0)?;
         let mut stats = self.flush_internal(reason)?;
         if is_due && stats.is_empty() {
@@ -327,12 +326,26 @@ impl Core {
         while self.has_sealed_up_to(seal) {
             stats.add(&self.flush_internal(reason)?);
         }
-        Ok(stats)
+        match self.unflushable() {
+            Some(damage) if reason == FlushReason::Manual => Err(damage.into()),
+            Some(damage) => {
+                tracing::warn!(%damage, "the writes of a damaged collection stay in the log");
+                Ok(stats)
+            }
+            None => Ok(stats),
+        }
+    }
+
+    /// What keeps writes from being flushed.
+    fn unflushable(&self) -> Option<StorageError> {
+        let state = self.published.state();
+        let waiting = state.collections.values().filter(|collection| collection.first_unflushed().is_some());
+        waiting.filter_map(|collection| collection.damage.clone()).next()
     }
 
     fn has_sealed_up_to(&self, seal: Lsn) -> bool {
         let state = self.published.state();
-        state.collections.values().flat_map(|collection| &collection.sealed).any(|sealed| sealed.seal <= seal)
+        state.sound().flat_map(|collection| &collection.sealed).any(|sealed| sealed.seal <= seal)
     }
 
     /// Publishes what is in memory once more, after a publish whose outcome is unknown.

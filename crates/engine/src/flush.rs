@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use plimsoll_base::{CollectionId, FileNumber, Lsn};
+use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::commit_files;
 
 use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State};
 use crate::stats::{FlushReason, FlushStats, timed};
@@ -59,9 +59,9 @@ impl Core {
     fn flush_phases(&self, reason: FlushReason) -> Result<FlushStats> {
         let start = Instant::now();
         let mut stats = FlushStats { reason, ..FlushStats::default() };
-        let (drained, durable) = timed(&mut stats.wal_drain, || self.drain())?;
+        let (mut drained, durable) = timed(&mut stats.wal_drain, || self.drain())?;
+        let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&mut drained))?;
         if !drained.is_empty() {
-            let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&drained))?;
             deltas.iter().for_each(|delta| delta.count(&mut stats));
             timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
             timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
@@ -80,7 +80,7 @@ impl Core {
     /// Phase 1: takes what is sealed, and waits until the log is durable up to every seal (rule R3).
     fn drain(&self) -> Result<(Vec<Drained>, Lsn)> {
         let state = self.published.state();
-        let drained: Vec<Drained> = state.collections.values().filter_map(Drained::take).collect();
+        let drained: Vec<Drained> = state.sound().filter_map(Drained::take).collect();
         let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
@@ -93,9 +93,32 @@ impl Core {
         }
     }
 
-    /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection.
-    fn apply_to_shards(&self, drained: &[Drained]) -> Result<Vec<Delta<'_>>> {
-        drained.iter().map(|part| Delta::write(self, part)).collect()
+    /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection. A collection that
+    /// proves to be damaged is left out, now and later; its writes stay in the log.
+    fn apply_to_shards(&self, drained: &mut Vec<Drained>) -> Result<Vec<Delta<'_>>> {
+        let mut deltas = Vec::with_capacity(drained.len());
+        let mut failed = Ok(());
+        drained.retain(|part| {
+            match Delta::write(self, part) {
+                Ok(delta) => deltas.push(delta),
+                Err(Error::Storage(error @ StorageError::Corrupted { .. })) => {
+                    self.set_damage(part.collection.id, &error);
+                    return false;
+                }
+                Err(error) => failed = Err(error),
+            }
+            true
+        });
+        failed.map(|()| deltas)
+    }
+
+    fn set_damage(&self, id: CollectionId, damage: &StorageError) {
+        tracing::error!(%damage, "a damaged collection can not be flushed, and takes no more writes");
+        self.published.update(|state: &State| {
+            let mut collection = CollectionState::clone(state.collections.get(&id)?);
+            collection.damage = Some(damage.clone());
+            Some(state.with(collection))
+        });
     }
 
     /// Phase 3: syncs every file, gives it its name, and syncs the directory, once.

@@ -19,6 +19,7 @@ use crate::query::{ReadOnlyCollection, Snapshot};
 use crate::recover::{Directory, WAL_DIR, open_state, opener};
 use crate::state::{Published, View};
 use crate::stats::{CollectionStats, Stats};
+use crate::tree::{Damaged, FileOpener};
 
 /// A database opened for reading only, beside a writer in another process or without one.
 ///
@@ -137,6 +138,7 @@ impl ReadOnlyDatabase {
 
 fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
     let mut last = None;
+    let mut damaged = Damaged::LeftOut;
     for _ in 0..ATTEMPTS {
         let directory =
             Directory::read(storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
@@ -144,14 +146,20 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
             directory.newest(storage, path)?;
             return Err(directory.not_yet(path));
         };
-        match load_manifest(path, storage, mapped, number) {
+        if last != Some(number) {
+            damaged = Damaged::LeftOut;
+        }
+        match load_manifest(path, storage, mapped, damaged, number) {
             Ok(shown) => return Ok(shown),
             Err(Error::Storage(error)) if error.is_not_found() => {
                 // Is there a newer manifest? If not, the file is really missing.
                 let again = Directory::read(storage, path)?;
                 let moved_on = again.is_some_and(|again| again.manifests.last() != Some(&number));
                 if !moved_on && last == Some(number) {
-                    return Err(error.into());
+                    if damaged == Damaged::OrMissingLeftOut {
+                        return Err(error.into());
+                    }
+                    damaged = Damaged::OrMissingLeftOut;
                 }
                 last = Some(number);
             }
@@ -161,9 +169,16 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
     Err(Error::Stalled("the writer replaces files faster than they can be opened".to_owned()))
 }
 
-fn load_manifest(path: &Path, storage: &MeteredStorage, mapped: bool, number: FileNumber) -> Result<Shown> {
+fn load_manifest(
+    path: &Path,
+    storage: &MeteredStorage,
+    mapped: bool,
+    damaged: Damaged,
+    number: FileNumber,
+) -> Result<Shown> {
     let manifest = Manifest::read(storage, path, number)?;
-    let state = open_state(&manifest, &opener(storage, path, &manifest, mapped))?;
+    let opener = FileOpener { damaged, ..opener(storage, path, &manifest, mapped) };
+    let state = open_state(&manifest, &opener)?;
     let published = Published::new(state, manifest.wal_pointer);
     let visit = |record: Record| -> Result<()> {
         let lsn = apply(&published.state(), Arc::new(record))?;

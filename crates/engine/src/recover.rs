@@ -22,7 +22,7 @@ use crate::options::Options;
 use crate::reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
-use crate::tree::{FileOpener, Tree, check_presence};
+use crate::tree::{Damaged, FileOpener, Tree};
 
 /// The lock file's name in the database's directory.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -206,8 +206,10 @@ fn assemble(
     manifest: Manifest,
     lock: Box<dyn plimsoll_base::storage::Lock>,
 ) -> Result<Arc<Core>> {
-    let opener = opener(&storage, &options.path, &manifest, options.mapped);
+    let mut opener = opener(&storage, &options.path, &manifest, options.mapped);
+    opener.damaged = Damaged::OrMissingLeftOut;
     let state = open_state(&manifest, &opener)?;
+    opener.damaged = Damaged::Fails;
     let visible = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
     let reserve = Reserve::new(&options.path, directory.reserve);
     let root = Root {
@@ -232,12 +234,12 @@ pub(crate) fn opener(storage: &MeteredStorage, path: &Path, manifest: &Manifest,
         dir: path.join(DATA_DIR),
         database: manifest.database,
         mode: if mapped { ReadMode::Mapped } else { ReadMode::Owned },
+        damaged: Damaged::Fails,
     }
 }
 
 /// Opens every file that a manifest names.
 pub(crate) fn open_state(manifest: &Manifest, opener: &FileOpener) -> Result<State> {
-    check_presence(manifest, &*opener.storage, &opener.dir)?;
     let mut state = State::default();
     for entry in &manifest.collections {
         let tree = Tree::open(entry, opener, None)?;

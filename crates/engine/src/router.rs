@@ -1,6 +1,6 @@
 //! One index generation in use: from an index file to lists for rows and queries.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use plimsoll_base::{Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Centroids, Malformed, Route, StopEntry, StopRule, StopTable};
@@ -11,7 +11,7 @@ use crate::options::CollectionConfig;
 
 /// An index generation. Its centroids are read when they are first needed.
 pub(crate) struct Router {
-    file: IndexFile,
+    file: Arc<IndexFile>,
     metric: Metric,
     loaded: OnceLock<Loaded>,
 }
@@ -22,12 +22,8 @@ struct Loaded {
 }
 
 impl Router {
-    pub(crate) fn new(file: IndexFile, config: &CollectionConfig) -> Self {
+    pub(crate) fn new(file: Arc<IndexFile>, config: &CollectionConfig) -> Self {
         Self { file, metric: config.metric, loaded: OnceLock::new() }
-    }
-
-    pub(crate) fn file(&self) -> &IndexFile {
-        &self.file
     }
 
     pub(crate) fn generation(&self) -> Generation {

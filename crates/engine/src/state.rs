@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use plimsoll_base::{CollectionId, DocumentId, Lsn, Version};
+use plimsoll_base::{CollectionId, DocumentId, Lsn, StorageError, Version};
 use plimsoll_shard::SealedView;
 
 use crate::error::{Error, Result};
@@ -34,6 +34,9 @@ pub(crate) struct CollectionState {
     /// Oldest first. They stay searchable until a manifest names what became of them.
     pub sealed: Vec<Sealed>,
     pub tree: Arc<Tree>,
+    /// What keeps it from being written to and flushed: that would need what is damaged. Reads go on as far as
+    /// they do without (rule R17), and all other collections are none the worse for it.
+    pub damage: Option<StorageError>,
 }
 
 /// A memtable that takes no more writes.
@@ -56,9 +59,14 @@ impl State {
         next
     }
 
-    /// Bytes of unflushed writes, over all collections.
+    /// The collections that can be flushed.
+    pub(crate) fn sound(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
+        self.collections.values().filter(|collection| collection.damage.is_none())
+    }
+
+    /// Bytes of unflushed writes, over all collections that can be flushed.
     pub(crate) fn memtable_bytes(&self) -> usize {
-        self.collections.values().map(|collection| collection.active.bytes()).sum()
+        self.sound().map(|collection| collection.active.bytes()).sum()
     }
 }
 
@@ -71,6 +79,7 @@ impl CollectionState {
             config: entry.config.clone(),
             active: Arc::new(Memtable::new(entry.config.dimension)),
             sealed: Vec::new(),
+            damage: tree.damage().cloned(),
             tree: Arc::new(tree),
         }
     }
@@ -137,7 +146,7 @@ impl Found<'_> {
         Ok(match self {
             Self::Memory(entry) => entry.key()?,
             Self::Stored(tree, place) => {
-                let file = tree.posting(*place);
+                let file = tree.posting(*place)?;
                 Key::decode(file.key(place.document)?, file.sealed().path())?
             }
         })
@@ -146,7 +155,7 @@ impl Found<'_> {
     pub(crate) fn version(&self) -> Result<Version> {
         Ok(match self {
             Self::Memory(entry) => entry.version(),
-            Self::Stored(tree, place) => tree.posting(*place).entry(place.document)?.version(),
+            Self::Stored(tree, place) => tree.posting(*place)?.entry(place.document)?.version(),
         })
     }
 

@@ -15,9 +15,11 @@ use plimsoll_shard::{FileMeta, IndexFile, KillFile, PostingFile, ReadMode, Seale
 use roaring::RoaringTreemap;
 
 use crate::error::Result;
-use crate::manifest::{CollectionEntry, Manifest};
+use crate::manifest::CollectionEntry;
 use crate::model::{Document, Posting, value};
 use crate::router::Router;
+
+const MISSING: &str = "the file is missing, and the manifest names it";
 
 /// How sealed files are opened.
 #[derive(Clone)]
@@ -26,23 +28,66 @@ pub(crate) struct FileOpener {
     pub dir: std::path::PathBuf,
     pub database: [u8; 16],
     pub mode: ReadMode,
+    pub damaged: Damaged,
+}
+
+/// What becomes of a file that is damaged so that it can not even be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Damaged {
+    /// Nothing is opened: it was written a moment ago, or is about to be checked.
+    Fails,
+    /// The rest is opened without it (rule R17). That a file is missing fails all the same: a writer may have
+    /// replaced it.
+    LeftOut,
+    /// The rest is opened without it, and without what is missing.
+    OrMissingLeftOut,
 }
 
 impl FileOpener {
-    fn open_new<T: SealedView>(&self, meta: &FileMeta) -> Result<T, StorageError> {
-        T::open(&*self.storage, &self.dir, meta, self.database, self.mode)
+    fn open_new<T: SealedView>(&self, meta: &FileMeta) -> Result<Slot<T>, StorageError> {
+        let file = match T::open(&*self.storage, &self.dir, meta, self.database, self.mode) {
+            Err(error @ StorageError::Corrupted { .. }) if self.damaged != Damaged::Fails => Err(error),
+            Err(error) if error.is_not_found() && self.damaged == Damaged::OrMissingLeftOut => {
+                Err(StorageError::corrupted(&self.dir.join(meta.name().to_string()), 0, MISSING))
+            }
+            opened => Ok(Arc::new(opened?)),
+        };
+        Ok(Slot { meta: *meta, file })
     }
 
-    /// The file of that name among those that are open already, or else opened now.
+    /// The file among those that are known already, or else opened now.
     fn open<'a, T: SealedView + 'a>(
         &self,
         meta: &FileMeta,
-        mut known: impl Iterator<Item = &'a Arc<T>>,
-    ) -> Result<Arc<T>, StorageError> {
-        match known.find(|file| file.sealed().file_meta() == meta) {
-            Some(file) => Ok(Arc::clone(file)),
-            None => self.open_new(meta).map(Arc::new),
-        }
+        mut known: impl Iterator<Item = &'a Slot<T>>,
+    ) -> Result<Slot<T>, StorageError> {
+        known.find(|slot| slot.meta == *meta).map_or_else(|| self.open_new(meta), |slot| Ok(slot.clone()))
+    }
+}
+
+/// A sealed file that is open, or why it is not: whatever needs it gets the error, and nothing else does.
+pub(crate) struct Slot<T> {
+    pub meta: FileMeta,
+    file: Result<Arc<T>, StorageError>,
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn get(&self) -> Result<&Arc<T>, StorageError> {
+        self.file.as_ref().map_err(Clone::clone)
+    }
+
+    fn map<U>(self, view: impl FnOnce(Arc<T>) -> U) -> Slot<U> {
+        Slot { meta: self.meta, file: self.file.map(|file| Arc::new(view(file))) }
+    }
+
+    fn damage(&self) -> Option<&StorageError> {
+        self.file.as_ref().err()
+    }
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self { meta: self.meta, file: self.file.clone() }
     }
 }
 
@@ -50,16 +95,16 @@ impl FileOpener {
 pub(crate) struct Tree {
     pub entry: CollectionEntry,
     /// In the order of their ordinals.
-    pub postings: Vec<Arc<PostingFile>>,
+    pub postings: Vec<Slot<PostingFile>>,
     pub vectors: Vec<Arc<VectorSegment>>,
     pub kills: Kills,
     /// By generation; generation 0 has no file.
-    pub routers: BTreeMap<Generation, Arc<Router>>,
+    pub routers: BTreeMap<Generation, Slot<Router>>,
 }
 
 /// An open vector segment and which of its sections are live.
 pub(crate) struct VectorSegment {
-    pub file: Arc<VectorFile>,
+    pub file: Slot<VectorFile>,
     pub generation: Generation,
     pub base: bool,
     pub live: Vec<(ShardId, u64)>,
@@ -107,16 +152,31 @@ impl Tree {
         let mut routers = BTreeMap::new();
         for index in &entry.indexes {
             let router = match old.and_then(|old| old.routers.get(&index.generation)) {
-                Some(router) if router.file().sealed().file_meta() == &index.file => Arc::clone(router),
-                _ => {
-                    let file = opener.open_new::<IndexFile>(&index.file)?;
-                    Arc::new(Router::new(file, &entry.config))
-                }
+                Some(router) if router.meta == index.file => router.clone(),
+                _ => opener.open_new::<IndexFile>(&index.file)?.map(|file| Router::new(file, &entry.config)),
             };
             routers.insert(index.generation, router);
         }
         let kills = Kills::open(entry, opener, old.map(|old| &old.kills))?;
         Ok(Self { entry: entry.clone(), postings, vectors, kills, routers })
+    }
+
+    /// What is wrong with the first of its files that could not be opened.
+    pub(crate) fn damage(&self) -> Option<&StorageError> {
+        let postings = self.postings.iter().filter_map(Slot::damage);
+        let vectors = self.vectors.iter().filter_map(|segment| segment.file.damage());
+        let kills = self.kills.files.iter().filter_map(Slot::damage);
+        postings.chain(kills).chain(vectors).chain(self.routers.values().filter_map(Slot::damage)).next()
+    }
+
+    /// Every posting file.
+    pub(crate) fn posting_files(&self) -> Result<Vec<&PostingFile>> {
+        self.postings.iter().map(|file| Ok(&**file.get()?)).collect()
+    }
+
+    /// The index of a generation; `None` for generation 0.
+    pub(crate) fn router(&self, generation: Generation) -> Result<Option<&Router>> {
+        Ok(self.routers.get(&generation).map(Slot::get).transpose()?.map(|router| &**router))
     }
 
     /// The index generation that new rows are assigned to.
@@ -128,6 +188,7 @@ impl Tree {
     pub(crate) fn find(&self, id: DocumentId) -> Result<Option<StoredPlace>> {
         // The newest version is in the youngest file that has one; older ones are killed.
         for (file, posting) in self.postings.iter().enumerate().rev() {
+            let posting = posting.get()?;
             let bloom = posting.bloom()?;
             let may_hold = BloomView::new(bloom).is_none_or(|bloom| bloom.contains(&id));
             if !may_hold {
@@ -146,33 +207,30 @@ impl Tree {
     pub(crate) fn place_of(&self, ordinal: DocumentOrdinal) -> Result<Option<StoredPlace>> {
         let after = self.entry.postings.partition_point(|entry| entry.first_ordinal <= ordinal);
         let Some(file) = after.checked_sub(1) else { return Ok(None) };
-        Ok(self.postings[file].index_of(ordinal)?.map(|document| StoredPlace { file, document }))
+        Ok(self.postings[file].get()?.index_of(ordinal)?.map(|document| StoredPlace { file, document }))
     }
 
     /// What keeps an open file of this tree open.
     pub(crate) fn holder(&self, meta: &FileMeta) -> Option<Arc<dyn Any + Send + Sync>> {
-        fn held<T: Any + Send + Sync>(file: &Arc<T>) -> Arc<dyn Any + Send + Sync> {
-            Arc::clone(file) as _
+        fn held<'a, T: Any + Send + Sync>(
+            mut slots: impl Iterator<Item = &'a Slot<T>>,
+            meta: &FileMeta,
+        ) -> Option<Arc<dyn Any + Send + Sync>> {
+            slots.find(|slot| slot.meta == *meta)?.file.as_ref().ok().map(|file| Arc::clone(file) as _)
         }
-        let postings = self.postings.iter().filter(|file| file.sealed().file_meta() == meta).map(held);
-        let vectors = self
-            .vectors
-            .iter()
-            .filter(|segment| segment.file.sealed().file_meta() == meta)
-            .map(|s| held(&s.file));
-        let kills = self.kills.files.iter().filter(|file| file.sealed().file_meta() == meta).map(held);
-        let routers =
-            self.routers.values().filter(|router| router.file().sealed().file_meta() == meta).map(held);
-        postings.chain(vectors).chain(kills).chain(routers).next()
+        held(self.postings.iter(), meta)
+            .or_else(|| held(self.vectors.iter().map(|segment| &segment.file), meta))
+            .or_else(|| held(self.kills.files.iter(), meta))
+            .or_else(|| held(self.routers.values(), meta))
     }
 
-    pub(crate) fn posting(&self, place: StoredPlace) -> &PostingFile {
-        &self.postings[place.file]
+    pub(crate) fn posting(&self, place: StoredPlace) -> Result<&PostingFile> {
+        Ok(self.postings[place.file].get()?)
     }
 
     /// The whole document, copied out.
     pub(crate) fn document(&self, place: StoredPlace) -> Result<Document> {
-        let file = self.posting(place);
+        let file = self.posting(place)?;
         let index = place.document;
         let vectors = file.vectors(file.entry(index)?.rows())?;
         let postings = file
@@ -202,7 +260,7 @@ impl Tree {
 /// The ordinals that later writes replaced or deleted, over all kill files; read when first asked for.
 #[derive(Default, Clone)]
 pub(crate) struct Kills {
-    pub files: Vec<Arc<KillFile>>,
+    pub files: Vec<Slot<KillFile>>,
     merged: OnceLock<Arc<RoaringTreemap>>,
 }
 
@@ -213,15 +271,14 @@ impl Kills {
         let files = files.collect::<Result<Vec<_>, StorageError>>()?;
         let kills = Self { files, merged: OnceLock::new() };
         // What is only added to is not read again.
+        let has = |files: &[Slot<KillFile>], meta| files.iter().any(|file| file.meta == meta);
         if let Some(old) = old
             && let Some(merged) = old.merged.get()
-            && old.files.iter().all(|file| kills.files.iter().any(|kept| Arc::ptr_eq(kept, file)))
+            && old.files.iter().all(|file| has(&kills.files, file.meta))
         {
             let mut all = Arc::clone(merged);
-            for file in
-                kills.files.iter().filter(|file| !old.files.iter().any(|known| Arc::ptr_eq(known, file)))
-            {
-                *Arc::make_mut(&mut all) |= file.ordinals()?;
+            for file in kills.files.iter().filter(|file| !has(&old.files, file.meta)) {
+                *Arc::make_mut(&mut all) |= file.get()?.ordinals()?;
             }
             let _first = kills.merged.set(all);
         }
@@ -235,7 +292,7 @@ impl Kills {
         }
         let mut all = RoaringTreemap::new();
         for file in &self.files {
-            all |= file.ordinals()?;
+            all |= file.get()?.ordinals()?;
         }
         Ok(self.merged.get_or_init(|| Arc::new(all)))
     }
@@ -245,27 +302,23 @@ impl Kills {
     }
 }
 
-/// Checks that every file a manifest names is there with its length, which opening one by one would find
-/// only later. Cheap: one listing of the directory.
-pub(crate) fn check_presence(manifest: &Manifest, storage: &dyn Storage, dir: &Path) -> Result<()> {
+/// Checks that files which a manifest names are there with their lengths. Cheap: one listing of the directory.
+pub(crate) fn check_presence<'a>(
+    files: impl Iterator<Item = &'a FileMeta>,
+    storage: &dyn Storage,
+    dir: &Path,
+) -> Result<()> {
     let listed: BTreeMap<String, u64> =
         storage.list(dir)?.into_iter().map(|entry| (entry.name, entry.len)).collect();
-    for meta in manifest.files() {
+    for meta in files {
         let name = meta.name().to_string();
-        match listed.get(&name) {
-            Some(len) if *len == meta.len => {}
-            Some(len) => {
-                let what = format!("the file has {len} bytes, the manifest says {}", meta.len);
-                return Err(StorageError::corrupted(&dir.join(name), (*len).min(meta.len), what).into());
-            }
-            None => {
-                let missing = std::io::Error::new(
-                    std::io::ErrorKind::NotFound,
-                    "it is missing, and the manifest names it",
-                );
-                return Err(StorageError::io("open", &dir.join(name), missing).into());
-            }
-        }
+        let what = match listed.get(&name) {
+            Some(len) if *len == meta.len => continue,
+            Some(len) => format!("the file has {len} bytes, the manifest says {}", meta.len),
+            None => MISSING.to_owned(),
+        };
+        let offset = listed.get(&name).map_or(0, |len| (*len).min(meta.len));
+        return Err(StorageError::corrupted(&dir.join(name), offset, what).into());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::flush::{validate_ids, validate_membership};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::recover::DATA_DIR;
-use crate::tree::{FileOpener, Tree};
+use crate::tree::{Damaged, FileOpener, Tree};
 
 /// Checks one collection, each file of which is sound by itself.
 pub(super) fn check(
@@ -28,6 +28,7 @@ pub(super) fn check(
         dir: path.join(DATA_DIR),
         database: manifest.database,
         mode: ReadMode::Mapped,
+        damaged: Damaged::Fails,
     };
     let tree = Tree::open(entry, &opener, None)?;
     report.documents += entry.live_documents();
@@ -43,7 +44,7 @@ fn damaged<T>(file: &Path, what: String) -> Result<T> {
 /// Every id leads to its document, no two live documents have the same, and kills are counted right.
 fn check_documents(tree: &Tree) -> Result<()> {
     let mut ids = HashSet::new();
-    for (entry, file) in tree.entry.postings.iter().zip(&tree.postings) {
+    for (entry, file) in tree.entry.postings.iter().zip(tree.posting_files()?) {
         validate_ids(tree, file)?;
         let mut killed = 0;
         for index in 0..file.documents() {
@@ -65,28 +66,30 @@ fn check_documents(tree: &Tree) -> Result<()> {
     }
     let last = tree.kills.all()?.max();
     if last.is_some_and(|last| last >= tree.entry.next_ordinal.0) {
-        let file = tree.kills.files.first().map_or(Path::new(""), |file| file.sealed().path());
-        return damaged(file, format!("ordinal {last:?} is killed and was never given out"));
+        let file = tree.kills.files.first().map(|file| file.get()).transpose()?;
+        let path = file.map_or(Path::new(""), |file| file.sealed().path());
+        return damaged(path, format!("ordinal {last:?} is killed and was never given out"));
     }
     Ok(())
 }
 
 /// Every posting of every live document has exactly one row in the live sections.
 fn check_rows(tree: &Tree) -> Result<()> {
-    let mut seen: Vec<Vec<bool>> =
-        tree.postings.iter().map(|file| vec![false; file.rows() as usize]).collect();
+    let files = tree.posting_files()?;
+    let mut seen: Vec<Vec<bool>> = files.iter().map(|file| vec![false; file.rows() as usize]).collect();
     for segment in &tree.vectors {
-        let path = segment.file.sealed().path();
-        validate_membership(tree, segment.generation, &segment.file)?;
+        let file = segment.file.get()?;
+        let path = file.sealed().path();
+        validate_membership(tree, segment.generation, file)?;
         for (shard, rows) in &segment.live {
-            if u64::from(segment.file.shard_rows(*shard)) != *rows {
+            if u64::from(file.shard_rows(*shard)) != *rows {
                 return damaged(
                     path,
                     format!("shard {shard} does not have the {rows} rows that the manifest says"),
                 );
             }
-            for list in segment.file.lists(*shard)? {
-                let (ordinals, postings) = segment.file.rows(*shard, list)?;
+            for list in file.lists(*shard)? {
+                let (ordinals, postings) = file.rows(*shard, list)?;
                 for (ordinal, posting) in ordinals.iter().zip(postings) {
                     let Some(place) = tree.place_of(*ordinal)? else {
                         if tree.kills.contains(*ordinal)? {
@@ -94,7 +97,7 @@ fn check_rows(tree: &Tree) -> Result<()> {
                         }
                         return damaged(path, format!("a row names document {ordinal}, which no file has"));
                     };
-                    let document = tree.posting(place).entry(place.document)?;
+                    let document = tree.posting(place)?.entry(place.document)?;
                     let row = (document.first_row() + u32::from(*posting)) as usize;
                     let within = u32::from(*posting) < document.postings();
                     if !within || std::mem::replace(&mut seen[place.file][row], true) {
@@ -107,7 +110,7 @@ fn check_rows(tree: &Tree) -> Result<()> {
             }
         }
     }
-    for (file, seen) in tree.postings.iter().zip(seen) {
+    for (file, seen) in files.into_iter().zip(seen) {
         for index in 0..file.documents() {
             let document = file.entry(index)?;
             let rows = document.first_row() as usize..(document.first_row() + document.postings()) as usize;

@@ -4,7 +4,6 @@
 //! of a dropped document may still be there until their sections are merged.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use plimsoll_base::{DocumentOrdinal, StorageError};
 use plimsoll_shard::{
@@ -36,8 +35,9 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
-    let documents = LiveDocuments::new(tree, &tree.postings[range])?;
-    let mut files = Vec::new();
+    let files = tree.posting_files()?;
+    let documents = LiveDocuments::new(tree, &files[range])?;
+    let mut written = Vec::new();
     let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
     if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
         let opener = &core.opener;
@@ -60,10 +60,10 @@ pub(super) fn merge<'a>(
             rows: documents.rows,
             killed: 0,
         };
-        files.push(file);
+        written.push(file);
         merged.output = Some(entry);
     }
-    Ok(Rewrite { files, change: Box::new(merged) })
+    Ok(Rewrite { files: written, change: Box::new(merged) })
 }
 
 impl Change for Merged {
@@ -88,14 +88,14 @@ impl Change for Merged {
 
 /// The documents of some posting files that are not killed, in the order of their ordinals.
 struct LiveDocuments<'a> {
-    files: &'a [Arc<PostingFile>],
+    files: &'a [&'a PostingFile],
     places: Vec<(u32, u32)>,
     rows: u64,
     dropped: u64,
 }
 
 impl<'a> LiveDocuments<'a> {
-    fn new(tree: &Tree, files: &'a [Arc<PostingFile>]) -> Result<Self> {
+    fn new(tree: &Tree, files: &'a [&'a PostingFile]) -> Result<Self> {
         let mut live = Self { files, places: Vec::new(), rows: 0, dropped: 0 };
         for (file, posting) in files.iter().enumerate() {
             for document in 0..posting.documents() {
@@ -113,7 +113,7 @@ impl<'a> LiveDocuments<'a> {
 
     fn at(&self, index: usize) -> (&'a PostingFile, usize) {
         let (file, document) = self.places[index];
-        (&self.files[file as usize], document as usize)
+        (self.files[file as usize], document as usize)
     }
 
     fn ordinal(&self, index: usize) -> Option<DocumentOrdinal> {

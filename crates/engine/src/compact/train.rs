@@ -9,7 +9,7 @@ use plimsoll_index::sharding::assign_shards;
 use plimsoll_index::{Centroids, Malformed, Scores, StopTable, calibrate};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
-use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, SealedView, StopRule};
+use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
 
 use super::Rewrite;
 use super::plan::Urgency;
@@ -94,7 +94,7 @@ pub(super) fn retrain<'a>(
     let output = write_base(core, collection, generation, &table.rows(&rows)?, &mut files)?;
     let (old_kills, kills) = merge_kills(core, collection, true, &mut files)?;
     let all = |segment: &Arc<crate::tree::VectorSegment>| {
-        (*segment.file.sealed().file_meta(), segment.live.iter().map(|(shard, _)| *shard).collect())
+        (segment.file.meta, segment.live.iter().map(|(shard, _)| *shard).collect())
     };
     let repacked = Repacked {
         inputs: tree.vectors.iter().map(all).collect(),
@@ -119,15 +119,17 @@ fn mean_of(rows: &[f32], dimension: usize) -> Vec<f32> {
 /// Which rows of the posting files are live.
 struct LiveRows<'a> {
     tree: &'a Tree,
+    files: Vec<&'a PostingFile>,
     count: usize,
     live: Vec<Vec<bool>>,
 }
 
 impl<'a> LiveRows<'a> {
     fn read(tree: &'a Tree) -> Result<Self> {
-        let mut live = Vec::with_capacity(tree.postings.len());
+        let files = tree.posting_files()?;
+        let mut live = Vec::with_capacity(files.len());
         let mut count = 0;
-        for file in &tree.postings {
+        for file in &files {
             let mut of_file = vec![false; file.rows() as usize];
             for document in 0..file.documents() {
                 let entry = file.entry(document)?;
@@ -139,7 +141,7 @@ impl<'a> LiveRows<'a> {
             }
             live.push(of_file);
         }
-        Ok(Self { tree, count, live })
+        Ok(Self { tree, files, count, live })
     }
 
     fn metric(&self) -> Metric {
@@ -168,7 +170,7 @@ impl<'a> LiveRows<'a> {
     }
 
     fn push(&self, file: usize, row: u32, block: &mut Vec<f32>) -> Result<()> {
-        let posting = &self.tree.postings[file];
+        let posting = self.files[file];
         push_indexed(self.metric(), posting.vectors(row..row + 1)?, posting.norms(row..row + 1)?[0], block);
         Ok(())
     }
@@ -224,7 +226,7 @@ impl Table {
     /// All live rows, in segment order.
     fn rows(&self, live: &LiveRows<'_>) -> Result<Vec<Row>> {
         let mut rows = Vec::with_capacity(live.count);
-        for (file, positions) in live.tree.postings.iter().zip(&self.positions) {
+        for (file, positions) in live.files.iter().zip(&self.positions) {
             for document in 0..file.documents() {
                 let entry = file.entry(document)?;
                 for posting in 0..entry.postings() {
@@ -248,7 +250,7 @@ impl Table {
         let queries = affordable.clamp(MIN_CALIBRATION, MAX_CALIBRATION).min(rows.count);
         let places = rows.places(&sample_rows(rows.count, queries, SEED ^ 1));
         // Touch everything once, so that damage is an error and not a short answer below.
-        rows.tree.postings.iter().try_for_each(|file| file.vectors(0..file.rows()).map(|_| ()))?;
+        rows.files.iter().try_for_each(|file| file.vectors(0..file.rows()).map(|_| ()))?;
         let table: StopTable = calibrate(&self.centroids, rows.metric(), places.len(), |range, scores| {
             let places = &places[range];
             let mut queries = Vec::with_capacity(places.len() * dimension);
@@ -258,7 +260,7 @@ impl Table {
             for (query, scores) in queries.chunks_exact(dimension).zip(scores.iter_mut()) {
                 scores.set_query(query);
             }
-            for (file, posting) in rows.tree.postings.iter().enumerate() {
+            for (file, posting) in rows.files.iter().enumerate() {
                 let own: Vec<_> = places.iter().map(|place| (place.0 == file).then_some(place.1)).collect();
                 self.score(rows.metric(), &queries, &own, posting, &self.positions[file], scores);
             }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ShardId};
-use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SealedView, SegmentKind, kill::write_kill_file};
+use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SegmentKind, kill::write_kill_file};
 use roaring::RoaringTreemap;
 
 use super::{Change, Rewrite};
@@ -37,8 +37,7 @@ pub(super) fn merge<'a>(
     let chosen: HashSet<ShardId> = shards.iter().copied().collect();
     let mut inputs = Vec::new();
     let mut rows = Vec::new();
-    let mut moved =
-        RowAssigner::new(tree.routers.get(&newest).map(|router| &**router), collection.config.dimension);
+    let mut moved = RowAssigner::new(tree.router(newest)?, collection.config.dimension);
     let mut everything = true;
     for segment in &tree.vectors {
         let current = segment.generation == newest;
@@ -55,7 +54,7 @@ pub(super) fn merge<'a>(
             })?;
         }
         if !taken.is_empty() {
-            inputs.push((*segment.file.sealed().file_meta(), taken));
+            inputs.push((segment.file.meta, taken));
         }
     }
     rows.extend(moved.finish()?);
@@ -74,8 +73,9 @@ fn each_live_row(
     shard: ShardId,
     mut visit: impl FnMut(Row) -> Result<()>,
 ) -> Result<()> {
-    for list in segment.file.lists(shard)? {
-        let (ordinals, postings) = segment.file.rows(shard, list)?;
+    let file = segment.file.get()?;
+    for list in file.lists(shard)? {
+        let (ordinals, postings) = file.rows(shard, list)?;
         for (&ordinal, &posting) in ordinals.iter().zip(postings) {
             if !tree.kills.contains(ordinal)? {
                 visit(Row { shard, list: list.list, ordinal, posting })?;
@@ -88,7 +88,7 @@ fn each_live_row(
 /// Assigns a row of an older generation to a list of the newest one.
 fn move_row(tree: &Tree, row: Row, moved: &mut RowAssigner<'_>) -> Result<()> {
     let Some(place) = tree.place_of(row.ordinal)? else { return Ok(()) };
-    let file = tree.posting(place);
+    let file = tree.posting(place)?;
     let at = file.entry(place.document)?.first_row() + u32::from(row.posting);
     moved.add_one(row.ordinal, row.posting, file.vectors(at..at + 1)?, file.norms(at..at + 1)?[0])
 }

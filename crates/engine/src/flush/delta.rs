@@ -101,7 +101,7 @@ impl<'a> Delta<'a> {
             self.files.push(pending);
             self.posting = Some(entry);
             let generation = collection.tree.generation();
-            let router = collection.tree.routers.get(&generation).map(|router| &**router);
+            let router = collection.tree.router(generation)?;
             let mut rows = RowAssigner::new(router, collection.config.dimension);
             for (index, entry) in documents.entries.iter().enumerate() {
                 rows.add(documents.ordinal(index), entry.vectors(), entry.norms())?;
@@ -197,8 +197,9 @@ struct Resolved {
 fn resolve(tree: &Tree, newest: &[MemtableEntry<'_>]) -> Result<Resolved> {
     let mut resolved = Resolved { ordinals: RoaringTreemap::new(), per_file: vec![0; tree.postings.len()] };
     for entry in newest {
-        let Some(StoredPlace { file, document }) = tree.find(entry.id())? else { continue };
-        let posting = &tree.postings[file];
+        let Some(place) = tree.find(entry.id())? else { continue };
+        let StoredPlace { file, document } = place;
+        let posting = tree.posting(place)?;
         let stored = posting.key(document)?;
         if stored != entry.encoded_key() {
             let stored = Key::decode(stored, posting.sealed().path())?;

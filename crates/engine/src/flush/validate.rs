@@ -25,7 +25,11 @@ impl Core {
         }
         self.validate_watermarks()?;
         let root = lock(&self.root);
-        check_presence(&root.manifest, &self.storage, self.data_dir())
+        let is_sound = |entry: &&CollectionEntry| {
+            state.collections.get(&entry.id).is_none_or(|collection| collection.damage.is_none())
+        };
+        let sound = root.manifest.collections.iter().filter(is_sound);
+        check_presence(sound.flat_map(CollectionEntry::files), &self.storage, self.data_dir())
     }
 
     /// `appended ≥ durable ≥ flushed`, `appended ≥ applied ≥ flushed`, and the log's pointer is the lowest
@@ -52,24 +56,26 @@ impl Core {
 
 fn validate_delta(tree: &Tree, delta: &Delta<'_>) -> Result<()> {
     if let Some(entry) = &delta.posting
-        && let Some(file) = tree.postings.iter().find(|file| *file.sealed().file_meta() == entry.file)
+        && let Some(slot) = tree.postings.iter().find(|slot| slot.meta == entry.file)
     {
+        let file = slot.get()?;
         let counts = (file.documents() as u64, u64::from(file.rows()));
         expect(file, counts == (entry.documents, entry.rows), || {
             format!("{counts:?} documents and rows, {:?} were meant", (entry.documents, entry.rows))
         })?;
         validate_ids(tree, file)?;
         if let Some(vector) = &delta.vector
-            && let Some(segment) =
-                tree.vectors.iter().find(|segment| *segment.file.sealed().file_meta() == vector.file)
+            && let Some(segment) = tree.vectors.iter().find(|segment| segment.file.meta == vector.file)
         {
-            validate_rows(file, &segment.file)?;
-            validate_membership(tree, segment.generation, &segment.file)?;
+            let rows = segment.file.get()?;
+            validate_rows(file, rows)?;
+            validate_membership(tree, segment.generation, rows)?;
         }
     }
     if let Some(kill) = &delta.kill
-        && let Some(file) = tree.kills.files.iter().find(|file| *file.sealed().file_meta() == kill.file)
+        && let Some(slot) = tree.kills.files.iter().find(|slot| slot.meta == kill.file)
     {
+        let file = slot.get()?;
         let first_new = delta.posting.as_ref().map_or(delta.next_ordinal, |entry| entry.first_ordinal);
         let ordinals = file.ordinals()?;
         let in_range = ordinals.max().is_none_or(|last| last < first_new.0);
@@ -156,7 +162,7 @@ pub(crate) fn validate_membership(
     generation: plimsoll_base::Generation,
     segment: &VectorFile,
 ) -> Result<()> {
-    let known: HashSet<_> = match tree.routers.get(&generation) {
+    let known: HashSet<_> = match tree.router(generation)? {
         Some(router) => {
             let centroids = router.centroids()?;
             centroids.shards().iter().copied().zip(centroids.ids().iter().copied()).collect()

@@ -134,7 +134,8 @@ impl<'a> Scanner<'a> {
     pub(crate) fn all_stored(&mut self) -> Result<()> {
         let tree = &*self.state.tree;
         for (file, posting) in tree.postings.iter().enumerate() {
-            let scanned = self.posting_file(file, posting);
+            let scanned =
+                posting.get().map_err(Error::from).and_then(|posting| self.posting_file(file, posting));
             self.tolerate(scanned)?;
         }
         self.explain.lists_probed = self.explain.lists_total;
@@ -170,7 +171,7 @@ impl<'a> Scanner<'a> {
     /// Offers a stored row whose bound passed, unless its document is not live.
     fn stored(&mut self, place: StoredPlace, row: u32, vector: &[f32]) -> Result<()> {
         let tree = &*self.state.tree;
-        let entry = tree.posting(place).entry(place.document)?;
+        let entry = tree.posting(place)?.entry(place.document)?;
         if self.is_hidden(entry.id(), self.memtables.len()) || tree.kills.contains(entry.ordinal())? {
             return Ok(());
         }
@@ -184,10 +185,12 @@ impl<'a> Scanner<'a> {
         self.explain.bytes_touched += (rows * (self.state.config.dimension * 4 + 4)) as u64;
     }
 
-    /// Searches the lists that the effort asks for, generation by generation, the newest first.
+    /// Searches the lists that the effort asks for, generation by generation, the newest first. What is found
+    /// before an error is worth nothing.
     pub(crate) fn lists(&mut self, effort: Effort) -> Result<()> {
         let tree = &*self.state.tree;
         for router in tree.routers.values().rev() {
+            let router = router.get()?;
             let rule = match effort {
                 Effort::Recall(recall) => router.stop_for(recall, self.top.k())?,
                 Effort::Lists(lists) => StopRule::never(self.measure.metric()).max_lists(lists),
@@ -204,16 +207,14 @@ impl<'a> Scanner<'a> {
                 }
                 visited += 1;
                 let (shard, list) = router.list(step.position)?;
-                let scanned = self.list(router.generation(), shard, list);
-                self.tolerate(scanned)?;
+                self.list(router.generation(), shard, list)?;
             }
             self.explain.lists_probed += visited;
             self.top.absorb(others);
         }
         // What was flushed before there was an index has no lists.
         let (shard, list) = UNLISTED;
-        let scanned = self.list(Generation(0), shard, list);
-        self.tolerate(scanned)
+        self.list(Generation(0), shard, list)
     }
 
     /// Searches one list in every segment of its generation.
@@ -222,8 +223,7 @@ impl<'a> Scanner<'a> {
         for segment in &tree.vectors {
             let is_live = segment.live.iter().any(|(live, _)| *live == shard);
             if segment.generation == generation && is_live {
-                let scanned = self.section(&segment.file, shard, list);
-                self.tolerate(scanned)?;
+                self.section(segment.file.get()?, shard, list)?;
             }
         }
         Ok(())
@@ -250,7 +250,7 @@ impl<'a> Scanner<'a> {
             // The document was killed and compacted away before this section was.
             return if tree.kills.contains(ordinal)? { Ok(()) } else { Err(lost_document(tree, ordinal)) };
         };
-        let file = tree.posting(place);
+        let file = tree.posting(place)?;
         let row = file.entry(place.document)?.first_row() + u32::from(posting);
         let vector = file.vectors(row..row + 1)?;
         let norm = file.norms(row..row + 1)?;
@@ -266,10 +266,9 @@ impl<'a> Scanner<'a> {
 
 fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
     let collection = &tree.entry.name;
-    let file = tree
-        .vectors
-        .first()
-        .map_or_else(Default::default, |segment| segment.file.sealed().path().to_path_buf());
+    let file = tree.vectors.first().map(|segment| segment.file.get());
+    let file =
+        file.and_then(Result::ok).map_or_else(Default::default, |file| file.sealed().path().to_path_buf());
     let what = format!("a row of collection {collection:?} names document {ordinal}, which no file has");
     StorageError::corrupted(&file, 0, what).into()
 }

@@ -176,7 +176,8 @@ impl Places {
     }
 
     fn next(&mut self) -> Result<Option<Place>> {
-        while let Some(file) = self.tree().postings.get(self.file) {
+        while let Some(slot) = self.tree().postings.get(self.file) {
+            let file = slot.get()?;
             if self.document >= file.documents() {
                 (self.file, self.document) = (self.file + 1, 0);
                 continue;

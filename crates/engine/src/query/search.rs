@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use plimsoll_base::{DocumentId, Generation};
+use plimsoll_base::{DocumentId, Generation, StorageError};
 use plimsoll_shard::SealedView;
 
 use super::exact::{Location, Scanner};
@@ -126,6 +126,8 @@ pub struct Explain {
     pub rows_reranked: u64,
     /// Bytes of vectors and row tables read.
     pub bytes_touched: u64,
+    /// Why every row was looked at instead of some lists: those, or the index, are damaged.
+    pub lists_damaged: Option<String>,
     /// What could not be searched because it is damaged; empty unless `allow_partial` was set.
     pub missing: Vec<String>,
 }
@@ -222,22 +224,41 @@ impl<'a> Search<'a> {
         let collection = self.collection.as_ref().map_err(Clone::clone)?;
         let state = &collection.state;
         let measure = Measure::new(state.config.metric, state.config.dimension, &self.query)?;
-        let mut scanner = Scanner::new(state, collection.visible, &measure, self.k, self.distinct);
-        scanner.allow_partial = self.allow_partial;
-        scanner.excluded = self.excluded;
-        scanner.memtables()?;
-        let ungrouped_only = state.tree.generation() == Generation(0);
-        if ungrouped_only || matches!(self.effort, Effort::Exact) {
-            scanner.all_stored()?;
-        } else {
-            scanner.lists(self.effort)?;
-        }
-        let (candidates, explain) = scanner.finish();
+        let (candidates, explain) = self.scan(collection, &measure)?;
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
             hits.push(self.hit(state, &measure, candidate)?);
         }
         Ok(SearchResults { hits, explain })
+    }
+
+    fn scan(
+        &self,
+        collection: &ReadOnlyCollection,
+        measure: &Measure,
+    ) -> Result<(Vec<Candidate<Location>>, Explain)> {
+        let state = &collection.state;
+        let scanner = || {
+            let mut scanner = Scanner::new(state, collection.visible, measure, self.k, self.distinct);
+            scanner.allow_partial = self.allow_partial;
+            scanner.excluded = self.excluded;
+            scanner.memtables().map(|()| scanner)
+        };
+        let mut damage = None;
+        if state.tree.generation() != Generation(0) && !matches!(self.effort, Effort::Exact) {
+            let mut scanner = scanner()?;
+            match scanner.lists(self.effort) {
+                Ok(()) => return Ok(scanner.finish()),
+                // Lists are derived from the documents, which may be sound (rule R17).
+                Err(Error::Storage(error @ StorageError::Corrupted { .. })) => damage = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut scanner = scanner()?;
+        scanner.all_stored()?;
+        let (candidates, mut explain) = scanner.finish();
+        explain.lists_damaged = damage.map(|error| error.to_string());
+        Ok((candidates, explain))
     }
 
     fn hit(
@@ -258,7 +279,7 @@ impl<'a> Search<'a> {
                 (entry.key()?, entry.text(), metadata, entry.ranges()[posting], vector(rows))
             }
             Location::Stored { place, row } => {
-                let file = state.tree.posting(place);
+                let file = state.tree.posting(place)?;
                 let key = Key::decode(file.key(place.document)?, file.sealed().path())?;
                 let text = if self.with_text { file.text(place.document)? } else { None };
                 let metadata = if self.with_metadata { file.metadata(place.document)? } else { &[] };
