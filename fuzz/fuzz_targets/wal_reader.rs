@@ -15,7 +15,7 @@ use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn};
 use plimsoll_sim::SimStorage;
 use plimsoll_wal::format::{Previous, SEGMENT_HEADER_LEN, SegmentHeader, segment_path};
-use plimsoll_wal::{Record, RecordBuilder, WalError, WalOptions, describe, read_durable, recover, verify};
+use plimsoll_wal::{Anchor, Record, RecordBuilder, WalError, WalOptions, describe, read_durable, recover, verify};
 
 const DATABASE: [u8; 16] = [7; 16];
 const SALT: u64 = 0x1234;
@@ -35,10 +35,10 @@ fuzz_target!(|input: &[u8]| {
         seen.push(record.payload().to_vec());
         Ok::<_, WalError>(())
     };
-    let recovered = recover(&storage, dir, DATABASE, Lsn(0), Lsn(0), keep);
-    let _ = read_durable(&disk, dir, DATABASE, Lsn(0), Lsn(0), |_| Ok::<_, WalError>(()));
+    let recovered = recover(&storage, dir, DATABASE, &Anchor::START, keep);
+    let _ = read_durable(&disk, dir, DATABASE, &Anchor::START, |_| Ok::<_, WalError>(()));
     let _ = describe(&disk, &path, |_| Ok(()));
-    let damaged = verify(&disk, dir, DATABASE, Lsn(0), Lsn(0)).unwrap().iter().any(|finding| finding.damage);
+    let damaged = verify(&disk, dir, DATABASE, &Anchor::START).unwrap().iter().any(|finding| finding.damage);
     assert_eq!(damaged, recovered.is_err());
 
     let Ok(recovered) = recovered else { return };
@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
     more.raw(b"more");
     wal.append_group(&mut [&mut more.finish()], true).unwrap();
     let mut again = Vec::new();
-    recover(&storage, dir, DATABASE, Lsn(0), Lsn(0), |record| {
+    recover(&storage, dir, DATABASE, &Anchor::START, |record| {
         again.push(record.payload().to_vec());
         Ok::<_, WalError>(())
     })

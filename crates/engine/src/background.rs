@@ -1,8 +1,8 @@
 //! The threads of an open database, and how they are woken.
 //!
 //! Three threads: `flush` turns sealed memtables into files, `compact` merges files, `log` bounds how long
-//! buffered writes stay unsynced, marks what is durable when writers pause, and prepares log segments and
-//! memory for records ahead.
+//! buffered writes stay unsynced, marks what is durable when writers pause, has manifests name new segments, and
+//! prepares segments and memory for records ahead.
 //! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
 //! in the statistics, and tried again.
 
@@ -31,6 +31,7 @@ struct Due {
     compact: bool,
     memory: bool,
     mark: bool,
+    segment: bool,
     sync_at: Option<Instant>,
     stop: bool,
     /// Counts everything that may let a waiting writer go on.
@@ -50,6 +51,16 @@ impl Signals {
     /// Why a flush is due, if one is; it is the caller's from now on.
     pub(crate) fn take_flush(&self) -> Option<FlushReason> {
         lock(&self.state).flush.take()
+    }
+
+    /// The log has a new segment, which a manifest is to name.
+    pub(crate) fn segment_due(&self) {
+        self.set(|due| due.segment = true);
+    }
+
+    /// Whether a new segment is to be named; that is the caller's to do from now on.
+    pub(crate) fn take_segment(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).segment)
     }
 
     pub(crate) fn compact_due(&self) {
@@ -218,6 +229,8 @@ fn prepare_segment(core: &Core, spares: &plimsoll_wal::Spares) -> Option<Instant
 enum LogJob {
     Sync,
     Mark,
+    /// Name a new segment in a manifest.
+    Segment,
     /// Prepare a segment: that is done before each job.
     Retry,
     /// A step of preparing memory for records.
@@ -244,6 +257,8 @@ fn log_loop(core: &Core) {
                 Ok(LogJob::Sync)
             } else if is_due(mark_at) {
                 Ok(LogJob::Mark)
+            } else if std::mem::take(&mut due.segment) {
+                Ok(LogJob::Segment)
             } else if is_due(retry_at) {
                 Ok(LogJob::Retry)
             } else if std::mem::take(&mut due.memory) || preparation.is_some() {
@@ -273,6 +288,7 @@ fn log_loop(core: &Core) {
                     Ok(())
                 }
             }
+            Some(LogJob::Segment) => core.announce_segment(),
             Some(LogJob::Retry) => Ok(()),
             Some(LogJob::Memory) => {
                 preparation = preparation.take().or_else(Preparation::begin).and_then(Preparation::step);
@@ -282,7 +298,9 @@ fn log_loop(core: &Core) {
         match done {
             Ok(()) => {}
             Err(Error::Poisoned { .. } | Error::Closed) => return,
-            Err(error) => tracing::warn!(%error, "the log could not be synced or marked; trying again"),
+            Err(error) => {
+                tracing::warn!(%error, "the log could not be synced, marked or named; trying again")
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plimsoll_base::StorageError;
 use plimsoll_base::storage::{OsStorage, Storage};
-use plimsoll_base::{Lsn, StorageError};
 use plimsoll_shard::{
     FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, SealedView, VectorFile,
 };
@@ -276,11 +276,8 @@ fn check_log(
     manifest: &Manifest,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or(Lsn::ZERO);
-    let proven = manifest.durable.max(flushed);
     let dir = path.join(WAL_DIR);
-    let findings = match plimsoll_wal::verify(storage, &dir, manifest.database, manifest.wal_pointer, proven)
-    {
+    let findings = match plimsoll_wal::verify(storage, &dir, manifest.database, &manifest.anchor()) {
         Err(error) => {
             report.record::<()>(Err(error.into()))?;
             return Ok(());

@@ -111,11 +111,17 @@ impl Core {
         Err(Error::Stalled(format!("flushing did not catch up within {waited:?}{cause}")))
     }
 
-    /// Starts a flush when the write that was just acknowledged made one due.
+    /// Does what the write that was just acknowledged made due, where no background does.
     fn after_write(&self) {
-        if !self.options.background
-            && let Some(reason) = self.signals.take_flush()
+        if self.options.background {
+            return;
+        }
+        if self.signals.take_segment()
+            && let Err(error) = self.announce_segment()
         {
+            tracing::warn!(%error, "the log's new segment is not in a manifest yet");
+        }
+        if let Some(reason) = self.signals.take_flush() {
             self.flush_and_remember(reason);
         }
     }
@@ -145,6 +151,7 @@ impl Core {
         }
         self.commit(&mut log, &mut pending, &mut outcomes);
         self.seal_if_due(&mut log);
+        self.note_segment(&log);
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Closed))).collect()
     }
 
@@ -210,6 +217,14 @@ impl Core {
                 Ok(seal)
             }
             Request::Write(..) => Err(Error::Closed),
+        }
+    }
+
+    /// Takes notice of a segment that the log has started.
+    pub(crate) fn note_segment(&self, log: &Log) {
+        let newest = log.wal.as_ref().map_or(0, |wal| wal.newest().0);
+        if self.newest_segment.fetch_max(newest, Ordering::AcqRel) < newest {
+            self.signals.segment_due();
         }
     }
 

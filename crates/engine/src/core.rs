@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub replayed_durable: AtomicU64,
     /// A collection was dropped by a manifest of which it is unknown whether it is on disk.
     pub unsettled: AtomicBool,
+    /// The log's newest segment: the next manifest names it, so that it is missed if it goes missing.
+    pub newest_segment: AtomicU64,
     /// Why no log segment could be prepared ahead: the last one is kept for deletes and flushes (rule R16).
     pub last_segment: Mutex<Option<StorageError>>,
     next_file: AtomicU64,
@@ -122,6 +124,7 @@ pub(crate) struct Parts {
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
         let next_file = AtomicU64::new(parts.root.manifest.next_file.0);
+        let newest_segment = AtomicU64::new(parts.root.manifest.newest_segment.0);
         Self {
             options: parts.options,
             storage: parts.storage,
@@ -138,6 +141,7 @@ impl Core {
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),
+            newest_segment,
             last_segment: Mutex::new(None),
             next_file,
             closed: AtomicBool::new(false),
@@ -212,6 +216,7 @@ impl Core {
         }
         next.next_file = FileNumber(self.next_file.load(Ordering::Relaxed));
         next.durable = next.durable.max(durable);
+        next.newest_segment = FileNumber(self.newest_segment.load(Ordering::Acquire));
         Ok(next)
     }
 
@@ -225,6 +230,20 @@ impl Core {
         root.old_manifests.push(root.manifest.number);
         root.manifest = next;
         root.ambiguous = false;
+        Ok(())
+    }
+
+    /// Names the log's newest segment in a manifest, unless one does already. Without it the segment would not be
+    /// missed if someone removed it; everything else about the log is as sound, so that nobody waits for this.
+    pub(crate) fn announce_segment(&self) -> Result<()> {
+        if let Some(error) = self.poisoned() {
+            return Err(error);
+        }
+        let mut root = lock(&self.root);
+        if root.manifest.newest_segment.0 < self.newest_segment.load(Ordering::Acquire) {
+            self.publish(&mut root, Lsn::ZERO, |_| ())?;
+            self.bury(&mut root);
+        }
         Ok(())
     }
 

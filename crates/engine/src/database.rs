@@ -262,6 +262,7 @@ impl Core {
         // A flushed LSN is never above what is durable, or a lost tail would look like damage (rule R4).
         let durable = no_commits.wal.as_mut().ok_or(Error::Closed)?.sync()?;
         no_commits.buffered = 0;
+        self.note_segment(&no_commits);
         let mut root = lock(&self.root);
         if root.manifest.collections.iter().any(|entry| entry.name == name) {
             return Ok(());

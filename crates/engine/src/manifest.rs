@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! the 64-byte file header; then little-endian
-//! u64 next file number, u32 next collection id, u64 WAL pointer, u64 durable LSN
+//! u64 next file number, u32 next collection id, u64 WAL pointer, u64 durable LSN,
+//! u64 newest log segment (not in version 1)
 //! u32 collections, then for each
 //!   u32 id, name, u32 dimension, u8 metric, u64 flushed LSN, u64 next ordinal, u32 next list, u32 next shard
 //!   u32 posting files: file, u64 first ordinal, u64 last ordinal, u64 documents, u64 rows, u64 killed
@@ -26,6 +27,7 @@ use plimsoll_base::{
     CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, Lsn, ShardId, StorageError,
 };
 use plimsoll_shard::FileMeta;
+use plimsoll_wal::Anchor;
 
 use crate::options::CollectionConfig;
 
@@ -40,6 +42,8 @@ pub(crate) struct Manifest {
     pub wal_pointer: Lsn,
     /// The log was durable up to here when the manifest was written.
     pub durable: Lsn,
+    /// The newest segment that the log had then; 0 if none is known of.
+    pub newest_segment: FileNumber,
     pub collections: Vec<CollectionEntry>,
 }
 
@@ -111,8 +115,16 @@ impl Manifest {
             next_collection: CollectionId(1),
             wal_pointer: Lsn::ZERO,
             durable: Lsn::ZERO,
+            newest_segment: FileNumber(0),
             collections: Vec::new(),
         }
+    }
+
+    /// What it knows about the log.
+    pub(crate) fn anchor(&self) -> Anchor {
+        let flushed = self.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
+        let durable = self.durable.max(flushed);
+        Anchor { after: self.wal_pointer, durable, newest: self.newest_segment }
     }
 
     pub(crate) fn collection(&self, id: CollectionId) -> Option<&CollectionEntry> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plimsoll_base::storage::{MeteredStorage, OsStorage, Storage};
-use plimsoll_base::{FileNumber, Lsn};
+use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_wal::{Record, read_durable};
 
 use crate::check::VerifyReport;
@@ -157,7 +157,7 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
                 let moved_on = again.is_some_and(|again| again.manifests.last() != Some(&number));
                 if !moved_on && last == Some(number) {
                     if damaged == Damaged::OrMissingLeftOut {
-                        return Err(error.into());
+                        return Err(missing(error).into());
                     }
                     damaged = Damaged::OrMissingLeftOut;
                 }
@@ -167,6 +167,14 @@ fn load(path: &Path, storage: &MeteredStorage, mapped: bool) -> Result<Shown> {
         }
     }
     Err(Error::Stalled("the writer replaces files faster than they can be opened".to_owned()))
+}
+
+/// The error about a file that no writer has taken away.
+fn missing(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Io { path, .. } => StorageError::corrupted(&path, 0, "the file is missing"),
+        other => other,
+    }
 }
 
 fn load_manifest(
@@ -186,11 +194,10 @@ fn load_manifest(
         Ok(())
     };
     let dir = path.join(WAL_DIR);
-    let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
-    let proven = manifest.durable.max(flushed);
-    let summary = read_durable(storage, &dir, manifest.database, manifest.wal_pointer, proven, visit)?;
+    let anchor = manifest.anchor();
+    let summary = read_durable(storage, &dir, manifest.database, &anchor, visit)?;
     let View { state, visible } = published.view();
-    let visible = visible.max(flushed);
+    let visible = visible.max(anchor.durable);
     let view = Snapshot { view: View { state, visible } };
     Ok(Shown { number, view, flushed: manifest.wal_pointer, uncovered: summary.pending })
 }

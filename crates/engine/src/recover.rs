@@ -143,7 +143,11 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     let mut recovery = RecoveryStats { orphans_removed, ..RecoveryStats::default() };
     let recovered = replay_log(&core, &mut recovery)?;
     let wal_options = WalOptions { segment_bytes: core.options.wal_segment_bytes };
-    lock_log(&core).wal = Some(recovered.into_wal(wal_options, salts(core.options.seed)));
+    {
+        let mut log = lock_log(&core);
+        log.wal = Some(recovered.into_wal(wal_options, salts(core.options.seed)));
+        core.note_segment(&log);
+    }
     recovery.total = start.elapsed();
     core.finish_recovery(recovery);
     core.reserve.replenish(&core.storage);
@@ -252,13 +256,11 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
     let start = Instant::now();
     let dir: PathBuf = core.options.path.join(WAL_DIR);
     let storage: Arc<dyn Storage> = Arc::new(core.storage.clone());
-    let (after, proven, database) = {
+    let (anchor, database) = {
         let root = lock(&core.root);
-        let flushed = root.manifest.collections.iter().map(|entry| entry.flushed).max();
-        let proven = root.manifest.durable.max(flushed.unwrap_or_default());
-        (root.manifest.wal_pointer, proven, root.manifest.database)
+        (root.manifest.anchor(), root.manifest.database)
     };
-    core.published.advance(after);
+    core.published.advance(anchor.after);
     let mut bytes = 0;
     let visit = |record: Record| -> Result<()> {
         bytes += record.encoded_len() as u64;
@@ -274,7 +276,7 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
         core.published.advance(lsn);
         Ok(())
     };
-    let recovered = replay(&storage, &dir, database, after, proven, visit)?;
+    let recovered = replay(&storage, &dir, database, &anchor, visit)?;
     core.published.advance(Lsn(recovered.next_lsn().0.saturating_sub(1)));
     stats.records = recovered.records();
     stats.wal_bytes = bytes;

@@ -12,6 +12,28 @@ use plimsoll_base::{FileNumber, Lsn, StorageError};
 
 use crate::format::{SEGMENT_HEADER_LEN, SegmentHeader, segment_number, segment_path, spare_number};
 
+/// What a manifest knows about the log, so that what is missing from it is missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Records at or below it are not needed any more.
+    pub after: Lsn,
+    /// The log was durable at least up to here when the manifest was written.
+    pub durable: Lsn,
+    /// A segment that was there then; 0: none is known of. The newest segment is never removed, so that it, or
+    /// a newer one, still has to be there.
+    pub newest: FileNumber,
+}
+
+impl Anchor {
+    /// Nothing is known: everything is read that is there.
+    pub const START: Self = Self { after: Lsn::ZERO, durable: Lsn::ZERO, newest: FileNumber(0) };
+
+    /// What is durable for certain.
+    pub(crate) fn proven(&self) -> Lsn {
+        self.durable.max(self.after)
+    }
+}
+
 /// A segment that is not written any more, and the last LSN that counts in it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClosedSegment {
@@ -54,6 +76,17 @@ impl Listing {
         }
         listing.segments.sort();
         Ok(listing)
+    }
+
+    /// The path of what the manifest says is there and is not.
+    pub(crate) fn missing(&self, dir: &Path, anchor: &Anchor) -> Option<PathBuf> {
+        let has_newest = self.segments.last().is_some_and(|newest| *newest >= anchor.newest);
+        match anchor.newest {
+            FileNumber(0) => {
+                (self.segments.is_empty() && anchor.proven() > Lsn::ZERO).then(|| dir.to_path_buf())
+            }
+            newest => (!has_newest).then(|| segment_path(dir, newest)),
+        }
     }
 
     /// The length of segment `number` in bytes.
@@ -104,8 +137,14 @@ impl Chain {
         let mut next = listing.segments.last().map(|newest| (*newest, None));
         while let Some((number, end)) = next {
             let path = segment_path(dir, number);
-            let header = read_header(&*storage.open(&path)?, &path)?;
+            let file = storage.open(&path)?;
+            let header = read_header(&*file, &path)?;
             header.file.expect_identity(database, number, &path)?;
+            // Of an older segment, only what its successor says is its end has to be there.
+            if end.is_none() && file.len() < header.capacity {
+                let what = format!("it has {} bytes and was created with {}", file.len(), header.capacity);
+                return Err(StorageError::corrupted(&path, file.len(), what));
+            }
             chain.bytes_read += SEGMENT_HEADER_LEN;
             let previous = header.previous;
             chain.links.push(Link { path, header, end });

@@ -1,4 +1,4 @@
-//! The format of the log's files, version 1: this page is its specification.
+//! The format of the log's files, version 2: this page is its specification.
 //!
 //! # Names
 //! `NNNNNNNNNNNN.wal` is segment N (decimal, at least 12 digits, from 1; a number is never used twice).
@@ -16,14 +16,16 @@
 //!     80     8  end of the previous segment: its records end before this byte, what follows never counts
 //!     88     8  last LSN of the previous segment, at that end
 //!     96     8  first LSN of this segment: always the last LSN of the previous one, plus 1
-//!    104    20  reserved, zero
+//!    104     8  capacity: the length in bytes that the file was created with; 0: it grows as it is written
+//!    112    12  reserved, zero
 //!    124     4  CRC-32 of bytes 0 to 123
 //!    128        records
 //! ```
 //! The header is complete and synced **before** the file gets its final name, and the previous segment was
 //! synced up to the recorded end before that. Hence, first, a damaged header under a final name is always
 //! damage and never the trace of a crash; and second, every record of the previous segment up to the recorded
-//! end had been durable, so that anything wrong there is damage, too.
+//! end had been durable, so that anything wrong there is damage, too. Third, so was the file's length: one that
+//! is shorter than its capacity was cut off afterwards. (Version 1 had no capacity, and zeros in its place.)
 //!
 //! The segments form a chain from the newest (the highest number) backwards. A segment that no newer one
 //! names was given up while it was being started; nothing in it was ever acknowledged, and it is skipped.
@@ -70,7 +72,7 @@ use plimsoll_base::header::{FileHeader, FileKind, HEADER_LEN};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
 /// The version of the format that this program writes, and the newest it reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The length of a segment's header in bytes: where its first record is.
 pub const SEGMENT_HEADER_LEN: u64 = 128;
 /// The length of a record's header in bytes.
@@ -81,7 +83,7 @@ pub const RECORD_ALIGNMENT: usize = 8;
 pub const MAX_PAYLOAD: u64 = 1 << 30;
 
 const CHECKSUM_AT: usize = SEGMENT_HEADER_LEN as usize - 4;
-const _: () = assert!(HEADER_LEN + 5 * 8 + 20 == CHECKSUM_AT);
+const _: () = assert!(HEADER_LEN + 6 * 8 + 12 == CHECKSUM_AT);
 const _: () = assert!(RECORD_HEADER_LEN.is_multiple_of(RECORD_ALIGNMENT));
 const _: () = assert!((SEGMENT_HEADER_LEN as usize).is_multiple_of(RECORD_ALIGNMENT));
 
@@ -117,12 +119,15 @@ pub struct SegmentHeader {
     pub salt: u64,
     /// Where the previous segment ends.
     pub previous: Previous,
+    /// The length that the file was created with, in bytes; 0 if it grows as it is written.
+    pub capacity: u64,
 }
 
 impl SegmentHeader {
-    /// The header of segment `number`.
+    /// The header of segment `number`, which grows as it is written.
     pub const fn new(database: [u8; 16], number: FileNumber, salt: u64, previous: Previous) -> Self {
-        Self { file: FileHeader::new(FileKind::WalSegment, VERSION, database, number), salt, previous }
+        let file = FileHeader::new(FileKind::WalSegment, VERSION, database, number);
+        Self { file, salt, previous, capacity: 0 }
     }
 
     /// The LSN of the segment's first record.
@@ -135,7 +140,7 @@ impl SegmentHeader {
         let mut encoder = Encoder::new();
         encoder.raw(&self.file.encode()).u64(self.salt);
         encoder.u64(self.previous.number.0).u64(self.previous.end).u64(self.previous.last_lsn.0);
-        encoder.u64(self.first_lsn().0).raw(&[0; 20]);
+        encoder.u64(self.first_lsn().0).u64(self.capacity).raw(&[0; 12]);
         let checksum = crc32(encoder.as_slice());
         encoder.u32(checksum);
         let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
@@ -159,18 +164,19 @@ impl SegmentHeader {
             last_lsn: Lsn(decoder.u64()?),
         };
         let first = decoder.u64()?;
-        let reserved = decoder.array::<20>()?;
+        let capacity = decoder.u64()?;
+        let reserved = decoder.array::<12>()?;
         let at = decoder.clone();
         if decoder.u32()? != crc32(&bytes[..CHECKSUM_AT]) {
             return Err(at.corrupted("the segment header's checksum does not match"));
         }
-        if previous.last_lsn.0.checked_add(1) != Some(first) || reserved != [0; 20] {
+        if previous.last_lsn.0.checked_add(1) != Some(first) || reserved != [0; 12] {
             return Err(at.corrupted("the segment header contradicts itself"));
         }
         if previous.exists() && (previous.number >= file.number || previous.end < SEGMENT_HEADER_LEN) {
             return Err(at.corrupted("the segment header names an impossible previous segment"));
         }
-        Ok(Self { file, salt, previous })
+        Ok(Self { file, salt, previous, capacity })
     }
 }
 

@@ -28,6 +28,7 @@ mod tail;
 mod verify;
 mod writer;
 
+pub use chain::Anchor;
 pub use error::{LsnRange, Result, WalError};
 pub use group::{GroupCommit, GroupLimits, LeaderPanicked};
 pub use obsolete::Obsolete;

@@ -10,7 +10,7 @@ use std::path::Path;
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{Lsn, StorageError};
 
-use crate::chain::{Chain, Link, Listing};
+use crate::chain::{Anchor, Chain, Link, Listing};
 use crate::cursor::{Cursor, Next};
 use crate::recovery::check_links;
 use crate::scan::{Found, NOTHING};
@@ -32,8 +32,8 @@ pub struct ReadSummary {
     pub bytes_read: u64,
 }
 
-/// Visits every record after `after` that is known to be durable, in order, and stops quietly where the log
-/// is incomplete. `proven_durable` is what the manifest knows to be durable, read before this call.
+/// Visits every record after `anchor.after` that is known to be durable, in order, and stops quietly where the
+/// log is incomplete. The manifest was read before this call.
 ///
 /// # Errors
 /// `NotFound` ([`WalError::is_not_found`]) when a segment vanished because the writer has published a newer
@@ -42,17 +42,13 @@ pub fn read_durable<E: From<WalError>>(
     storage: &dyn Storage,
     dir: &Path,
     database: [u8; 16],
-    after: Lsn,
-    proven_durable: Lsn,
+    anchor: &Anchor,
     mut visit: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<ReadSummary, E> {
-    let chain = load(storage, dir, database, after, proven_durable).map_err(WalError::from)?;
-    let mut summary = ReadSummary {
-        visible: after.max(proven_durable),
-        records: 0,
-        pending: 0,
-        bytes_read: chain.bytes_read,
-    };
+    let after = anchor.after;
+    let chain = load(storage, dir, database, anchor).map_err(WalError::from)?;
+    let mut summary =
+        ReadSummary { visible: anchor.proven(), records: 0, pending: 0, bytes_read: chain.bytes_read };
     let Some(newest) = chain.links.last() else { return Ok(summary) };
     let (covered, last, bytes) = covered(storage, newest, summary.visible).map_err(WalError::from)?;
     summary.visible = covered;
@@ -87,23 +83,22 @@ fn load(
     storage: &dyn Storage,
     dir: &Path,
     database: [u8; 16],
-    after: Lsn,
-    proven: Lsn,
+    anchor: &Anchor,
 ) -> Result<Chain, StorageError> {
     // A listing is not one moment: all that it found may have been removed, and what came instead be missing
     // from it. A log that once had a record always has a file.
     let mut listing = Listing::read(storage, dir)?;
     for _ in 0..RELISTINGS {
-        if !listing.segments.is_empty() {
+        if listing.missing(dir, anchor).is_none() {
             break;
         }
         listing = Listing::read(storage, dir)?;
     }
-    if listing.segments.is_empty() && after.max(proven) > Lsn::ZERO {
-        return Err(StorageError::io("list", dir, io::ErrorKind::NotFound.into()));
+    if let Some(missing) = listing.missing(dir, anchor) {
+        return Err(StorageError::io("open", &missing, io::ErrorKind::NotFound.into()));
     }
-    let chain = Chain::load(storage, dir, database, &listing, after)?;
-    check_links(&chain, after)?;
+    let chain = Chain::load(storage, dir, database, &listing, anchor.after)?;
+    check_links(&chain, anchor.after)?;
     Ok(chain)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
-use crate::chain::{Chain, ClosedSegment, Link, Listing};
+use crate::chain::{Anchor, Chain, ClosedSegment, Link, Listing};
 use crate::cursor::{Cursor, Next};
 use crate::format::{Previous, segment_path};
 use crate::tail::Tail;
@@ -150,10 +150,9 @@ impl Recovered {
     }
 }
 
-/// Replays the log in `dir`: visits every record after `after` in order. Segments that lie at or below `after`
+/// Replays the log in `dir`: visits every record after `anchor.after` in order. Segments that lie at or below it
 /// as a whole are not read. Memory is bounded by the largest record. The caller holds the writer's lock.
 ///
-/// `proven_durable` is an LSN that was durable for certain, such as the highest flushed LSN of the manifest.
 /// While replay runs, everything up to [`Record::durable_before`] of the record being visited is durable.
 ///
 /// # Errors
@@ -163,12 +162,11 @@ pub fn recover<E: From<WalError>>(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     database: [u8; 16],
-    after: Lsn,
-    proven_durable: Lsn,
+    anchor: &Anchor,
     mut visit: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<Recovered, E> {
-    let proven = proven_durable.max(after);
-    let (chain, listing) = load(&**storage, dir, database, after, proven).map_err(WalError::from)?;
+    let (after, proven) = (anchor.after, anchor.proven());
+    let (chain, listing) = load(&**storage, dir, database, anchor).map_err(WalError::from)?;
     let mut recovered = Recovered::empty(storage, dir, database, after, listing);
     recovered.closed.clone_from(&chain.closed);
     recovered.bytes_read = chain.bytes_read;
@@ -196,6 +194,9 @@ pub fn recover<E: From<WalError>>(
     Ok(recovered)
 }
 
+/// What is wrong with a log that does not have what the manifest knows of.
+pub(crate) const NEWEST_IS_MISSING: &str = "the newest part of the log is missing";
+
 /// Why replay stops early.
 enum Stop<E> {
     Storage(StorageError),
@@ -222,14 +223,13 @@ pub(crate) fn load(
     storage: &dyn Storage,
     dir: &Path,
     database: [u8; 16],
-    after: Lsn,
-    proven: Lsn,
+    anchor: &Anchor,
 ) -> Result<(Chain, Listing), StorageError> {
     let listing = Listing::read(storage, dir)?;
-    if listing.segments.is_empty() && proven > Lsn::ZERO {
-        // The newest segment is never removed, so a log that once had a record has a file.
-        return Err(StorageError::corrupted(dir, 0, format!("the log is missing; LSN {proven} was in it")));
+    if let Some(missing) = listing.missing(dir, anchor) {
+        return Err(StorageError::corrupted(&missing, 0, NEWEST_IS_MISSING));
     }
+    let after = anchor.after;
     let chain = Chain::load(storage, dir, database, &listing, after).map_err(|error| match error {
         StorageError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
             StorageError::corrupted(&path, 0, "a segment in the middle of the log is missing")

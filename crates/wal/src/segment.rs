@@ -21,6 +21,8 @@ pub(crate) struct SpareFile {
     pub(crate) file: Box<dyn WriteFile>,
     pub(crate) path: PathBuf,
     pub(crate) capacity: u64,
+    /// The file has that length: the file system could reserve it.
+    pub(crate) is_preallocated: bool,
 }
 
 /// The segment that records are appended to.
@@ -141,9 +143,9 @@ impl Spares {
     fn create(&self, capacity: u64) -> Result<SpareFile, StorageError> {
         let path = spare_path(&self.inner.dir, self.inner.next.fetch_add(1, Relaxed));
         let file = self.inner.storage.create(&path)?;
-        let mut spare = SpareFile { file, path, capacity };
+        let mut spare = SpareFile { file, path, capacity, is_preallocated: false };
         match spare.file.preallocate(capacity) {
-            Ok(()) => Ok(spare),
+            Ok(()) => Ok(SpareFile { is_preallocated: true, ..spare }),
             // A file system without preallocation: the log grows as it is written.
             Err(error) if error.io_kind() == Some(io::ErrorKind::Unsupported) => Ok(spare),
             Err(error) => {

@@ -9,10 +9,10 @@ use plimsoll_base::storage::Storage;
 use plimsoll_base::{Lsn, StorageError};
 
 use crate::Result;
-use crate::chain::{Chain, Link, Listing, read_header};
+use crate::chain::{Anchor, Chain, Link, Listing, read_header};
 use crate::cursor::Cursor;
 use crate::format::{RecordHeader, SEGMENT_HEADER_LEN, SegmentHeader, segment_path, spare_path};
-use crate::recovery::{NewestEnd, check_links, read_newest};
+use crate::recovery::{NEWEST_IS_MISSING, NewestEnd, check_links, read_newest};
 use crate::scan::{Found, SegmentReader};
 
 /// A segment's header and length.
@@ -92,7 +92,7 @@ pub fn describe(
 }
 
 /// Checks the whole log as [`recover`](crate::recover) would, but reports instead of stopping at the first
-/// damage. `after` and `proven_durable` are the manifest's, or [`Lsn::ZERO`] where it is not readable.
+/// damage. Where no manifest is readable, the anchor is [`Anchor::START`].
 ///
 /// # Errors
 /// Only what keeps it from looking: listing or reading fails.
@@ -100,14 +100,13 @@ pub fn verify(
     storage: &dyn Storage,
     dir: &Path,
     database: [u8; 16],
-    after: Lsn,
-    proven_durable: Lsn,
+    anchor: &Anchor,
 ) -> Result<Vec<Finding>> {
     let mut findings = Findings::default();
     let listing = Listing::read(storage, dir)?;
-    let proven = proven_durable.max(after);
-    if listing.segments.is_empty() && proven > Lsn::ZERO {
-        findings.damage(dir, 0, format!("the log is missing; LSN {proven} was in it"));
+    let (after, proven) = (anchor.after, anchor.proven());
+    if let Some(missing) = listing.missing(dir, anchor) {
+        findings.damage(&missing, 0, NEWEST_IS_MISSING.to_owned());
     }
     for stray in &listing.strays {
         findings.note(&spare_path(dir, *stray), 0, "a temporary file; the next writer removes it");

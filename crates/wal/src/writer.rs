@@ -299,6 +299,11 @@ impl Wal {
         self.durable
     }
 
+    /// The newest segment, which this writer or one before it has started; 0 if there is none.
+    pub fn newest(&self) -> FileNumber {
+        self.active.as_ref().map_or(self.inherited.number, |active| active.number)
+    }
+
     /// Whether, and why, the log is poisoned.
     pub fn poisoned(&self) -> Option<&WalError> {
         self.poison.as_ref()
@@ -399,7 +404,9 @@ impl Wal {
             return Err(error);
         }
         let number = self.next_number;
-        let header = SegmentHeader::new(self.database, number, (self.salt)(), previous);
+        let capacity = if spare.is_preallocated { spare.capacity } else { 0 };
+        let header =
+            SegmentHeader { capacity, ..SegmentHeader::new(self.database, number, (self.salt)(), previous) };
         if let Err(error) = self.fill(&mut spare, &header) {
             self.spares.discard(spare);
             return Err(error);
@@ -414,7 +421,7 @@ impl Wal {
         if let Some(old) = &mut self.active {
             old.broken = true;
         }
-        let SpareFile { file, path, capacity } = spare;
+        let SpareFile { file, path, capacity, .. } = spare;
         self.storage.rename_noreplace(&path, &segment_path(&self.dir, number))?;
         if let Err(cause) = self.storage.sync_dir(&self.dir) {
             return Err(self.poison(cause));

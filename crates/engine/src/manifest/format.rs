@@ -14,7 +14,7 @@ use super::{CollectionEntry, IndexEntry, KillEntry, Manifest, PostingEntry, Vect
 use crate::options::CollectionConfig;
 
 /// The newest format version.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 type Result<T> = std::result::Result<T, StorageError>;
 
 impl Manifest {
@@ -22,6 +22,7 @@ impl Manifest {
         let mut out = Encoder::new();
         out.raw(&FileHeader::new(FileKind::Manifest, VERSION, self.database, self.number).encode());
         out.u64(self.next_file.0).u32(self.next_collection.0).u64(self.wal_pointer.0).u64(self.durable.0);
+        out.u64(self.newest_segment.0);
         put_all(&mut out, &self.collections, put_collection);
         let checksum = crc32(out.as_slice());
         out.u32(checksum);
@@ -45,6 +46,7 @@ impl Manifest {
             next_collection: CollectionId(body.u32()?),
             wal_pointer: Lsn(body.u64()?),
             durable: Lsn(body.u64()?),
+            newest_segment: FileNumber(if header.version == 1 { 0 } else { body.u64()? }),
             collections: get_all(&mut body, 53, get_collection)?,
         };
         body.finish()?;
@@ -165,7 +167,7 @@ mod tests {
 
     fn sample() -> Manifest {
         let file = |kind, number| FileMeta { kind, number: FileNumber(number), len: number * 10, crc: 7 };
-        let mut manifest = Manifest::new([3; 16]);
+        let mut manifest = Manifest { newest_segment: FileNumber(5), ..Manifest::new([3; 16]) };
         let mut entry =
             CollectionEntry::new(CollectionId(1), "docs", CollectionConfig::new(8, Metric::L2), Lsn(9));
         entry.postings.push(PostingEntry {
@@ -195,17 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn the_golden_manifest_of_version_1_reads_and_writes_as_ever() {
-        let golden: &[u8] = include_bytes!("../../tests/golden/v1/manifest");
-        let decoded = Manifest::decode(golden, Path::new("golden"), FileNumber(1)).unwrap();
-        assert_eq!(decoded, sample());
+    fn the_golden_manifests_of_every_version_read_and_the_newest_writes_as_ever() {
+        let decode = |golden: &[u8]| Manifest::decode(golden, Path::new("golden"), FileNumber(1)).unwrap();
+        let first = decode(include_bytes!("../../tests/golden/v1/manifest"));
+        assert_eq!(first, Manifest { newest_segment: FileNumber(0), ..sample() });
+        let golden: &[u8] = include_bytes!("../../tests/golden/v2/manifest");
+        assert_eq!(decode(golden), sample());
         assert_eq!(sample().encode(), golden);
     }
 
     #[test]
     #[ignore = "writes the golden file; only for a new format version"]
     fn write_the_golden_manifest() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{VERSION}"));
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("manifest"), sample().encode()).unwrap();
     }

@@ -7,7 +7,8 @@ use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_sim::SimStorage;
 use plimsoll_wal::{
-    LsnRange, Record, RecordBuilder, Recovered, Result, SaltSource, Wal, WalError, WalOptions, recover,
+    Anchor, LsnRange, Record, RecordBuilder, Recovered, Result, SaltSource, Wal, WalError, WalOptions,
+    recover,
 };
 
 pub(crate) const DATABASE: [u8; 16] = [7; 16];
@@ -61,10 +62,15 @@ pub(crate) fn small() -> WalOptions {
 
 pub(crate) type Records = Vec<(Lsn, Vec<u8>)>;
 
+/// What a manifest knows that does not know the log's files.
+pub(crate) fn anchor(after: u64, durable: u64) -> Anchor {
+    Anchor { after: Lsn(after), durable: Lsn(durable), ..Anchor::START }
+}
+
 /// Recovers everything after `after`.
 pub(crate) fn read_after(disk: &SimStorage, after: u64, proven: u64) -> Result<(Records, Recovered)> {
     let mut records = Vec::new();
-    let recovered = recover(&shared(disk), dir(), DATABASE, Lsn(after), Lsn(proven), |record| {
+    let recovered = recover(&shared(disk), dir(), DATABASE, &anchor(after, proven), |record| {
         records.push((record.lsn(), record.payload().to_vec()));
         Ok::<_, WalError>(())
     })?;

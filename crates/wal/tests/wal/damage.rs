@@ -1,9 +1,9 @@
 //! Torn tails are cut exactly where they begin, and damage is reported: never a wrong record (R4, R5).
 
 use crate::common::*;
-use plimsoll_base::Lsn;
+use plimsoll_base::{FileNumber, Lsn};
 use plimsoll_sim::SimStorage;
-use plimsoll_wal::{Result, WalOptions, describe, verify};
+use plimsoll_wal::{Anchor, Result, WalError, WalOptions, describe, read_durable, recover, verify};
 
 /// Records of these lengths, each synced on its own, so that each is proven by the next.
 fn synced(lengths: &[usize]) -> SimStorage {
@@ -26,23 +26,24 @@ fn offsets(disk: &SimStorage, number: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_log_cut_at_any_byte_gives_exactly_the_records_before_the_cut() {
+fn a_log_torn_at_any_byte_gives_exactly_the_records_before_the_tear() {
     let lengths = [0, 1, 7, 8, 9, 100, 33];
     let disk = synced(&lengths);
     let offsets = offsets(&disk, 1);
     let bytes = disk.bytes(segment(1)).unwrap();
     let end = *offsets.last().unwrap();
     for len in 0..=end {
-        let survivors = offsets.iter().filter(|offset| **offset <= len).count().saturating_sub(1);
         let cut = new_disk();
         cut.put(segment(1), &bytes[..len as usize]).unwrap();
-        if len < 128 {
+        // No crash makes the file shorter.
+        assert_eq!(corrupted(read(&cut)), (segment(1), len));
+        assert!(verify(&cut, dir(), DATABASE, &Anchor::START).unwrap()[0].damage);
+        // With the preallocated rest still there, as zeros, only lost bytes that were not zero count.
+        cut.truncate(segment(1), 4096).unwrap();
+        if bytes[len.min(128) as usize..128].iter().any(|byte| *byte != 0) {
             corrupted(read(&cut));
             continue;
         }
-        assert_known(&read(&cut).unwrap(), &lengths[..survivors]);
-        // The same with the preallocated rest still there, as zeros: only lost bytes that were not zero count.
-        cut.truncate(segment(1), 4096).unwrap();
         let is_whole =
             |end: &&u64| bytes[len as usize..(**end).max(len) as usize].iter().all(|byte| *byte == 0);
         let survivors = offsets[1..].iter().take_while(is_whole).count();
@@ -87,7 +88,7 @@ fn flip_every_bit(disk: &SimStorage, lengths: &[usize], segments: u64) {
                 let record = if hit == 0 { 0 } else { offsets[hit - 1] };
                 assert!(hit == 0 && offset < 128 || offset == record, "bit {bit}: {offset}, not {record}");
                 assert!(
-                    verify(disk, dir(), DATABASE, Lsn(0), Lsn(0)).unwrap().iter().any(|found| found.damage)
+                    verify(disk, dir(), DATABASE, &Anchor::START).unwrap().iter().any(|found| found.damage)
                 );
             }
             disk.flip_bit(&path, bit).unwrap();
@@ -209,7 +210,7 @@ fn missing_swapped_foreign_and_stale_segments_are_damage() {
         let disk = three_segments();
         disk.delete(segment(missing)).unwrap();
         assert_eq!(read_names(&disk), segment(missing));
-        assert!(verify(&disk, dir(), DATABASE, Lsn(0), Lsn(0)).unwrap()[0].damage);
+        assert!(verify(&disk, dir(), DATABASE, &Anchor::START).unwrap()[0].damage);
     }
     // The newest one can be missed only by what the manifest knows.
     let disk = three_segments();
@@ -226,7 +227,7 @@ fn missing_swapped_foreign_and_stale_segments_are_damage() {
     disk.put(segment(2), &third).unwrap();
     assert_eq!(read_names(&disk), segment(2));
     disk.put(segment(2), &second).unwrap();
-    let foreign = plimsoll_wal::recover(&shared(&disk), dir(), [8; 16], Lsn(0), Lsn(0), |_| Ok(()));
+    let foreign = plimsoll_wal::recover(&shared(&disk), dir(), [8; 16], &Anchor::START, |_| Ok(()));
     assert_eq!(corrupted(foreign.map(|_: plimsoll_wal::Recovered| ())), (segment(3), 24));
 
     // A segment of another life of the same log: its salt is another.
@@ -273,4 +274,20 @@ fn a_duplicate_or_a_leap_of_lsns_is_damage() -> Result<()> {
         assert_eq!(corrupted(read(&other)), (segment(1), offsets[to]));
     }
     Ok(())
+}
+
+#[test]
+fn the_newest_segment_that_a_manifest_knows_is_missed() {
+    let disk = synced(&[3900, 3900]);
+    let known = Anchor { newest: FileNumber(2), ..Anchor::START };
+    let recovered = || recover(&shared(&disk), dir(), DATABASE, &known, |_| Ok::<_, WalError>(()));
+    let seen = || read_durable(&disk, dir(), DATABASE, &known, |_| Ok::<_, WalError>(()));
+    assert_eq!(recovered().unwrap().records(), 2);
+    assert_eq!(seen().unwrap().records, 1);
+    disk.delete(segment(2)).unwrap();
+    assert_eq!(corrupted(recovered()).0, segment(2));
+    assert!(seen().unwrap_err().is_not_found());
+    assert_eq!(verify(&disk, dir(), DATABASE, &known).unwrap()[0].file, segment(2));
+    // Without that knowledge, the first segment is the log.
+    assert_eq!(read(&disk).unwrap().len(), 1);
 }

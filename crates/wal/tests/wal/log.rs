@@ -217,7 +217,7 @@ fn an_error_of_the_visitor_stops_the_replay() {
         append_known(&mut wal, 10, true);
     }
     let mut seen = 0;
-    let result = plimsoll_wal::recover(&shared(&disk), dir(), DATABASE, Lsn(0), Lsn(0), |_| {
+    let result = plimsoll_wal::recover(&shared(&disk), dir(), DATABASE, &plimsoll_wal::Anchor::START, |_| {
         seen += 1;
         if seen == 3 { Err(WalError::RecordTooLarge { len: 1, limit: 0 }) } else { Ok(()) }
     });

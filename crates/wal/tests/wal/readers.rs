@@ -11,7 +11,7 @@ use plimsoll_wal::{ReadSummary, Recovered, Result, WalError, WalOptions, read_du
 
 fn see(disk: &SimStorage, after: u64) -> Result<(Records, ReadSummary)> {
     let mut records = Vec::new();
-    let summary = read_durable(disk, dir(), DATABASE, Lsn(after), Lsn(after), |record| {
+    let summary = read_durable(disk, dir(), DATABASE, &anchor(after, after), |record| {
         records.push((record.lsn(), record.payload().to_vec()));
         Ok::<_, WalError>(())
     })?;
@@ -60,6 +60,7 @@ fn damage_of_what_is_covered_is_reported_and_an_incomplete_tail_is_not() {
     disk.flip_bit(segment(1), (128 + 56 * 2 + 40) * 8).unwrap();
     assert_known(&see(&disk, 0).unwrap().0, &[24, 24]);
     disk.truncate(segment(1), 128 + 56 * 2 + 20).unwrap();
+    disk.truncate(segment(1), 4096).unwrap();
     assert_known(&see(&disk, 0).unwrap().0, &[24]);
 }
 
@@ -111,7 +112,7 @@ fn follow(dir: &Path, floor: &AtomicU64, durable: &AtomicU64, done: &AtomicBool)
         let finished = done.load(Ordering::SeqCst);
         let after = floor.load(Ordering::SeqCst);
         let mut next = after + 1;
-        let result = read_durable(&OsStorage, dir, DATABASE, Lsn(after), Lsn(after), |record| {
+        let result = read_durable(&OsStorage, dir, DATABASE, &anchor(after, after), |record| {
             assert_eq!(record.lsn().0, next);
             assert_eq!(record.payload(), payload(next, ((next - 1) * 37 % 900) as usize));
             next += 1;

@@ -126,10 +126,11 @@ fn speed_of_building_appending_and_replaying() {
         drop(records);
         let start = Instant::now();
         let mut seen = 0;
-        let recovered = recover(&storage, directory.path(), DATABASE, Lsn(0), Lsn(0), |record| {
-            seen += record.payload().len();
-            Ok::<_, WalError>(())
-        });
+        let recovered =
+            recover(&storage, directory.path(), DATABASE, &plimsoll_wal::Anchor::START, |record| {
+                seen += record.payload().len();
+                Ok::<_, WalError>(())
+            });
         let replayed = start.elapsed().as_secs_f64();
         assert_eq!((seen, recovered.unwrap().records()), (len * count, count as u64));
         println!(
@@ -151,7 +152,14 @@ fn speed_of_opening_an_almost_empty_log() {
     drop(wal);
     for _ in 0..3 {
         let start = Instant::now();
-        recover(&storage, directory.path(), DATABASE, Lsn(0), Lsn(0), |_| Ok::<_, WalError>(())).unwrap();
+        recover(
+            &storage,
+            directory.path(),
+            DATABASE,
+            &plimsoll_wal::Anchor::START,
+            |_| Ok::<_, WalError>(()),
+        )
+        .unwrap();
         println!("{:.1} ms", start.elapsed().as_secs_f64() * 1e3);
     }
 }
