@@ -64,9 +64,9 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// A log without segments whose first record will follow `last_lsn`: for a new database, or a repair that
-    /// has removed the damaged log. A repair then calls [`Wal::rotate`], because a log that is missing
-    /// altogether is damage when a manifest says that there was one.
+    /// A log without segments whose first record will follow `last_lsn` and whose first segment will follow
+    /// `last_segment`: for a repair that has moved the damaged log away. It then calls [`Wal::rotate`], because a
+    /// log that is missing altogether is damage when a manifest says that there was one.
     ///
     /// # Errors
     /// Listing the directory fails, or it holds segments.
@@ -75,13 +75,15 @@ impl Recovered {
         dir: &Path,
         database: [u8; 16],
         last_lsn: Lsn,
+        last_segment: FileNumber,
     ) -> Result<Self, WalError> {
         let listing = Listing::read(&**storage, dir)?;
         if let Some(segment) = listing.segments.first() {
             let what = "a new log was to be started where there is one";
             return Err(StorageError::corrupted(&segment_path(dir, *segment), 0, what).into());
         }
-        Ok(Self::empty(storage, dir, database, last_lsn, listing))
+        let next_number = FileNumber(last_segment.0 + 1);
+        Ok(Self { next_number, ..Self::empty(storage, dir, database, last_lsn, listing) })
     }
 
     fn empty(

@@ -227,12 +227,12 @@ fn missing_swapped_foreign_and_stale_segments_are_damage() {
     disk.put(segment(2), &third).unwrap();
     assert_eq!(read_names(&disk), segment(2));
     disk.put(segment(2), &second).unwrap();
-    let foreign = plimsoll_wal::recover(&shared(&disk), dir(), [8; 16], &Anchor::START, |_| Ok(()));
+    let foreign = recover(&shared(&disk), dir(), [8; 16], &Anchor::START, |_| Ok(()));
     assert_eq!(corrupted(foreign.map(|_: plimsoll_wal::Recovered| ())), (segment(3), 24));
 
     // A segment of another life of the same log: its salt is another.
     let other = new_disk();
-    let mut wal = plimsoll_wal::Recovered::fresh(&shared(&other), dir(), DATABASE, Lsn(0))
+    let mut wal = plimsoll_wal::Recovered::fresh(&shared(&other), dir(), DATABASE, Lsn(0), FileNumber(0))
         .unwrap()
         .into_wal(small(), salts(4711));
     for _ in 0..3 {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::*;
-use plimsoll_base::Lsn;
+use plimsoll_base::{FileNumber, Lsn};
 use plimsoll_wal::format::VERSION;
 use plimsoll_wal::{WalOptions, describe};
 
@@ -15,7 +15,7 @@ fn golden(version: u16, number: u64) -> PathBuf {
 
 fn write_log() -> plimsoll_sim::SimStorage {
     let disk = new_disk();
-    let mut wal = plimsoll_wal::Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(0))
+    let mut wal = plimsoll_wal::Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(0), FileNumber(0))
         .unwrap()
         .into_wal(WalOptions { segment_bytes: 600 }, salts(1));
     for (index, len) in LENGTHS.into_iter().enumerate() {

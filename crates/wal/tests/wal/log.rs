@@ -198,15 +198,16 @@ fn an_unproven_tail_moves_to_a_new_segment_before_anything_depends_on_it() {
 #[test]
 fn a_repaired_log_begins_where_it_is_told_to() {
     let disk = new_disk();
-    let mut wal =
-        Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(100)).unwrap().into_wal(small(), salts(1));
+    let mut wal = Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(100), FileNumber(0))
+        .unwrap()
+        .into_wal(small(), salts(1));
     wal.rotate().unwrap();
     let (records, recovered) = read_after(&disk, 100, 100).unwrap();
     assert_eq!((records.len(), recovered.next_lsn()), (0, Lsn(101)));
     append(&mut wal, &[payload(101, 7)], true).unwrap();
     assert_eq!(read_after(&disk, 100, 100).unwrap().0, [(Lsn(101), payload(101, 7))]);
     corrupted(read_after(&disk, 99, 99));
-    corrupted(Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(0)));
+    corrupted(Recovered::fresh(&shared(&disk), dir(), DATABASE, Lsn(0), FileNumber(0)));
 }
 
 #[test]

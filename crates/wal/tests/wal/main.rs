@@ -9,4 +9,5 @@ mod faults;
 mod golden;
 mod log;
 mod readers;
+mod salvage;
 mod speed;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::common::*;
-use plimsoll_base::Lsn;
 use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_base::{FileNumber, Lsn};
 use plimsoll_sim::SimStorage;
 use plimsoll_wal::{ReadSummary, Recovered, Result, WalError, WalOptions, read_durable};
 
@@ -82,7 +82,7 @@ fn readers_follow_a_live_writer() {
     let dir = directory.path();
     let storage: std::sync::Arc<dyn Storage> = std::sync::Arc::new(OsStorage);
     let (floor, durable, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let mut wal = Recovered::fresh(&storage, dir, DATABASE, Lsn(0))
+    let mut wal = Recovered::fresh(&storage, dir, DATABASE, Lsn(0), FileNumber(0))
         .unwrap()
         .into_wal(WalOptions { segment_bytes: 16 << 10 }, salts(3));
     std::thread::scope(|scope| {

@@ -19,7 +19,9 @@ fn os() -> (tempfile::TempDir, Arc<dyn Storage>) {
 }
 
 fn new_wal(dir: &std::path::Path, storage: &Arc<dyn Storage>) -> Wal {
-    Recovered::fresh(storage, dir, DATABASE, Lsn(0)).unwrap().into_wal(WalOptions::default(), salts(1))
+    Recovered::fresh(storage, dir, DATABASE, Lsn(0), plimsoll_base::FileNumber(0))
+        .unwrap()
+        .into_wal(WalOptions::default(), salts(1))
 }
 
 fn commit_with(threads: usize, seconds: f64) -> f64 {
