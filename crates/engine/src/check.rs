@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::flush::entry_problem;
 use crate::manifest::{self, Manifest};
 use crate::recover::{DATA_DIR, Directory, WAL_DIR};
+use crate::tree::{Damaged, FileOpener};
 
+pub(crate) use cross::check_collection;
 pub use dump::{Dump, dump};
 
 /// How bad a [`Finding`] is.
@@ -190,7 +192,7 @@ fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -
         return Ok(report);
     };
     report.files += 1;
-    for number in directory.manifests.iter().filter(|number| **number != manifest.number) {
+    for number in directory.manifests.iter().rev().skip(2) {
         report.note(&manifest::path(path, *number), "an older manifest that the next opening removes");
     }
     check_named_files(path, storage, &manifest, &mut report)?;
@@ -214,25 +216,35 @@ fn check_named_files(
         for meta in entry.files() {
             report.files += 1;
             report.bytes += meta.len;
-            let checked = check_file(&**storage, &path.join(DATA_DIR), meta, manifest.database);
+            let checked =
+                check_file(&**storage, &path.join(DATA_DIR), meta, manifest.database, ReadMode::Mapped);
             report.record(checked.map_err(Error::from))?;
         }
         if report.findings.len() == before {
-            let crossed = cross::check(path, storage, manifest, entry, report);
-            report.record(crossed)?;
+            let opener = FileOpener {
+                storage: Arc::clone(storage),
+                dir: path.join(DATA_DIR),
+                database: manifest.database,
+                mode: ReadMode::Mapped,
+                damaged: Damaged::Fails,
+            };
+            if let Some(rows) = report.record(check_collection(&opener, entry))? {
+                report.documents += entry.live_documents();
+                report.rows += rows;
+            }
         }
     }
     Ok(())
 }
 
 /// Every checksum and the structure of one file.
-fn check_file(
+pub(crate) fn check_file(
     storage: &dyn Storage,
     dir: &Path,
     meta: &FileMeta,
     database: [u8; 16],
+    mode: ReadMode,
 ) -> std::result::Result<(), StorageError> {
-    let mode = ReadMode::Mapped;
     match meta.kind {
         SealedKind::Posting => PostingFile::open(storage, dir, meta, database, mode)?.verify(),
         SealedKind::Vector => VectorFile::open(storage, dir, meta, database, mode)?.verify(),

@@ -67,7 +67,9 @@ pub(crate) struct Root {
     pub manifest: Manifest,
     /// An earlier attempt to publish may have reached the disk: the files of both stay (rule R8).
     pub ambiguous: bool,
-    /// Manifests that a newer one replaced.
+    /// The manifest before this one. It is kept, so that a repair knows the collections if this one is damaged.
+    pub previous: Option<FileNumber>,
+    /// Manifests before that one, and those of which it is unknown whether they were published.
     pub old_manifests: Vec<FileNumber>,
     /// Files that no manifest names any more, to be removed when no reader holds them (rule R9).
     pub graveyard: Vec<Grave>,
@@ -227,7 +229,7 @@ impl Core {
             root.old_manifests.push(next.number);
             return Err(error.into());
         }
-        root.old_manifests.push(root.manifest.number);
+        root.old_manifests.extend(root.previous.replace(root.manifest.number));
         root.manifest = next;
         root.ambiguous = false;
         Ok(())

@@ -21,6 +21,7 @@ mod commit;
 mod compact;
 mod core;
 mod database;
+mod documents;
 mod error;
 mod flush;
 mod manifest;
@@ -31,6 +32,7 @@ mod query;
 mod read_only;
 mod record;
 mod recover;
+mod repair;
 mod report;
 mod reserve;
 mod router;
@@ -50,6 +52,7 @@ pub use plimsoll_base::storage::IoStats;
 pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
 pub use query::{Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults, Snapshot};
 pub use read_only::ReadOnlyDatabase;
+pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in};
 pub use stats::{
     CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats, Watermarks,
 };

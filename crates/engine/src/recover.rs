@@ -19,6 +19,7 @@ use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
+use crate::repair::LOST_DIR;
 use crate::reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
@@ -65,6 +66,7 @@ impl Directory {
         let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
         match (name.as_str(), is_dir) {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
+            (LOST_DIR, true) => {}
             (RESERVE_NAME, false) => self.reserve = len == RESERVE_BYTES,
             (_, false) if temporary.is_some() => self.temporary.push(name),
             (_, false) if manifest::number_of(&name).is_some() => {
@@ -72,6 +74,16 @@ impl Directory {
             }
             _ => self.foreign = self.foreign.take().or(Some(name)),
         }
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Whether it holds something that no database does.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
     }
 
     /// Whether whoever began to create a database here did not get as far as its first manifest.
@@ -142,16 +154,20 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     let orphans_removed = remove_orphans(&core, &directory)?;
     let mut recovery = RecoveryStats { orphans_removed, ..RecoveryStats::default() };
     let recovered = replay_log(&core, &mut recovery)?;
-    let wal_options = WalOptions { segment_bytes: core.options.wal_segment_bytes };
     {
         let mut log = lock_log(&core);
-        log.wal = Some(recovered.into_wal(wal_options, salts(core.options.seed)));
+        log.wal = Some(recovered.into_wal(wal_options(&core.options), salts(core.options.seed)));
         core.note_segment(&log);
     }
     recovery.total = start.elapsed();
     core.finish_recovery(recovery);
     core.reserve.replenish(&core.storage);
     Ok(core)
+}
+
+/// How the log is laid out.
+pub(crate) fn wal_options(options: &Options) -> WalOptions {
+    WalOptions { segment_bytes: options.wal_segment_bytes }
 }
 
 fn lock_log(core: &Core) -> std::sync::MutexGuard<'_, crate::core::Log> {
@@ -190,7 +206,7 @@ fn create_database(storage: &dyn Storage, options: &Options, directory: &Directo
 }
 
 /// Random numbers: the operating system's, or those of a seed.
-fn salts(seed: Option<u64>) -> SaltSource {
+pub(crate) fn salts(seed: Option<u64>) -> SaltSource {
     match seed {
         None => Box::new(|| uuid::Uuid::new_v4().as_u64_pair().0),
         Some(mut state) => Box::new(move || {
@@ -203,7 +219,7 @@ fn salts(seed: Option<u64>) -> SaltSource {
     }
 }
 
-fn assemble(
+pub(crate) fn assemble(
     options: Options,
     storage: MeteredStorage,
     directory: &Directory,
@@ -216,13 +232,11 @@ fn assemble(
     opener.damaged = Damaged::Fails;
     let visible = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
     let reserve = Reserve::new(&options.path, directory.reserve);
+    let mut old_manifests = directory.manifests.clone();
+    old_manifests.retain(|number| *number != manifest.number);
     let root = Root {
-        old_manifests: directory
-            .manifests
-            .iter()
-            .copied()
-            .filter(|number| *number != manifest.number)
-            .collect(),
+        previous: old_manifests.pop(),
+        old_manifests,
         manifest,
         ambiguous: false,
         graveyard: Vec::new(),
@@ -264,17 +278,10 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
     let mut bytes = 0;
     let visit = |record: Record| -> Result<()> {
         bytes += record.encoded_len() as u64;
-        let applied = core.published.visible();
-        let state = core.published.state();
         // Only what is proven durable may be published (rule R3): at the first record of a sync group, that
         // is everything before it.
-        if record.durable_before() >= applied && state.memtable_bytes() > core.options.memtable_bytes {
-            core.flush_replayed(applied)?;
-        }
-        let state = core.published.state();
-        let lsn = apply(&state, Arc::new(record))?;
-        core.published.advance(lsn);
-        Ok(())
+        let is_durable = record.durable_before() >= core.published.visible();
+        core.replay_record(record, is_durable)
     };
     let recovered = replay(&storage, &dir, database, &anchor, visit)?;
     core.published.advance(Lsn(recovered.next_lsn().0.saturating_sub(1)));
@@ -288,8 +295,18 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
 }
 
 impl Core {
+    /// Applies a record of the log. Before that, flushes if there is much to flush and all of it `is_durable`.
+    pub(crate) fn replay_record(&self, record: Record, is_durable: bool) -> Result<()> {
+        if is_durable && self.published.state().memtable_bytes() > self.options.memtable_bytes {
+            self.flush_replayed(self.published.visible())?;
+        }
+        let lsn = apply(&self.published.state(), Arc::new(record))?;
+        self.published.advance(lsn);
+        Ok(())
+    }
+
     /// Flushes what was replayed so far; all of it is durable.
-    fn flush_replayed(&self, durable: Lsn) -> Result<()> {
+    pub(crate) fn flush_replayed(&self, durable: Lsn) -> Result<()> {
         self.replayed_durable.store(durable.0, Ordering::Release);
         self.seal_all(durable);
         self.flush_internal(FlushReason::Recovery).map(|_| ())

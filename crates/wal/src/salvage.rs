@@ -123,7 +123,7 @@ impl Log<'_> {
         match error {
             StorageError::Corrupted { file, offset, what } => self.damage(&file, offset, what),
             StorageError::Io { path, source, .. } => self.damage(&path, 0, source.to_string()),
-            other => self.damage(&self.dir.to_path_buf(), 0, other.to_string()),
+            other => self.damage(self.dir, 0, other.to_string()),
         }
     }
 

@@ -2,39 +2,21 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use plimsoll_base::StorageError;
-use plimsoll_base::storage::Storage;
-use plimsoll_shard::{ReadMode, SealedView};
+use plimsoll_shard::SealedView;
 
-use super::VerifyReport;
 use crate::error::Result;
 use crate::flush::{validate_ids, validate_membership};
-use crate::manifest::{CollectionEntry, Manifest};
-use crate::recover::DATA_DIR;
-use crate::tree::{Damaged, FileOpener, Tree};
+use crate::manifest::CollectionEntry;
+use crate::tree::{FileOpener, Tree};
 
-/// Checks one collection, each file of which is sound by itself.
-pub(super) fn check(
-    path: &Path,
-    storage: &Arc<dyn Storage>,
-    manifest: &Manifest,
-    entry: &CollectionEntry,
-    report: &mut VerifyReport,
-) -> Result<()> {
-    let opener = FileOpener {
-        storage: Arc::clone(storage),
-        dir: path.join(DATA_DIR),
-        database: manifest.database,
-        mode: ReadMode::Mapped,
-        damaged: Damaged::Fails,
-    };
-    let tree = Tree::open(entry, &opener, None)?;
-    report.documents += entry.live_documents();
-    report.rows += tree.entry.postings.iter().map(|posting| posting.rows).sum::<u64>();
+/// Checks one collection, each file of which is sound by itself; returns how many rows it has.
+pub(crate) fn check_collection(opener: &FileOpener, entry: &CollectionEntry) -> Result<u64> {
+    let tree = Tree::open(entry, opener, None)?;
     check_documents(&tree)?;
-    check_rows(&tree)
+    check_rows(&tree)?;
+    Ok(tree.entry.postings.iter().map(|posting| posting.rows).sum())
 }
 
 fn damaged<T>(file: &Path, what: String) -> Result<T> {

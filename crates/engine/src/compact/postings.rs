@@ -5,15 +5,13 @@
 
 use std::ops::Range;
 
-use plimsoll_base::{DocumentOrdinal, StorageError};
-use plimsoll_shard::{
-    DocumentRef, Documents, FileMeta, PostingFile, PostingInfo, RowsRef, posting::write_posting_file,
-};
+use plimsoll_base::Lsn;
+use plimsoll_shard::{FileMeta, PostingFile, PostingInfo};
 
 use super::{Change, Rewrite};
 use crate::core::Core;
+use crate::documents::StoredDocuments;
 use crate::error::Result;
-use crate::flush::bloom_of;
 use crate::manifest::{CollectionEntry, PostingEntry};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
@@ -35,35 +33,34 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
-    let files = tree.posting_files()?;
-    let documents = LiveDocuments::new(tree, &files[range])?;
-    let mut written = Vec::new();
-    let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
-    if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
-        let opener = &core.opener;
-        let info = documents.info(collection);
-        let number = core.allocate_file();
-        let file = write_posting_file(
-            &*opener.storage,
-            &opener.dir,
-            number,
-            opener.database,
-            &info,
-            &documents,
-            bloom_of,
-        )?;
-        let entry = PostingEntry {
-            file: *file.meta(),
-            first_ordinal: first,
-            last_ordinal: last,
-            documents: documents.len() as u64,
-            rows: documents.rows,
-            killed: 0,
-        };
-        written.push(file);
-        merged.output = Some(entry);
+    let (documents, dropped) = live_documents(tree, tree.posting_files()?.drain(range).collect())?;
+    let info = PostingInfo {
+        collection: collection.id,
+        dimension: collection.config.dimension as u32,
+        metric: collection.config.metric,
+        first_lsn: Lsn::ZERO,
+        last_lsn: Lsn::ZERO,
+    };
+    let (file, output) = documents.write(&core.opener, core.allocate_file(), info)?.unzip();
+    let merged = Merged { inputs, dropped, output };
+    Ok(Rewrite { files: file.into_iter().collect(), change: Box::new(merged) })
+}
+
+/// The documents that are not killed, and how many others there are.
+fn live_documents<'a>(tree: &Tree, files: Vec<&'a PostingFile>) -> Result<(StoredDocuments<'a>, u64)> {
+    let mut live = StoredDocuments::of(files.clone());
+    let mut dropped = 0;
+    for (file, posting) in files.into_iter().enumerate() {
+        for document in 0..posting.documents() {
+            let entry = posting.entry(document)?;
+            if tree.kills.contains(entry.ordinal())? {
+                dropped += 1;
+            } else {
+                live.push(file, document, entry.postings());
+            }
+        }
     }
-    Ok(Rewrite { files: written, change: Box::new(merged) })
+    Ok((live, dropped))
 }
 
 impl Change for Merged {
@@ -83,86 +80,5 @@ impl Change for Merged {
     fn count(&self, stats: &mut CompactionStats) {
         stats.postings_merged += self.inputs.len();
         stats.documents_dropped += self.dropped;
-    }
-}
-
-/// The documents of some posting files that are not killed, in the order of their ordinals.
-struct LiveDocuments<'a> {
-    files: &'a [&'a PostingFile],
-    places: Vec<(u32, u32)>,
-    rows: u64,
-    dropped: u64,
-}
-
-impl<'a> LiveDocuments<'a> {
-    fn new(tree: &Tree, files: &'a [&'a PostingFile]) -> Result<Self> {
-        let mut live = Self { files, places: Vec::new(), rows: 0, dropped: 0 };
-        for (file, posting) in files.iter().enumerate() {
-            for document in 0..posting.documents() {
-                let entry = posting.entry(document)?;
-                if tree.kills.contains(entry.ordinal())? {
-                    live.dropped += 1;
-                } else {
-                    live.places.push((file as u32, document as u32));
-                    live.rows += u64::from(entry.postings());
-                }
-            }
-        }
-        Ok(live)
-    }
-
-    fn at(&self, index: usize) -> (&'a PostingFile, usize) {
-        let (file, document) = self.places[index];
-        (self.files[file as usize], document as usize)
-    }
-
-    fn ordinal(&self, index: usize) -> Option<DocumentOrdinal> {
-        let (file, document) = *self.places.get(index)?;
-        self.files[file as usize].entry(document as usize).ok().map(plimsoll_shard::DocumentEntry::ordinal)
-    }
-
-    fn last_ordinal(&self) -> Option<DocumentOrdinal> {
-        self.ordinal(self.places.len().checked_sub(1)?)
-    }
-
-    fn info(&self, collection: &CollectionState) -> PostingInfo {
-        let infos = self.files.iter().map(|file| file.header().info);
-        let (first_lsn, last_lsn) = infos
-            .map(|info| (info.first_lsn, info.last_lsn))
-            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-            .unwrap_or_default();
-        PostingInfo {
-            collection: collection.id,
-            dimension: collection.config.dimension as u32,
-            metric: collection.config.metric,
-            first_lsn,
-            last_lsn,
-        }
-    }
-}
-
-impl Documents for LiveDocuments<'_> {
-    fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    fn document(&self, index: usize) -> Result<DocumentRef<'_>, StorageError> {
-        let (file, document) = self.at(index);
-        let entry = file.entry(document)?;
-        Ok(DocumentRef {
-            ordinal: entry.ordinal(),
-            id: entry.id(),
-            version: entry.version(),
-            key: file.key(document)?,
-            text: file.text(document)?,
-            metadata: file.metadata(document)?,
-            ranges: file.ranges(document)?,
-        })
-    }
-
-    fn document_rows(&self, index: usize) -> Result<RowsRef<'_>, StorageError> {
-        let (file, document) = self.at(index);
-        let rows = file.entry(document)?.rows();
-        Ok(RowsRef { vectors: file.vectors(rows.clone())?, norms: Some(file.norms(rows)?) })
     }
 }

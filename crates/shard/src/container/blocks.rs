@@ -1,13 +1,13 @@
 //! No byte of a section is seen before its block was verified: the blocks of a mapping when they are touched,
-//! those of an owned section when it is read.
+//! those of an owned section when it is read. A damaged block is an error to whoever touches it, in either mode.
 
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use plimsoll_base::Result;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::checksum::crc32;
+use plimsoll_base::{Result, StorageError};
 
 use super::{BLOCK_LEN, SealedFile, Section};
 
@@ -82,31 +82,40 @@ impl SealedFile {
         Ok(())
     }
 
-    /// Owned mode: the bytes of a section, read and verified if this is its first use.
-    pub(super) fn load(&self, section: &Section) -> Result<&AlignedBytes> {
+    /// Owned mode: a section, read and verified if this is its first use.
+    pub(super) fn load(&self, section: &Section) -> Result<&OwnedSection> {
         let index = self.index_of(section.kind, section.owner);
         let own = index.filter(|index| self.sections[*index] == *section);
         let Some(slot) = own.and_then(|index| self.owned.get(index)) else {
             return Err(self.damaged(section.offset, "this section belongs to another file"));
         };
-        if let Some(bytes) = slot.get() {
-            return Ok(bytes);
+        if let Some(loaded) = slot.get() {
+            return Ok(loaded);
         }
         let _guard = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = slot.get() {
-            return Ok(bytes);
+        if let Some(loaded) = slot.get() {
+            return Ok(loaded);
         }
-        let bytes = self.read_section(section)?;
-        Ok(slot.get_or_init(|| bytes))
+        let loaded = self.read_section(section)?;
+        Ok(slot.get_or_init(|| loaded))
     }
 
-    /// Reads a section and the rest of the blocks that it shares with its neighbours, and verifies them.
-    fn read_section(&self, section: &Section) -> Result<AlignedBytes> {
+    /// Reads a section and the rest of the blocks that it shares with its neighbours, and verifies them. A block
+    /// that is damaged is noted; one that can not be read is an error.
+    fn read_section(&self, section: &Section) -> Result<OwnedSection> {
         let table = self.block_table()?;
         let Ok(len) = usize::try_from(section.len) else {
             return Err(self.damaged(section.offset, "the section does not fit into memory"));
         };
         let mut bytes = AlignedBytes::zeroed(len);
+        let mut damaged = Vec::new();
+        let mut note = |range: Range<u64>, checked: Result<()>| match checked {
+            Err(error @ StorageError::Corrupted { .. }) => {
+                damaged.push((range, error));
+                Ok(())
+            }
+            other => other,
+        };
         let mut shared = Vec::new();
         let (mut at, end) = (section.offset, section.offset + section.len);
         while at < end {
@@ -116,16 +125,34 @@ impl SealedFile {
             let target = &mut bytes[(at - section.offset) as usize..(until - section.offset) as usize];
             if block == (at..until) {
                 self.file.read_exact_at(at, target)?;
-                self.check_block(table, number, target)?;
+                note(block, self.check_block(table, number, target))?;
             } else {
                 shared.resize((block.end - block.start) as usize, 0);
                 self.file.read_exact_at(block.start, &mut shared)?;
-                self.check_block(table, number, &shared)?;
+                note(block.clone(), self.check_block(table, number, &shared))?;
                 let part = (at - block.start) as usize..(until - block.start) as usize;
                 target.copy_from_slice(&shared[part]);
             }
             at = until;
         }
-        Ok(bytes)
+        Ok(OwnedSection { bytes, damaged })
+    }
+}
+
+/// A section in memory.
+#[derive(Debug)]
+pub(super) struct OwnedSection {
+    pub(super) bytes: AlignedBytes,
+    /// The blocks of the file, as byte ranges, whose checksums do not match.
+    damaged: Vec<(Range<u64>, StorageError)>,
+}
+
+impl OwnedSection {
+    /// Succeeds if bytes `start` to `end` of the file are in sound blocks.
+    pub(super) fn check(&self, start: u64, end: u64) -> Result<()> {
+        match self.damaged.iter().find(|(block, _)| block.start < end && start < block.end) {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 }

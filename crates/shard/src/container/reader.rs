@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::blocks::OwnedSection;
 use bytemuck::AnyBitPattern;
-use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::header::{FileHeader, HEADER_LEN};
@@ -48,7 +48,7 @@ pub struct SealedFile {
     /// Mapped mode: one bit for each verified block.
     pub(super) verified: Box<[AtomicU64]>,
     /// Owned mode: the sections loaded so far.
-    pub(super) owned: Box<[OnceLock<AlignedBytes>]>,
+    pub(super) owned: Box<[OnceLock<OwnedSection>]>,
     /// Held while a section is loaded, so that two threads do not both read it.
     pub(super) loading: Mutex<()>,
 }
@@ -223,11 +223,13 @@ impl SealedFile {
             let what = format!("bytes {range:?} of a section of {} bytes", section.len);
             return Err(self.damaged(section.offset, what));
         }
-        let Some(map) = &self.map else {
-            return self.slice(self.load(section)?, section, range.start, range.end);
-        };
         let (start, end) =
             (section.offset.saturating_add(range.start), section.offset.saturating_add(range.end));
+        let Some(map) = &self.map else {
+            let loaded = self.load(section)?;
+            loaded.check(start, end)?;
+            return self.slice(&loaded.bytes, section, range.start, range.end);
+        };
         let data = map.get(..self.footer.section_offset as usize).unwrap_or_default();
         let bytes = self.slice(data, section, start, end)?;
         self.check_blocks(map, start as usize, end as usize)?;

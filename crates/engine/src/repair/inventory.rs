@@ -1,0 +1,144 @@
+//! What the sealed files say about themselves, for when no manifest does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plimsoll_base::storage::Storage;
+use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Lsn, StorageError};
+use plimsoll_shard::{
+    FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
+};
+
+use super::is_damage;
+use crate::error::Result;
+use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
+use crate::options::CollectionConfig;
+
+/// The sealed files of a directory.
+pub(super) struct Inventory {
+    /// The names of all of them.
+    pub names: Vec<String>,
+    /// The database that the most of them say they belong to.
+    pub database: Option<[u8; 16]>,
+    /// The files that can not be opened, and why.
+    pub unreadable: Vec<StorageError>,
+    /// The newest version of any document.
+    pub last_lsn: Lsn,
+    collections: BTreeMap<CollectionId, CollectionEntry>,
+    next_file: u64,
+}
+
+impl Inventory {
+    /// Reads the headers of the files in `dir`; what can not be opened is only counted.
+    pub(super) fn take(storage: &dyn Storage, dir: &Path) -> Result<Self> {
+        let entries = match storage.list(dir) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            entries => entries?,
+        };
+        let mut inventory = Self {
+            names: Vec::new(),
+            database: None,
+            unreadable: Vec::new(),
+            last_lsn: Lsn::ZERO,
+            collections: BTreeMap::new(),
+            next_file: 1,
+        };
+        let mut databases: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+        let mut opened = Vec::new();
+        for entry in entries {
+            let Some(name) = FileName::parse(&entry.name) else { continue };
+            inventory.next_file = inventory.next_file.max(name.number.0 + 1);
+            match SealedFile::open_unnamed(storage, &dir.join(&entry.name), ReadMode::Owned) {
+                Ok(file) => {
+                    *databases.entry(file.header().database).or_default() += 1;
+                    opened.push(file);
+                }
+                Err(error) if is_damage(&error) => inventory.unreadable.push(error),
+                Err(error) => return Err(error.into()),
+            }
+            inventory.names.push(entry.name);
+        }
+        inventory.database = databases.into_iter().max_by_key(|(_, files)| *files).map(|(id, _)| id);
+        // A collection is known by its documents.
+        opened.sort_by_key(|file| file.file_meta().kind != SealedKind::Posting);
+        let database = inventory.database;
+        for file in opened.into_iter().filter(|file| Some(file.header().database) == database) {
+            inventory.enter(file);
+        }
+        Ok(inventory)
+    }
+
+    fn enter(&mut self, file: SealedFile) {
+        let meta = *file.file_meta();
+        match meta.kind {
+            SealedKind::Posting => {
+                let Ok(file) = PostingFile::from_sealed(file) else { return };
+                self.enter_posting(meta, &file);
+            }
+            SealedKind::Kill => {
+                let Ok(file) = KillFile::from_sealed(file) else { return };
+                let header = *file.header();
+                if let Some(entry) = self.collections.get_mut(&header.collection) {
+                    entry.kills.push(KillEntry { file: meta, ordinals: header.count });
+                }
+            }
+            // Only for the numbers that are not to be given again: lists are made anew.
+            SealedKind::Index => {
+                let Ok(file) = IndexFile::from_sealed(file) else { return };
+                let header = *file.header();
+                if let Some(entry) = self.collections.get_mut(&header.collection) {
+                    entry.next_list = entry.next_list.max(header.next_list);
+                    entry.next_shard = entry.next_shard.max(header.next_shard);
+                }
+            }
+            SealedKind::Vector => {}
+        }
+    }
+
+    fn enter_posting(&mut self, meta: FileMeta, file: &PostingFile) {
+        let header = file.header();
+        let Some((first, last)) = header.ordinals else { return };
+        let info = header.info;
+        let config = CollectionConfig::new(info.dimension as usize, info.metric);
+        let entry = self.collections.entry(info.collection).or_insert_with(|| {
+            let name = format!("collection-{}", info.collection);
+            CollectionEntry::new(info.collection, &name, config, Lsn::ZERO)
+        });
+        entry.next_ordinal = entry.next_ordinal.max(DocumentOrdinal(last.0 + 1));
+        self.last_lsn = self.last_lsn.max(info.last_lsn);
+        entry.postings.push(PostingEntry {
+            file: meta,
+            first_ordinal: first,
+            last_ordinal: last,
+            documents: header.documents,
+            rows: header.rows,
+            killed: 0,
+        });
+    }
+
+    /// What `base`, an older manifest or an empty one, and the files say together.
+    pub(super) fn manifest(&self, base: &Manifest) -> Manifest {
+        let mut manifest = base.clone();
+        manifest.next_file = manifest.next_file.max(FileNumber(self.next_file));
+        for entry in &mut manifest.collections {
+            entry.vectors.clear();
+            entry.postings.clear();
+            entry.kills.clear();
+            entry.indexes.clear();
+        }
+        for (id, found) in &self.collections {
+            match manifest.collection_mut(*id) {
+                Some(entry) => {
+                    entry.postings.clone_from(&found.postings);
+                    entry.kills.clone_from(&found.kills);
+                    entry.next_ordinal = entry.next_ordinal.max(found.next_ordinal);
+                    entry.next_list = entry.next_list.max(found.next_list);
+                    entry.next_shard = entry.next_shard.max(found.next_shard);
+                }
+                None => manifest.collections.push(found.clone()),
+            }
+            manifest.next_collection = manifest.next_collection.max(CollectionId(id.0 + 1));
+        }
+        manifest
+    }
+}
