@@ -10,9 +10,9 @@ use plimsoll::{
 };
 use plimsoll_sim::SimStorage;
 
-use crate::support::generate;
-use crate::support::model::{Model, ModelCollection};
-use crate::support::random::{Random, seeds};
+use plimsoll_torture::generate;
+use plimsoll_torture::model::{Model, ModelCollection};
+use plimsoll_torture::random::{Random, seeds};
 
 /// A database, and what it should hold.
 struct World {
@@ -80,7 +80,7 @@ impl World {
             75..83 => self.search(&name, &collection),
             83..87 => self.model.collections[&name].check(&collection.snapshot().unwrap()),
             87..90 => {
-                let snapshot = (self.model.collections[&name].clone(), collection.snapshot().unwrap());
+                let snapshot = (ModelCollection::clone(&self.model.collections[&name]), collection.snapshot().unwrap());
                 self.snapshots.push(snapshot);
             }
             90..92 => self.check_snapshots(),
@@ -146,7 +146,7 @@ impl World {
     }
 
     fn batch(&mut self, name: &str, collection: &Collection) {
-        let mut after = self.model.collections[name].clone();
+        let mut after = ModelCollection::clone(&self.model.collections[name]);
         let mut batch = self.random_batch(collection, &mut after);
         if self.random.percent(20) {
             // Something that refuses the batch as a whole.
@@ -224,7 +224,7 @@ impl World {
             self.db.close().unwrap();
         }
         let (path, storage) = (self.path.clone(), Arc::clone(&self.storage));
-        let seed = self.random.next();
+        let seed = self.random.bits();
         // The old handle is dropped before the new one opens: one writer at a time.
         let parked = Database::builder("/nowhere").storage(Arc::new(SimStorage::new())).background(false);
         self.db = parked.open().unwrap();
