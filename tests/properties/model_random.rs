@@ -80,7 +80,8 @@ impl World {
             75..83 => self.search(&name, &collection),
             83..87 => self.model.collections[&name].check(&collection.snapshot().unwrap()),
             87..90 => {
-                let snapshot = (ModelCollection::clone(&self.model.collections[&name]), collection.snapshot().unwrap());
+                let snapshot =
+                    (ModelCollection::clone(&self.model.collections[&name]), collection.snapshot().unwrap());
                 self.snapshots.push(snapshot);
             }
             90..92 => self.check_snapshots(),

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Compact(Dir),
     /// Check every byte of a database without changing it; exit 1 when it is damaged
     Verify(Dir),
+    /// Make a damaged database one that opens, and say what was saved and what is lost
+    Repair(Dir),
     /// Print what is in a database file
     Dump(Dump),
     /// Measure this machine with this database

@@ -10,6 +10,7 @@ mod flush;
 mod get;
 mod import;
 mod ls;
+mod repair;
 mod search;
 mod stats;
 mod verify;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<()> {
         Command::Stats(args) => stats::run(&args, output),
         Command::Compact(args) => compact::run(&args, output),
         Command::Verify(args) => verify::run(&args, output),
+        Command::Repair(args) => repair::run(&args, output),
         Command::Dump(args) => dump::run(&args, output),
         Command::Bench(command) => bench::run(command, output),
     }

@@ -299,7 +299,7 @@ fn log_loop(core: &Core) {
             Ok(()) => {}
             Err(Error::Poisoned { .. } | Error::Closed) => return,
             Err(error) => {
-                tracing::warn!(%error, "the log could not be synced, marked or named; trying again")
+                tracing::warn!(%error, "the log could not be synced, marked or named; trying again");
             }
         }
     }

@@ -192,7 +192,7 @@ fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -
         return Ok(report);
     };
     report.files += 1;
-    for number in directory.manifests.iter().rev().skip(2) {
+    for number in directory.manifests.iter().rev().skip(1) {
         report.note(&manifest::path(path, *number), "an older manifest that the next opening removes");
     }
     check_named_files(path, storage, &manifest, &mut report)?;

@@ -91,7 +91,7 @@ impl Core {
             match self.compact_collection(id, urgency, &mut stats) {
                 // Damage in one collection is none in the others.
                 Err(error @ Error::Storage(StorageError::Corrupted { .. })) => {
-                    damage = damage.or(Some(error))
+                    damage = damage.or(Some(error));
                 }
                 result => result?,
             }

@@ -67,8 +67,10 @@ pub(crate) struct Root {
     pub manifest: Manifest,
     /// An earlier attempt to publish may have reached the disk: the files of both stay (rule R8).
     pub ambiguous: bool,
-    /// The manifest before this one. It is kept, so that a repair knows the collections if this one is damaged.
+    /// The manifest before this one, to be put by as [`Root::kept`].
     pub previous: Option<FileNumber>,
+    /// An earlier manifest under another name, by which a repair knows the collections if the newest is damaged.
+    pub kept: Option<FileNumber>,
     /// Manifests before that one, and those of which it is unknown whether they were published.
     pub old_manifests: Vec<FileNumber>,
     /// Files that no manifest names any more, to be removed when no reader holds them (rule R9).
@@ -272,6 +274,20 @@ impl Core {
         };
         let dir = &self.options.path;
         root.old_manifests.retain(|number| !gone(self.storage.remove(&manifest::path(dir, *number))));
+        if let Some(number) = root.previous {
+            match self
+                .storage
+                .rename_noreplace(&manifest::path(dir, number), &manifest::old_path(dir, number))
+            {
+                Ok(()) => {
+                    root.previous = None;
+                    if let Some(before) = root.kept.replace(number) {
+                        gone(self.storage.remove(&manifest::old_path(dir, before)));
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the manifest before the newest could not be put by"),
+            }
+        }
         root.graveyard.retain(|grave| {
             let free = Arc::strong_count(&grave.held) == 1;
             !(free && gone(self.storage.remove(&self.data_dir().join(grave.meta.name().to_string()))))

@@ -52,7 +52,7 @@ pub use plimsoll_base::storage::IoStats;
 pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
 pub use query::{Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults, Snapshot};
 pub use read_only::ReadOnlyDatabase;
-pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in};
+pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};
 pub use stats::{
     CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats, Watermarks,
 };

@@ -152,8 +152,16 @@ impl Manifest {
 
     /// Reads the manifest with that number.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path, number: FileNumber) -> Result<Self, StorageError> {
-        let path = path(dir, number);
-        Self::decode(&read_all(storage, &path, MAX_BYTES)?, &path, number)
+        Self::read_from(storage, &path(dir, number), number)
+    }
+
+    /// Reads the manifest with that number from where it is.
+    pub(crate) fn read_from(
+        storage: &dyn Storage,
+        path: &Path,
+        number: FileNumber,
+    ) -> Result<Self, StorageError> {
+        Self::decode(&read_all(storage, path, MAX_BYTES)?, path, number)
     }
 }
 
@@ -189,6 +197,11 @@ impl CollectionEntry {
 /// Where the manifest with that number is.
 pub(crate) fn path(dir: &Path, number: FileNumber) -> PathBuf {
     dir.join(format!("{PREFIX}{:012}", number.0))
+}
+
+/// Where the manifest with that number is once it was put by.
+pub(crate) fn old_path(dir: &Path, number: FileNumber) -> PathBuf {
+    path(dir, number).with_extension("old")
 }
 
 /// The number in a manifest's name.

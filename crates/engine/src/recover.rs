@@ -35,6 +35,8 @@ pub(crate) const DATA_DIR: &str = "data";
 /// What a database's directory holds.
 pub(crate) struct Directory {
     pub manifests: Vec<FileNumber>,
+    /// Manifests that were put by for a repair.
+    pub old_manifests: Vec<FileNumber>,
     pub reserve: bool,
     /// Files left over from a publish that did not finish.
     temporary: Vec<String>,
@@ -52,6 +54,7 @@ impl Directory {
         };
         let mut directory = Self {
             manifests: Vec::new(),
+            old_manifests: Vec::new(),
             reserve: false,
             temporary: Vec::new(),
             foreign: None,
@@ -59,16 +62,19 @@ impl Directory {
         };
         entries.into_iter().for_each(|entry| directory.sort(entry));
         directory.manifests.sort_unstable();
+        directory.old_manifests.sort_unstable();
         Ok(Some(directory))
     }
 
     fn sort(&mut self, DirEntry { name, is_dir, len }: DirEntry) {
         let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
+        let old = name.strip_suffix(".old").and_then(manifest::number_of);
         match (name.as_str(), is_dir) {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
             (LOST_DIR, true) => {}
             (RESERVE_NAME, false) => self.reserve = len == RESERVE_BYTES,
             (_, false) if temporary.is_some() => self.temporary.push(name),
+            (_, false) if old.is_some() => self.old_manifests.extend(old),
             (_, false) if manifest::number_of(&name).is_some() => {
                 self.manifests.extend(manifest::number_of(&name));
             }
@@ -109,6 +115,11 @@ impl Directory {
         if let Some(what) = &self.foreign {
             let what = format!("it holds {what:?} and no manifest");
             return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+        }
+        if let Some(old) = self.old_manifests.last() {
+            let file = manifest::old_path(path, *old);
+            let what = "it is here but every newer manifest is missing";
+            return Err(StorageError::corrupted(&file, 0, what).into());
         }
         for dir in [WAL_DIR, DATA_DIR] {
             let dir = path.join(dir);
@@ -236,6 +247,7 @@ pub(crate) fn assemble(
     old_manifests.retain(|number| *number != manifest.number);
     let root = Root {
         previous: old_manifests.pop(),
+        kept: directory.old_manifests.last().copied(),
         old_manifests,
         manifest,
         ambiguous: false,
@@ -333,8 +345,12 @@ fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
             removed += 1;
         }
     }
-    for name in &directory.temporary {
-        match core.storage.remove(&core.options.path.join(name)) {
+    // A crash came between putting one by and removing the one before.
+    let surplus = directory.old_manifests.iter().rev().skip(1);
+    let surplus = surplus.map(|number| manifest::old_path(&core.options.path, *number));
+    let temporary = directory.temporary.iter().map(|name| core.options.path.join(name));
+    for path in surplus.chain(temporary) {
+        match core.storage.remove(&path) {
             // The creation of the database removed it already.
             Err(error) if error.is_not_found() => {}
             result => {

@@ -10,6 +10,7 @@ mod collection;
 mod inventory;
 mod log;
 mod medium;
+mod overlay;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
-use plimsoll_shard::commit_files;
+use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
 use plimsoll_wal::{Anchor, Finding};
 
@@ -26,10 +27,12 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::model::Key;
 use crate::options::{DatabaseBuilder, Options};
+use crate::read_only::ReadOnlyDatabase;
 use crate::recover::{self, DATA_DIR, Directory, LOCK_NAME, WAL_DIR, opener};
 use collection::Mended;
 use inventory::Inventory;
 use medium::BadMedium;
+use overlay::Overlay;
 
 /// Where a repair puts what is damaged, in the database's directory.
 pub(crate) const LOST_DIR: &str = "lost";
@@ -136,7 +139,8 @@ pub fn repair_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<RepairReport
     };
     let directory =
         Directory::read(&**storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
-    if directory.manifests.is_empty() && (directory.is_empty() || directory.is_foreign()) {
+    let has_manifests = !directory.manifests.is_empty() || !directory.old_manifests.is_empty();
+    if !has_manifests && (directory.is_empty() || directory.is_foreign()) {
         directory.newest(&**storage, path)?;
         return Err(directory.not_yet(path));
     }
@@ -164,6 +168,42 @@ pub fn repair_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<RepairReport
         }
     }
     Ok(report)
+}
+
+/// Reads a damaged database as a repair would leave it, without changing anything: what the repair would write is
+/// kept in memory for as long as the returned database is open. It takes no lock; no writer may be at work.
+///
+/// # Errors
+/// As [`repair`], but for the lock.
+///
+/// ```
+/// # fn main() -> plimsoll_engine::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("notes");
+/// # plimsoll_engine::Database::open(&path)?.close()?;
+/// let (db, report) = plimsoll_engine::salvage(&path)?;
+/// for collection in db.collections() {
+///     for document in collection.scan() {
+///         println!("{}", document?.key);
+///     }
+/// }
+/// assert!(!report.lost_anything());
+/// # Ok(())
+/// # }
+/// ```
+pub fn salvage(path: impl AsRef<Path>) -> Result<(ReadOnlyDatabase, RepairReport)> {
+    salvage_in(path.as_ref(), &(Arc::new(OsStorage) as Arc<dyn Storage>))
+}
+
+/// As [`salvage`], through a storage of the caller's.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<(ReadOnlyDatabase, RepairReport)> {
+    let overlay: Arc<dyn Storage> = Arc::new(Overlay::new(Arc::clone(storage)));
+    let report = repair_in(path, &overlay)?;
+    let shown = if report.was_damaged() { overlay } else { Arc::clone(storage) };
+    Ok((ReadOnlyDatabase::open_in(path, shown, false)?, report))
 }
 
 /// A repair under way.
@@ -197,7 +237,7 @@ impl Repair<'_> {
         }
         let opener = opener(&self.storage, self.path, &base, false);
         let mut next = inventory.as_ref().map_or_else(|| base.clone(), |inventory| inventory.manifest(&base));
-        let mut numbers = next.next_file.0;
+        let mut numbers = next.next_file.0.max(self.highest_number()? + 1);
         let mut allocate = || {
             numbers += 1;
             FileNumber(numbers - 1)
@@ -216,7 +256,8 @@ impl Repair<'_> {
         }
         if self.report.was_damaged() {
             commit_files(&self.storage, &opener.dir, written)?;
-            next.number = FileNumber(directory.manifests.last().map_or(0, |number| number.0) + 1);
+            let manifests = directory.manifests.iter().chain(&directory.old_manifests);
+            next.number = FileNumber(manifests.map(|number| number.0).max().unwrap_or(0) + 1);
             next.next_file = FileNumber(numbers);
             next.publish(&self.storage, self.path)?;
             if let Some(inventory) = &inventory {
@@ -232,15 +273,19 @@ impl Repair<'_> {
     /// The manifest to go by; if that is not the newest one, with what the files themselves say.
     fn find_manifest(&mut self, directory: &Directory) -> Result<(Manifest, Option<Inventory>)> {
         let mut found = None;
-        for number in directory.manifests.iter().rev() {
-            match Manifest::read(&self.storage, self.path, *number) {
+        let current =
+            directory.manifests.iter().rev().map(|number| (manifest::path(self.path, *number), number));
+        let old = directory.old_manifests.iter().rev();
+        let old = old.map(|number| (manifest::old_path(self.path, *number), number));
+        for (path, number) in current.chain(old) {
+            match Manifest::read_from(&self.storage, &path, *number) {
                 Ok(manifest) => {
                     found = Some(manifest);
                     break;
                 }
                 Err(error) if is_damage(&error) => {
                     self.report.found(&error);
-                    self.aside.push(manifest::path(self.path, *number));
+                    self.aside.push(path);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -251,7 +296,7 @@ impl Repair<'_> {
         }
         let inventory = Inventory::take(&self.storage, &self.path.join(DATA_DIR))?;
         inventory.unreadable.iter().for_each(|error| self.report.found(error));
-        if directory.manifests.is_empty() && inventory.names.is_empty() {
+        if found.is_none() && directory.manifests.is_empty() && inventory.names.is_empty() {
             return match self.storage.list(&self.path.join(WAL_DIR)) {
                 Ok(files) if files.iter().any(|file| file.name.ends_with(".wal")) => Err(self.nothing_left()),
                 Ok(_) => Ok((Manifest { number: FileNumber(0), ..Manifest::new([0; 16]) }, None)),
@@ -283,6 +328,16 @@ impl Repair<'_> {
             (None, None) => return Err(self.nothing_left()),
         };
         Ok((base, Some(inventory)))
+    }
+
+    /// The highest number that any sealed file has, or 0.
+    fn highest_number(&self) -> Result<u64> {
+        let files = match self.storage.list(&self.path.join(DATA_DIR)) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            files => files?,
+        };
+        let numbers = files.iter().filter_map(|file| FileName::parse(&file.name)).map(|name| name.number.0);
+        Ok(numbers.max().unwrap_or(0))
     }
 
     fn nothing_left(&self) -> Error {

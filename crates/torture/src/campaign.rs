@@ -9,23 +9,26 @@ use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
 
 use crate::catch::catch;
 use crate::counters::Counters;
-use crate::crashes;
+use crate::{crashes, damage};
 
 /// One kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
     /// Recorded workloads, cut off at every operation.
     Crashes,
+    /// Bytes that change, and files that are cut, missing or exchanged.
+    Damage,
 }
 
 impl Layer {
     /// Every layer, in the order in which a campaign runs them.
-    pub const ALL: [Self; 1] = [Self::Crashes];
+    pub const ALL: [Self; 2] = [Self::Crashes, Self::Damage];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Crashes => "crashes",
+            Self::Damage => "damage",
         }
     }
 
@@ -33,6 +36,7 @@ impl Layer {
     pub fn matrix(self, campaign: &Campaign) {
         campaign.timed(self, || match self {
             Self::Crashes => crashes::matrix(campaign),
+            Self::Damage => damage::matrix(campaign),
         });
     }
 
@@ -40,6 +44,7 @@ impl Layer {
     pub fn random(self, campaign: &Campaign, seed: u64) {
         campaign.timed(self, || match self {
             Self::Crashes => crashes::random(campaign, seed),
+            Self::Damage => damage::random(campaign, seed),
         });
     }
 
@@ -50,6 +55,7 @@ impl Layer {
     pub fn replay(self, campaign: &Campaign, case: &str) -> Result<String, String> {
         match self {
             Self::Crashes => crashes::replay(campaign, case),
+            Self::Damage => damage::replay(campaign, case),
         }
     }
 }

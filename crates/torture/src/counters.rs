@@ -62,6 +62,18 @@ counters! {
     readers: "readers checked",
     /// Searches compared with brute force.
     searches: "searches checked",
+    /// Databases that were damaged.
+    damaged: "databases damaged",
+    /// Those that did not open, with an error that names a file.
+    refused: "refused with a typed error",
+    /// Those of which a part could not be read, with an error that names a file, and all the rest could.
+    isolated: "readable but for a typed error",
+    /// Those that answered everything, and right.
+    unharmed: "right in spite of damage",
+    /// Repairs.
+    repairs: "repairs checked",
+    /// Documents that a repair could not save.
+    documents_lost: "documents lost to damage",
     /// Sizes of a full disk.
     full_disks: "full disks",
     /// Violations.

@@ -14,6 +14,7 @@
 pub mod campaign;
 pub mod counters;
 pub mod crashes;
+pub mod damage;
 pub mod generate;
 pub mod hook;
 pub mod model;

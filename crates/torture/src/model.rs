@@ -117,6 +117,24 @@ impl ModelCollection {
         assert_eq!(keys.len(), found.hits.len(), "a document is there twice");
     }
 
+    /// That what a search with texts and vectors has found is right: everything (rows of damaged parts may be
+    /// missing if `partial`), in order, with its distance.
+    pub fn check_found(&self, query: &[f32], k: usize, found: &SearchResults, partial: bool) {
+        let rows = self.rows(query, None);
+        if !partial {
+            check_hits(found, &rows, k);
+        }
+        let mut last = f32::NEG_INFINITY;
+        for hit in &found.hits {
+            assert!(hit.distance >= last, "hits are out of order");
+            last = hit.distance;
+            let row = rows.iter().find(|row| (&row.0, row.1, row.2) == (&hit.key, hit.start, hit.length));
+            let row = row.unwrap_or_else(|| panic!("{hit:?} is no row"));
+            assert!(close(f64::from(hit.distance), row.3), "{hit:?} instead of a distance of {}", row.3);
+            self.check_hit(hit);
+        }
+    }
+
     /// That the hit's text and vector are those of one of its document's postings.
     fn check_hit(&self, hit: &Hit) {
         let document = &self.documents[&hit.key];

@@ -18,7 +18,7 @@ struct Report {
 
 /// One finding, for JSON.
 #[derive(Serialize)]
-struct FindingReport {
+pub(super) struct FindingReport {
     severity: &'static str,
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -147,7 +147,7 @@ impl<'a> Mender<'a, '_> {
             }
             taken.push((first, last));
         }
-        self.sources.sort_by_key(|source| source.first_ordinal());
+        self.sources.sort_by_key(Source::first_ordinal);
         Ok(())
     }
 

@@ -1,0 +1,115 @@
+//! `plimsoll repair`: makes a damaged database one that opens, and says what was saved and what is lost.
+
+use plimsoll::{CollectionRepair, RepairReport};
+use serde::Serialize;
+
+use super::verify::FindingReport;
+use crate::args::Dir;
+use crate::error::Result;
+use crate::json::KeyJson;
+use crate::output::{Output, counted};
+
+#[derive(Serialize)]
+struct Report {
+    damaged: bool,
+    findings: Vec<FindingReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
+    collections: Vec<Collection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Log>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_to: Option<String>,
+    files_moved: u64,
+}
+
+#[derive(Serialize)]
+struct Collection {
+    name: String,
+    documents_kept: u64,
+    documents_lost: u64,
+    lost_ids: Vec<serde_json::Value>,
+    deletions_lost: u64,
+    rebuilt: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Log {
+    batches_kept: u64,
+    batches_lost: u64,
+}
+
+impl From<&RepairReport> for Report {
+    fn from(report: &RepairReport) -> Self {
+        let ids = |repair: &CollectionRepair| {
+            repair.lost_keys.iter().filter_map(|key| serde_json::to_value(KeyJson(key)).ok()).collect()
+        };
+        let collection = |repair: &CollectionRepair| Collection {
+            name: repair.name.clone(),
+            documents_kept: repair.documents_kept,
+            documents_lost: repair.documents_lost,
+            lost_ids: ids(repair),
+            deletions_lost: repair.deletions_lost,
+            rebuilt: repair.rebuilt.clone(),
+        };
+        let log = report.log.as_ref();
+        Self {
+            damaged: report.was_damaged(),
+            findings: report.findings.iter().map(FindingReport::from).collect(),
+            manifest: report.manifest.clone(),
+            collections: report.collections.iter().map(collection).collect(),
+            log: log.map(|log| Log { batches_kept: log.batches_kept, batches_lost: log.batches_lost }),
+            moved_to: report.moved_to.as_ref().map(|path| path.display().to_string()),
+            files_moved: report.files_moved,
+        }
+    }
+}
+
+pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
+    let report = plimsoll::repair(&args.dir)?;
+    if output.json {
+        return output.value(&Report::from(&report));
+    }
+    if !report.was_damaged() {
+        return output.line("ok: nothing is damaged, nothing was changed");
+    }
+    report.findings.iter().try_for_each(|finding| output.line(finding))?;
+    if let Some(manifest) = &report.manifest {
+        output.line(format_args!("manifest: {manifest}"))?;
+    }
+    for repair in &report.collections {
+        tell_collection(repair, output)?;
+    }
+    if let Some(log) = &report.log {
+        let kept = counted(log.batches_kept, "batch", "batches");
+        output.line(format_args!("log: {kept} saved, {} lost; a new log was begun", log.batches_lost))?;
+    }
+    if let Some(moved_to) = &report.moved_to {
+        let files = counted(report.files_moved, "damaged file", "damaged files");
+        output.line(format_args!("{files} moved to {}", moved_to.display()))?;
+    }
+    output.line(match report.lost_anything() {
+        true => "repaired, with losses: what is there now is sound",
+        false => "repaired: nothing that was stored is known to be lost",
+    })
+}
+
+fn tell_collection(repair: &CollectionRepair, output: &mut Output) -> Result<()> {
+    let name = &repair.name;
+    let documents = counted(repair.documents_kept, "document", "documents");
+    output.line(format_args!("{name}: {documents} saved, {} lost", repair.documents_lost))?;
+    if !repair.lost_keys.is_empty() {
+        let keys: Vec<String> = repair.lost_keys.iter().map(|key| format!("{key:#}")).collect();
+        output.line(format_args!("{name}: lost are {}", keys.join(", ")))?;
+    }
+    if repair.deletions_lost > 0 {
+        let documents = counted(repair.deletions_lost, "document", "documents");
+        output
+            .line(format_args!("{name}: up to {documents} that had been deleted or replaced may be back"))?;
+    }
+    if repair.rebuilt.is_empty() {
+        Ok(())
+    } else {
+        output.line(format_args!("{name}: made anew: {}", repair.rebuilt.join(", ")))
+    }
+}
