@@ -120,6 +120,7 @@ pub struct Campaign {
     violations: Mutex<Vec<Violation>>,
     deadline: Option<Instant>,
     first_only: bool,
+    aloud: bool,
 }
 
 impl Campaign {
@@ -138,6 +139,12 @@ impl Campaign {
     #[must_use]
     pub fn until_first_violation(self) -> Self {
         Self { first_only: true, ..self }
+    }
+
+    /// A campaign that prints each violation to standard error when it is found.
+    #[must_use]
+    pub fn aloud(self) -> Self {
+        Self { aloud: true, ..self }
     }
 
     /// Whether nothing more is to be done.
@@ -172,6 +179,9 @@ impl Campaign {
     /// Remembers a violation.
     pub fn violated(&self, violation: Violation) {
         self.counters.violations.one();
+        if self.aloud {
+            eprintln!("{violation}");
+        }
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
     }
 

@@ -233,16 +233,21 @@ fn set(disk: &SimStorage, target: Target, failure: Failure, times: Times) {
 }
 
 pub(crate) fn matrix(campaign: &Campaign) {
-    run(campaign, |_| true);
+    every(campaign, 1);
+}
+
+/// Every `stride`-th call of every kind of operation fails in every way.
+pub fn every(campaign: &Campaign, stride: usize) {
+    run(campaign, stride, |_| true);
 }
 
 /// There is nothing random about this layer: in a long run it takes one of its cases after another.
 pub(crate) fn random(campaign: &Campaign, seed: u64) {
     let act = seed as usize % (ACTS.len() + WHOLE.len());
-    run(campaign, |index| index == act && seed < 2 * (ACTS.len() + WHOLE.len()) as u64);
+    run(campaign, 1, |index| index == act && seed < 2 * (ACTS.len() + WHOLE.len()) as u64);
 }
 
-fn run(campaign: &Campaign, chosen: impl Fn(usize) -> bool) {
+fn run(campaign: &Campaign, stride: usize, chosen: impl Fn(usize) -> bool) {
     for (_, act) in ACTS.iter().enumerate().filter(|(index, _)| chosen(*index)) {
         let targets = or_violation(campaign, act.name, || {
             let (run, _) = prepared_for(act);
@@ -252,7 +257,9 @@ fn run(campaign: &Campaign, chosen: impl Fn(usize) -> bool) {
         });
         campaign.counters.workloads.one();
         let case = |target: &Target| format!("{}@{target}", act.name);
-        campaign.each(Layer::Faults, targets.into_iter(), case, |target| fail_act(campaign, act, *target));
+        campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
+            fail_act(campaign, act, *target)
+        });
     }
     for (_, whole) in WHOLE.iter().enumerate().filter(|(index, _)| chosen(ACTS.len() + index)) {
         let targets = or_violation(campaign, whole.name, || {
@@ -264,8 +271,9 @@ fn run(campaign: &Campaign, chosen: impl Fn(usize) -> bool) {
         });
         campaign.counters.workloads.one();
         let case = |target: &Target| format!("{}@{target}", whole.name);
-        campaign
-            .each(Layer::Faults, targets.into_iter(), case, |target| fail_whole(campaign, whole, *target));
+        campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
+            fail_whole(campaign, whole, *target)
+        });
     }
 }
 

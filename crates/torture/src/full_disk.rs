@@ -16,15 +16,15 @@ const STEP: u64 = 4096;
 
 pub(crate) fn matrix(campaign: &Campaign) {
     // Around each page, and in small steps where the first segment of the log ends.
-    let pages = (0..64u64).flat_map(|page| [page * STEP, page * STEP + 1, (page + 1) * STEP - 1]);
-    let filled = pages.chain((0..128).map(|n| n * 64)).map(|free| ("fill", free));
-    let created = (0..2200u64).map(|n| ("create", if n < 1100 { n * 8 } else { (n - 1100) * STEP }));
+    let pages = (0..24u64).flat_map(|page| [page * STEP, page * STEP + 1, (page + 1) * STEP - 1]);
+    let filled = pages.chain((0..64).map(|n| n * 128)).map(|free| ("fill", free));
+    let created = (0..800u64).map(|n| ("create", if n < 600 { n * 16 } else { (n - 600) * STEP }));
     each(campaign, filled.chain(created));
 }
 
 pub(crate) fn random(campaign: &Campaign, seed: u64) {
     let mut random = Random::new(seed);
-    let free = (0..4).map(|_| ("fill", random.below(400_000) as u64)).collect::<Vec<_>>();
+    let free = (0..4).map(|_| ("fill", random.below(200_000) as u64)).collect::<Vec<_>>();
     each(campaign, free.into_iter());
 }
 
@@ -57,7 +57,11 @@ fn document(key: u64, size: usize) -> Document {
     Document::new(key).text("padding ".repeat(size)).vector([key as f32 + 1.0, 0.5])
 }
 
-/// A disk that has so many bytes free when the writing begins.
+/// Fills a disk that has so many bytes free when the writing begins.
+pub fn fill_with(campaign: &Campaign, free: u64) {
+    campaign.case(Layer::FullDisk, || format!("fill-{free}"), || run(campaign, "fill", free));
+}
+
 fn fill(campaign: &Campaign, free: u64) {
     let mut run = Recorder::new();
     run.open();
