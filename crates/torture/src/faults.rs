@@ -3,6 +3,8 @@
 //! The caller gets a typed error; everything acknowledged stays readable and survives a crash; and the same
 //! work succeeds when the cause is gone, or after reopening if a sync failed.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use plimsoll::{
@@ -256,9 +258,10 @@ fn run(campaign: &Campaign, stride: usize, chosen: impl Fn(usize) -> bool) {
             targets(&run.disk, first, before)
         });
         campaign.counters.workloads.one();
+        let checked = Checked::default();
         let case = |target: &Target| format!("{}@{target}", act.name);
         campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
-            fail_act(campaign, act, *target)
+            fail_act(campaign, &checked, act, *target)
         });
     }
     for (_, whole) in WHOLE.iter().enumerate().filter(|(index, _)| chosen(ACTS.len() + index)) {
@@ -270,9 +273,10 @@ fn run(campaign: &Campaign, stride: usize, chosen: impl Fn(usize) -> bool) {
             targets(&disk, first, before)
         });
         campaign.counters.workloads.one();
+        let checked = Checked::default();
         let case = |target: &Target| format!("{}@{target}", whole.name);
         campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
-            fail_whole(campaign, whole, *target)
+            fail_whole(campaign, &checked, whole, *target)
         });
     }
 }
@@ -284,15 +288,37 @@ fn or_violation(campaign: &Campaign, name: &str, find: impl FnOnce() -> Vec<Targ
     targets
 }
 
-/// Lets a call of an act fail in every way.
-fn fail_act(campaign: &Campaign, act: &Act, target: Target) {
-    for (failure, times) in faults(target) {
-        let what = format!("{} with {target} failing: {failure}, {times:?}", act.name);
-        fail_once(campaign, act, target, failure, times, &what);
+/// States that were checked already, with a number for what was allowed then.
+#[derive(Default)]
+struct Checked(Mutex<HashSet<(u64, usize)>>);
+
+impl Checked {
+    /// Checks the recovery of a state, unless it was checked against as much before.
+    fn recovery(&self, campaign: &Campaign, disk: &SimStorage, allowed: &[&Model], what: &str) {
+        let state = (campaign.counters.state(disk), allowed.len());
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(state) {
+            campaign.counters.recoveries.one();
+            check_recovery(disk, allowed, what);
+        }
     }
 }
 
-fn fail_once(campaign: &Campaign, act: &Act, target: Target, failure: Failure, times: Times, what: &str) {
+/// Lets a call of an act fail in every way.
+fn fail_act(campaign: &Campaign, checked: &Checked, act: &Act, target: Target) {
+    for (failure, times) in faults(target) {
+        let what = format!("{} with {target} failing: {failure}, {times:?}", act.name);
+        fail_once(campaign, checked, act, target, (failure, times), &what);
+    }
+}
+
+fn fail_once(
+    campaign: &Campaign,
+    checked: &Checked,
+    act: &Act,
+    target: Target,
+    (failure, times): (Failure, Times),
+    what: &str,
+) {
     let (mut run, durable) = prepared_for(act);
     let before = run.model.clone();
     let mut after = before.clone();
@@ -311,10 +337,7 @@ fn fail_once(campaign: &Campaign, act: &Act, target: Target, failure: Failure, t
         assert_allowed(&contents(run.db()), &[shown], what);
     }
     for policy in [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random(3)] {
-        let disk = run.disk.after_crash(policy);
-        campaign.counters.state(&disk);
-        campaign.counters.recoveries.one();
-        check_recovery(&disk, &allowed, &format!("{what}; {policy:?}"));
+        checked.recovery(campaign, &run.disk.after_crash(policy), &allowed, &format!("{what}; {policy:?}"));
     }
     run.disk.clear_faults();
     assert_allowed(&contents(run.db()), &[shown], what);
@@ -323,13 +346,13 @@ fn fail_once(campaign: &Campaign, act: &Act, target: Target, failure: Failure, t
             assert_allowed(&contents(run.db()), &[&after], &format!("{what}; again"));
             assert_sound(run.db(), &format!("{what}; again"));
             run.db = None;
-            check_recovery(&run.disk, &[&after], &format!("{what}; again"));
+            checked.recovery(campaign, &run.disk, &[&after], &format!("{what}; again"));
         }
         Err(error) if is_poisoned(&error) => {
             let is_known = result.as_ref().is_err_and(is_poisoned) || act.name == "compact";
             assert!(is_known, "{what}: poisoned, and said {result:?}");
             run.db = None;
-            check_recovery(&run.disk, &allowed, &format!("{what}; poisoned"));
+            checked.recovery(campaign, &run.disk, &allowed, &format!("{what}; poisoned"));
         }
         Err(error) => panic!("{what}: again: {error}"),
     }
@@ -389,7 +412,7 @@ const WHOLE: [Whole; 5] = [
 
 /// Lets a call of something done to the whole database fail in every way: it says so or it is done, and nothing
 /// is lost.
-fn fail_whole(campaign: &Campaign, whole: &Whole, target: Target) {
+fn fail_whole(campaign: &Campaign, checked: &Checked, whole: &Whole, target: Target) {
     for (failure, times) in faults(target) {
         let what = format!("{} with {target} failing: {failure}, {times:?}", whole.name);
         let (disk, mut run) = (whole.prepare)(prepared());
@@ -398,14 +421,11 @@ fn fail_whole(campaign: &Campaign, whole: &Whole, target: Target) {
         drop((whole.run)(&disk, run.db.as_ref()));
         campaign.counters.faults_of(&disk);
         for policy in [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random(5)] {
-            let after = disk.after_crash(policy);
-            campaign.counters.state(&after);
-            campaign.counters.recoveries.one();
-            check_recovery(&after, &[&model], &format!("{what}; {policy:?}"));
+            checked.recovery(campaign, &disk.after_crash(policy), &[&model], &format!("{what}; {policy:?}"));
         }
         disk.clear_faults();
         run.db = None;
-        check_recovery(&disk, &[&model], &what);
+        checked.recovery(campaign, &disk, &[&model], &what);
     }
 }
 
@@ -425,8 +445,8 @@ pub(crate) fn replay(campaign: &Campaign, case: &str) -> std::result::Result<Str
         Layer::Faults,
         || case.to_owned(),
         || match (act, whole) {
-            (Some(act), _) => fail_act(campaign, act, target),
-            (None, Some(whole)) => fail_whole(campaign, whole, target),
+            (Some(act), _) => fail_act(campaign, &Checked::default(), act, target),
+            (None, Some(whole)) => fail_whole(campaign, &Checked::default(), whole, target),
             (None, None) => panic!("there is no act {name:?}"),
         },
     );

@@ -12,10 +12,12 @@ mod world;
 use std::sync::Arc;
 
 use plan::Plan;
+use plimsoll_sim::SimStorage;
 
 use crate::campaign::{Campaign, Layer, Violation};
 use crate::catch::catch;
 use crate::counters::Counters;
+use crate::recovery::empty_disk;
 
 /// Runs in a CI run.
 const MATRIX: u64 = 800;
@@ -35,7 +37,7 @@ fn seeds(campaign: &Campaign, seeds: std::ops::Range<u64>) {
     let name = |seed: &u64| seed.to_string();
     campaign.each(Layer::Runs, seeds, name, |seed| {
         let plan = Plan::new(*seed);
-        if let Err(what) = catch(|| world::run(&plan, &campaign.counters)) {
+        if let Err(what) = catch(|| world::run(&plan, empty_disk(), &campaign.counters)) {
             let what = format!("{what}\nthe smallest run like it: {}", smallest(&plan));
             campaign.violated(Violation { layer: Layer::Runs, case: seed.to_string(), what });
         }
@@ -45,7 +47,7 @@ fn seeds(campaign: &Campaign, seeds: std::ops::Range<u64>) {
 /// A small run that fails, too; it need not fail in the same way.
 fn smallest(plan: &Plan) -> Plan {
     let unseen = Arc::new(Counters::default());
-    shrink::shrink(plan, |plan| catch(|| world::run(plan, &unseen)).is_err())
+    shrink::shrink(plan, |plan| catch(|| world::run(plan, empty_disk(), &unseen)).is_err())
 }
 
 pub(crate) fn replay(campaign: &Campaign, case: &str) -> Result<String, String> {
@@ -54,10 +56,10 @@ pub(crate) fn replay(campaign: &Campaign, case: &str) -> Result<String, String> 
     Ok(Plan::new(seed).to_string())
 }
 
-/// Runs a plan; returns a hash of all its storage operations and of the disks it left.
+/// Runs a plan on an empty disk; returns a hash of all its storage operations and of the disks it left.
 ///
 /// # Errors
 /// What is violated.
-pub fn run(plan: &Plan, counters: &Arc<Counters>) -> Result<u64, String> {
-    catch(|| world::run(plan, counters))
+pub fn run(plan: &Plan, disk: SimStorage, counters: &Arc<Counters>) -> Result<u64, String> {
+    catch(|| world::run(plan, disk, counters))
 }

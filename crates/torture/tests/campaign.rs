@@ -6,15 +6,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_sim::OperationKind;
 use plimsoll_torture::counters::Counters;
 use plimsoll_torture::crashes::{Effort, crash};
+use plimsoll_torture::recovery::empty_disk;
 use plimsoll_torture::runs::plan::Plan;
 use plimsoll_torture::{Campaign, Layer, faults, full_disk, runs, workloads};
 
 #[test]
 fn a_seed_gives_the_identical_operations_twice() {
     let counters = Arc::new(Counters::default());
-    let digest = |seed| runs::run(&Plan::new(seed), &counters).unwrap();
+    let digest = |seed| runs::run(&Plan::new(seed), empty_disk(), &counters).unwrap();
     let once: Vec<u64> = (0..12).map(digest).collect();
     let twice: Vec<u64> = (0..12).map(digest).collect();
     assert_eq!(once, twice);
@@ -32,11 +34,11 @@ fn every_counter_counts() {
         Effort { stride: 9, outcomes: 2, again: (2, 2), seed: 1 },
     );
     // Where everything can be tried, and where it can't.
-    for case in ["creation@9", "flushes@60"] {
+    for case in ["creation@9", "many_collections@80"] {
         Layer::Exhaustive.replay(&campaign, case).unwrap();
     }
     for seed in 0..30 {
-        runs::run(&Plan::new(seed), &campaign.counters).unwrap();
+        runs::run(&Plan::new(seed), empty_disk(), &campaign.counters).unwrap();
     }
     faults::every(&campaign, 200);
     full_disk::fill_with(&campaign, 5000);
@@ -49,6 +51,22 @@ fn every_counter_counts() {
     assert_eq!(campaign.counters.violations.get(), 1);
     assert!(campaign.counters.distinct_states() < campaign.counters.crash_states.get());
     assert!(campaign.counters.faults().values().all(|count| *count > 0));
+}
+
+/// Whether runs on a disk that does not do its syncs of a kind end in violations.
+fn finds_lies_about(kind: OperationKind) -> bool {
+    let counters = Arc::new(Counters::default());
+    (0..10).any(|seed| {
+        let disk = empty_disk();
+        disk.lie_about(kind);
+        runs::run(&Plan::new(seed), disk, &counters).is_err()
+    })
+}
+
+#[test]
+fn runs_find_disks_that_lie() {
+    assert!(finds_lies_about(OperationKind::Sync));
+    assert!(finds_lies_about(OperationKind::SyncDir));
 }
 
 #[test]

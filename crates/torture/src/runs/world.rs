@@ -16,9 +16,7 @@ use crate::generate;
 use crate::hook::HookStorage;
 use crate::model::{Model, ModelCollection};
 use crate::random::Random;
-use crate::recovery::{
-    PATH, assert_allowed, assert_sound, builder, check_recovery, contents, empty_disk, guard,
-};
+use crate::recovery::{PATH, assert_allowed, assert_sound, builder, check_recovery, contents, guard};
 
 /// Few keys, so that documents meet.
 const KEYS: usize = 40;
@@ -77,8 +75,8 @@ fn name(slot: usize) -> String {
 ///
 /// # Panics
 /// Something is violated.
-pub(super) fn run(plan: &Plan, counters: &Arc<Counters>) -> u64 {
-    let mut world = World::new(plan.clone(), counters);
+pub(super) fn run(plan: &Plan, disk: SimStorage, counters: &Arc<Counters>) -> u64 {
+    let mut world = World::new(plan.clone(), disk, counters);
     world.open();
     for (number, step) in plan.steps.iter().enumerate() {
         world.number = number;
@@ -88,8 +86,7 @@ pub(super) fn run(plan: &Plan, counters: &Arc<Counters>) -> u64 {
 }
 
 impl World {
-    fn new(plan: Plan, counters: &Arc<Counters>) -> Self {
-        let disk = empty_disk();
+    fn new(plan: Plan, disk: SimStorage, counters: &Arc<Counters>) -> Self {
         disk.set_model(plan.model);
         guard(&disk);
         let shared = Shared { history: History::new(), in_trouble: false, poisoned: false, injected: 0 };
