@@ -22,7 +22,7 @@ struct World {
     path: PathBuf,
     storage: Arc<dyn Storage>,
     background: bool,
-    snapshots: Vec<(ModelCollection, ReadOnlyCollection)>,
+    snapshots: Vec<(Arc<ModelCollection>, ReadOnlyCollection)>,
     created: usize,
 }
 
@@ -146,7 +146,7 @@ impl World {
     }
 
     fn batch(&mut self, name: &str, collection: &Collection) {
-        let mut after = self.model.collections[name].clone();
+        let mut after = ModelCollection::clone(&self.model.collections[name]);
         let mut batch = self.random_batch(collection, &mut after);
         if self.random.percent(20) {
             // Something that refuses the batch as a whole.

@@ -52,7 +52,7 @@ pub(crate) fn replay(campaign: &Campaign, case: &str) -> Result<String, String> 
         Layer::Exhaustive,
         || case.to_owned(),
         || {
-            exhaust(campaign, &crashed, moment, Samples { seed: 0, count: 1000 });
+            exhaust(campaign, &crashed, moment, Samples { seed: 0, count: 200 });
         },
     );
     let pending = moment.pending(DirectoryModel::Strict);

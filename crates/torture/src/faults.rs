@@ -261,7 +261,7 @@ fn run(campaign: &Campaign, stride: usize, chosen: impl Fn(usize) -> bool) {
         let checked = Checked::default();
         let case = |target: &Target| format!("{}@{target}", act.name);
         campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
-            fail_act(campaign, &checked, act, *target)
+            fail_act(campaign, &checked, act, *target);
         });
     }
     for (_, whole) in WHOLE.iter().enumerate().filter(|(index, _)| chosen(ACTS.len() + index)) {
@@ -276,7 +276,7 @@ fn run(campaign: &Campaign, stride: usize, chosen: impl Fn(usize) -> bool) {
         let checked = Checked::default();
         let case = |target: &Target| format!("{}@{target}", whole.name);
         campaign.each(Layer::Faults, targets.into_iter().step_by(stride), case, |target| {
-            fail_whole(campaign, &checked, whole, *target)
+            fail_whole(campaign, &checked, whole, *target);
         });
     }
 }

@@ -1,7 +1,5 @@
 //! The campaign itself: runs repeat, every counter counts, and what is violated is found, named and made small.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +29,16 @@ fn every_counter_counts() {
         &campaign,
         "everything_deleted",
         &recording,
-        Effort { stride: 9, outcomes: 2, again: (2, 2), seed: 1 },
+        Effort { stride: 19, outcomes: 1, again: (2, 1), seed: 1 },
     );
     // Where everything can be tried, and where it can't.
     for case in ["creation@9", "many_collections@80"] {
         Layer::Exhaustive.replay(&campaign, case).unwrap();
     }
-    for seed in 0..30 {
+    for seed in 0..20 {
         runs::run(&Plan::new(seed), empty_disk(), &campaign.counters).unwrap();
     }
-    faults::every(&campaign, 200);
+    faults::every(&campaign, 500);
     full_disk::fill_with(&campaign, 5000);
     Layer::FullDisk.replay(&campaign, "create-3000").unwrap();
     assert_eq!(campaign.violations(), []);
