@@ -22,7 +22,7 @@ struct World {
     path: PathBuf,
     storage: Arc<dyn Storage>,
     background: bool,
-    snapshots: Vec<(ModelCollection, ReadOnlyCollection)>,
+    snapshots: Vec<(Arc<ModelCollection>, ReadOnlyCollection)>,
     created: usize,
 }
 
@@ -80,8 +80,7 @@ impl World {
             75..83 => self.search(&name, &collection),
             83..87 => self.model.collections[&name].check(&collection.snapshot().unwrap()),
             87..90 => {
-                let snapshot =
-                    (ModelCollection::clone(&self.model.collections[&name]), collection.snapshot().unwrap());
+                let snapshot = (self.model.collections[&name].clone(), collection.snapshot().unwrap());
                 self.snapshots.push(snapshot);
             }
             90..92 => self.check_snapshots(),
