@@ -19,7 +19,7 @@ use crate::flush::entry_problem;
 use crate::manifest::{self, Manifest};
 use crate::recover::{DATA_DIR, Directory, WAL_DIR};
 
-pub use dump::{Dump, dump};
+pub use dump::{Dump, dump, dump_in};
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
