@@ -165,12 +165,12 @@ fn load_manifest(path: &Path, storage: &MeteredStorage, mapped: bool, number: Fi
     let manifest = Manifest::read(storage, path, number)?;
     let state = open_state(&manifest, &opener(storage, path, &manifest, mapped))?;
     let published = Published::new(state, manifest.wal_pointer);
+    let dir = path.join(WAL_DIR);
     let visit = |record: Record| -> Result<()> {
-        let lsn = apply(&published.state(), Arc::new(record))?;
+        let lsn = apply(&published.state(), Arc::new(record), &dir)?;
         published.advance(lsn);
         Ok(())
     };
-    let dir = path.join(WAL_DIR);
     let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
     let proven = manifest.durable.max(flushed);
     let summary = read_durable(storage, &dir, manifest.database, manifest.wal_pointer, proven, visit)?;

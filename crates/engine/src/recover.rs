@@ -268,7 +268,7 @@ fn replay_log(core: &Core, stats: &mut RecoveryStats) -> Result<Recovered> {
             core.flush_replayed(applied)?;
         }
         let state = core.published.state();
-        let lsn = apply(&state, Arc::new(record))?;
+        let lsn = apply(&state, Arc::new(record), &dir)?;
         core.published.advance(lsn);
         Ok(())
     };

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use plimsoll::storage::Storage;
 use plimsoll::{Document, Effort, Error, ReadOnlyCollection, ReadOnlyDatabase, verify_in};
-use plimsoll_base::storage::OsStorage;
 use plimsoll_base::header::HEADER_LEN;
+use plimsoll_base::storage::OsStorage;
 use plimsoll_sim::SimStorage;
 use tempfile::TempDir;
 

@@ -10,8 +10,8 @@ use plimsoll_base::storage::{OsStorage, Storage};
 use plimsoll_base::{FileNumber, Result, StorageError};
 use plimsoll_shard::names::FileName;
 use plimsoll_shard::{
-    Documents as _, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView, SealedWriter, SectionKind,
-    VectorFile, commit_files, describe,
+    Documents as _, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
+    SealedWriter, SectionKind, VectorFile, commit_files, describe,
 };
 use plimsoll_sim::SimStorage;
 use tempfile::TempDir;
@@ -99,7 +99,8 @@ fn sealed(kind: SealedKind, first: u32, input: &[u8]) {
 fn assert_typed(error: &StorageError) {
     let expected = matches!(error, StorageError::Corrupted { .. } | StorageError::UpgradeRequired { .. });
     // A number that is too long for a name of ours.
-    let is_name = matches!(error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput);
+    let is_name =
+        matches!(error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput);
     assert!(expected || is_name, "{error:?}");
 }
 

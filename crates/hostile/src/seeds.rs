@@ -9,14 +9,27 @@ use plimsoll_wal::format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
 
 use crate::database::{SMALL, files};
 
-const SEGMENTS: [&[u8]; 2] = [
-    include_bytes!("../../wal/tests/golden/v1-1.wal"),
-    include_bytes!("../../wal/tests/golden/v1-2.wal"),
-];
+const SEGMENTS: [&[u8]; 2] =
+    [include_bytes!("../../wal/tests/golden/v1-1.wal"), include_bytes!("../../wal/tests/golden/v1-2.wal")];
 const SEALED: [(&str, &str, u8, &[u8]); 5] = [
-    ("posting", "000000000001.posting", 2, include_bytes!("../../shard/tests/golden/v1/000000000001.posting")),
-    ("vectors", "000000000002.vectors", 3, include_bytes!("../../shard/tests/golden/v1/000000000002.vectors")),
-    ("vectors", "000000000003.vectors", 3, include_bytes!("../../shard/tests/golden/v1/000000000003.vectors")),
+    (
+        "posting",
+        "000000000001.posting",
+        2,
+        include_bytes!("../../shard/tests/golden/v1/000000000001.posting"),
+    ),
+    (
+        "vectors",
+        "000000000002.vectors",
+        3,
+        include_bytes!("../../shard/tests/golden/v1/000000000002.vectors"),
+    ),
+    (
+        "vectors",
+        "000000000003.vectors",
+        3,
+        include_bytes!("../../shard/tests/golden/v1/000000000003.vectors"),
+    ),
     ("kills", "000000000004.kills", 4, include_bytes!("../../shard/tests/golden/v1/000000000004.kills")),
     ("index", "000000000005.index", 5, include_bytes!("../../shard/tests/golden/v1/000000000005.index")),
 ];
@@ -51,7 +64,8 @@ pub fn all() -> Vec<Seed> {
     let manifest = manifest.and_then(|path| SMALL.disk.bytes(path)).unwrap();
     seeds.push(("manifest", "small".to_owned(), [&[1], &manifest[..]].concat()));
     seeds.push(("log_record", "golden".to_owned(), RECORD.to_vec()));
-    let segment = files(&SMALL.disk).into_iter().rfind(|path| path.extension().is_some_and(|ext| ext == "wal"));
+    let segment =
+        files(&SMALL.disk).into_iter().rfind(|path| path.extension().is_some_and(|ext| ext == "wal"));
     let segment = segment.and_then(|path| SMALL.disk.bytes(path)).unwrap();
     for (number, payload) in payloads(&segment).into_iter().enumerate() {
         seeds.push(("log_record", format!("small-{number}"), payload));
@@ -95,7 +109,8 @@ fn payloads(segment: &[u8]) -> Vec<Vec<u8>> {
 
 /// Each kind of edit, to each file.
 fn edits() -> Vec<Seed> {
-    let mut seeds = vec![("directory", "none".to_owned(), vec![0]), ("directory", "none-indexed".to_owned(), vec![254])];
+    let mut seeds =
+        vec![("directory", "none".to_owned(), vec![0]), ("directory", "none-indexed".to_owned(), vec![254])];
     for kind in 0..8 {
         for choice in [0, 1] {
             let edit = |file: u8| [kind, file, 100 + file, 0, 0, 0, 3, 0];

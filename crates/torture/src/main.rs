@@ -11,6 +11,5 @@ use crate::args::{Command, Torture};
 mod args;
 
 fn main() -> ExitCode {
-    match Torture::parse().command {
-    }
+    match Torture::parse().command {}
 }
