@@ -8,10 +8,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::arena;
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_wal::{GroupLimits, Record};
 

@@ -35,6 +35,8 @@ mod report;
 mod reserve;
 mod router;
 mod rows;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod state;
 mod stats;
 mod tree;

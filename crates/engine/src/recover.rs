@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, ReadMode};
 use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
@@ -150,7 +150,7 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     Ok(core)
 }
 
-fn lock_log(core: &Core) -> std::sync::MutexGuard<'_, crate::core::Log> {
+fn lock_log(core: &Core) -> plimsoll_base::sync::MutexGuard<'_, crate::core::Log> {
     lock(&core.log)
 }
 

@@ -78,6 +78,9 @@ fn sealed(kind: SealedKind, first: u32, input: &[u8]) {
         (Ok(description), Err(_)) => assert!(description.damage.is_some()),
     }
 
+    if cfg!(miri) {
+        return; // There are no mappings of files.
+    }
     let path = DIR.path().join(&name);
     std::fs::write(&path, &bytes).unwrap();
     let mapped = read(&OsStorage, &path, kind, ReadMode::Mapped);

@@ -13,6 +13,8 @@ fn a_single_thread_leads_itself() {
 
 /// Every item is led once, gets its own result, and calls of `lead` never overlap; in every thread's order.
 fn stress(threads: u64, rounds: u64, limits: GroupLimits, slow: bool) {
+    // Miri looks at each access, and is slow.
+    let (threads, rounds) = if cfg!(miri) { (threads.min(4), rounds / 1000 + 1) } else { (threads, rounds) };
     let group = GroupCommit::new(limits);
     let (leading, led) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -53,6 +55,7 @@ fn no_wake_up_is_lost_and_every_item_gets_its_own_result() {
 #[test]
 fn a_leader_that_panics_fails_its_group_and_nobody_hangs() {
     let group = GroupCommit::new(GroupLimits::default());
+    let rounds = if cfg!(miri) { 20 } else { 200 };
     let (done, failed, panicked) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let lead = |items: Vec<u64>| {
         thread::yield_now();
@@ -62,7 +65,7 @@ fn a_leader_that_panics_fails_its_group_and_nobody_hangs() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                for n in 0..200 {
+                for n in 0..rounds {
                     let submit = std::panic::AssertUnwindSafe(|| group.submit(n % 50, 1, lead));
                     match std::panic::catch_unwind(submit) {
                         Ok(Ok(result)) => {
@@ -77,7 +80,7 @@ fn a_leader_that_panics_fails_its_group_and_nobody_hangs() {
         }
     });
     let all = done.load(SeqCst) + failed.load(SeqCst) + panicked.load(SeqCst);
-    assert_eq!(all, 8 * 200);
+    assert_eq!(all, 8 * rounds);
     assert!(panicked.load(SeqCst) > 0 && done.load(SeqCst) > 0);
     assert_eq!(group.submit(1, 1, lead), Ok(1));
 }
