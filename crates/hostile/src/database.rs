@@ -165,12 +165,12 @@ pub(crate) fn answer<T>(result: Result<T, Error>) -> Option<T> {
 }
 
 /// `Some` if all went well. Where bytes lie under good checksums, the error may also name a memtable, be the
-/// refusal to seal what contradicts itself, or say that there is no document of the key that one claims to have.
+/// refusal to seal what contradicts itself, or say of a document that its key and its id do not fit each other.
 fn any_answer<T>(result: Result<T, Error>) -> Option<T> {
     let refused = |error: &Error| match error {
         Error::Storage(StorageError::Corrupted { file, .. }) => file == Path::new("memtable"),
         Error::Storage(StorageError::Io { source, .. }) => source.kind() == std::io::ErrorKind::InvalidInput,
-        Error::DocumentNotFound(_) => true,
+        Error::DocumentNotFound(_) | Error::IdCollision { .. } => true,
         _ => false,
     };
     match result {
