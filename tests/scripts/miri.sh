@@ -14,6 +14,8 @@ if ! cargo +nightly miri --version >/dev/null 2>&1; then
     exit 0
 fi
 export MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks"
+# Few cases of each property.
+export PROPTEST_CASES=${PROPTEST_CASES:-8}
 # The mutations of each seed that the decoders get.
 export PLIMSOLL_MUTATIONS=${PLIMSOLL_MUTATIONS:-8}
 

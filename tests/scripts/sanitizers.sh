@@ -34,7 +34,7 @@ case $sanitizer in
     address)
         # Leaks are not what this is about, and threads of rayon never end.
         export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1
-        run "shard" -p plimsoll-shard --lib --tests
+        run "shard" -p plimsoll-shard --lib --test damage --test golden --test hostile --test round_trip
         run "engine" -p plimsoll-engine --lib
         run "databases" -p plimsoll --test properties -- concurrency limits opening index model_random smoke
         ;;
