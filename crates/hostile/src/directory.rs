@@ -121,7 +121,7 @@ fn check(disk: &SimStorage, sample: &Sample) {
     let path = Path::new(PATH);
     let storage: Arc<dyn Storage> = Arc::new(disk.after_kill());
     let report = answer(verify_in(path, &storage));
-    let is_damaged = report.as_ref().is_none_or(|report| report.is_damaged());
+    let is_damaged = report.as_ref().is_none_or(plimsoll::VerifyReport::is_damaged);
 
     // Readers, in both modes: a state that was there, or an error.
     let read = ReadOnlyDatabase::open_in(path, storage, false).and_then(|db| contents(&db.collections()));

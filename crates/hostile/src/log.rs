@@ -63,7 +63,7 @@ pub(crate) fn wal_reader(input: &[u8]) {
 /// Mode 0: the bytes as they are. 1: behind a good segment header. 2: also with the checksums of the records
 /// put right, one after another as their lengths say.
 fn segment(mode: u8, bytes: &[u8]) -> Vec<u8> {
-    if mode % 3 == 0 {
+    if mode.is_multiple_of(3) {
         return bytes.to_vec();
     }
     let header = SegmentHeader::new(DATABASE, FileNumber(1), SALT, Previous::none(Lsn::ZERO));
