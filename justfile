@@ -12,8 +12,15 @@ test:
     cargo test
 
 # A minute of each fuzz target, from the seeds in the repository (needs nightly and cargo-fuzz)
-fuzz-smoke:
-    cd fuzz && for target in $(cargo +nightly fuzz list); do cargo +nightly fuzz run "$target" -- -max_total_time=60 -max_len=65536 -rss_limit_mb=512 || exit 1; done
+fuzz-smoke seconds="60":
+    tests/scripts/fuzz_smoke.sh {{seconds}}
+
+# What only nightly tools see: undefined behaviour, bad memory accesses, data races; and model-checked schedules
+sanitize:
+    tests/scripts/miri.sh
+    tests/scripts/sanitizers.sh address
+    tests/scripts/sanitizers.sh thread
+    tests/scripts/shuttle.sh
 
 # Crashes: the log in every state a power cut may leave, and a thousand kills of a real process
 crash:

@@ -16,6 +16,7 @@ pub mod header;
 mod ids;
 mod metric;
 pub mod storage;
+pub mod sync;
 
 pub use error::{Result, StorageError};
 pub use ids::{

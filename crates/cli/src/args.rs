@@ -150,8 +150,9 @@ pub(crate) struct Import {
     pub ack: bool,
 }
 
+/// The format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// JSON lines
     Jsonl,
     /// Rows of a 32-bit dimension and that many float32

@@ -26,11 +26,11 @@ use crate::args::Format;
 pub(crate) use ivecs::{parse_ivecs, read_ivecs};
 pub(crate) use line::{parse_line, parse_vector};
 pub(crate) use matrix::{Matrix, parse_npy, read_matrix};
-pub(crate) use queries::Queries;
+pub use queries::Queries;
 
 /// What a row asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Operation {
+pub enum Operation {
     /// Store this document.
     Upsert(Document),
     /// Remove the document with this key.
@@ -39,7 +39,7 @@ pub(crate) enum Operation {
 
 /// One row of an input.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row {
+pub struct Row {
     /// Where it stands.
     pub place: Place,
     /// What it asks for.
@@ -47,8 +47,8 @@ pub(crate) struct Row {
 }
 
 /// Where in a file something stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
     /// In its header, or all over it.
     File,
     /// On a line, from 1.
@@ -110,7 +110,7 @@ impl Problem {
 /// A problem, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {place}{what}")]
-pub(crate) struct InputError {
+pub struct InputError {
     /// The file's name, as the user gave it.
     pub file: String,
     /// Where in the file.
@@ -137,8 +137,11 @@ impl InputError {
 }
 
 /// Rows of one file, in order.
-pub(crate) trait Rows {
+pub trait Rows {
     /// The next row; `None` after the last one. After an error there is nothing more to read.
+    ///
+    /// # Errors
+    /// If the row is not one of this format, or can not be read.
     fn next_row(&mut self) -> Result<Option<Row>, InputError>;
 
     /// How many rows there are in all, where the file says so.
@@ -193,7 +196,14 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, InputError> {
 /// Opens the rows of a file for import.
 pub(crate) fn open_rows(path: &Path, format: Option<Format>) -> Result<Box<dyn Rows>, InputError> {
     let (name, format) = (name_of(path), format_of(path, format)?);
-    let reader = open(path)?;
+    rows(open(path)?, name, format)
+}
+
+/// The rows of a stream, which is called `name` in messages.
+///
+/// # Errors
+/// If its header is not one of this format.
+pub fn rows(reader: Box<dyn BufRead>, name: String, format: Format) -> Result<Box<dyn Rows>, InputError> {
     Ok(match format {
         Format::Jsonl => Box::new(jsonl::JsonLines::new(reader, name)),
         Format::Fvecs | Format::Npy => {

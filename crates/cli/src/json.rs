@@ -6,5 +6,6 @@
 mod document;
 mod key;
 
-pub(crate) use document::{DocumentLine, MetadataJson, VectorJson};
+pub use document::DocumentLine;
+pub(crate) use document::{MetadataJson, VectorJson};
 pub(crate) use key::{KeyJson, parse_argument, parse_key};

@@ -6,12 +6,13 @@
 //! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
 //! in the statistics, and tried again.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::arena::Preparation;
+use plimsoll_base::sync::atomic::Ordering;
+use plimsoll_base::sync::{Condvar, Mutex};
 
 use crate::commit::Request;
 use crate::core::{Core, Counters, lock};

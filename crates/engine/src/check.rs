@@ -21,7 +21,7 @@ use crate::recover::{DATA_DIR, Directory, WAL_DIR};
 use crate::tree::{Damaged, FileOpener};
 
 pub(crate) use cross::check_collection;
-pub use dump::{Dump, dump};
+pub use dump::{Dump, dump, dump_in};
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

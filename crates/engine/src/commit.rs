@@ -8,11 +8,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::arena;
-use plimsoll_base::{CollectionId, Lsn};
+use plimsoll_base::sync::atomic::Ordering;
+use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_wal::{GroupLimits, Record};
 
 use crate::batch::WriteBatch;
@@ -188,8 +188,10 @@ impl Core {
         }
         self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
         let state = self.published.state();
-        let lsns =
-            records.into_iter().map(|record| apply(&state, Arc::new(record))).collect::<Result<Vec<_>>>()?;
+        let lsns = records
+            .into_iter()
+            .map(|record| apply(&state, Arc::new(record), &self.options.path))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(last) = lsns.last() {
             self.published.advance(*last);
         }
@@ -281,15 +283,20 @@ impl Core {
 }
 
 /// Applies a logged record to the memtables of its collections; what is flushed already,
-/// and what belonged to a collection that was dropped, is skipped (rule R7).
-pub(crate) fn apply(state: &State, record: Arc<Record>) -> Result<Lsn> {
-    for group in record::decode(record.payload(), Path::new("log"))? {
+/// and what belonged to a collection that was dropped, is skipped (rule R7). `log` is named by errors.
+pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path) -> Result<Lsn> {
+    for group in record::decode(record.payload(), log)? {
         if let Some(collection) = state.collections.get(&group.collection)
             && record.lsn() > collection.tree.entry.flushed
         {
             let expected = collection.config.dimension;
             if group.dimension != expected {
-                return Err(Error::DimensionMismatch { expected, got: group.dimension });
+                let what = format!(
+                    "LSN {} has vectors of {} dimensions, its collection of {expected}",
+                    record.lsn(),
+                    group.dimension
+                );
+                return Err(StorageError::corrupted(log, 0, what).into());
             }
             collection.active.apply(&record, group);
         }

@@ -15,10 +15,10 @@ mod train;
 mod vectors;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::storage::Storage;
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_shard::{FileMeta, PendingFile, commit_files};
 

@@ -5,11 +5,12 @@
 //! dropping of collections) → `root` (the manifest). Readers take none.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
+use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use plimsoll_base::sync::{Mutex, MutexGuard};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
 use plimsoll_wal::{GroupCommit, Wal};

@@ -1,10 +1,11 @@
 //! The public face of an open database.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use plimsoll_base::sync::Mutex;
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
 
 use crate::background;

@@ -9,9 +9,9 @@ mod delta;
 mod validate;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::commit_files;
 
@@ -23,6 +23,7 @@ use crate::state::{CollectionState, Sealed, State};
 use crate::stats::{FlushReason, FlushStats, timed};
 use crate::tree::Tree;
 use delta::Delta;
+
 pub(crate) use delta::bloom_of;
 pub(crate) use validate::{entry_problem, validate_ids, validate_membership};
 

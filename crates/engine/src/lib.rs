@@ -37,12 +37,14 @@ mod report;
 mod reserve;
 mod router;
 mod rows;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod state;
 mod stats;
 mod tree;
 
 pub use batch::WriteBatch;
-pub use check::{Dump, Finding, Severity, VerifyReport, dump, verify, verify_in};
+pub use check::{Dump, Finding, Severity, VerifyReport, dump, dump_in, verify, verify_in};
 pub use collection::Collection;
 pub use database::Database;
 pub use error::{Error, Result};

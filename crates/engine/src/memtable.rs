@@ -11,10 +11,10 @@ mod index;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use plimsoll_base::arena::Arena;
+use plimsoll_base::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use plimsoll_base::{DocumentId, Lsn, StorageError, Version};
 use plimsoll_shard::PostingRange;
 use plimsoll_wal::Record;

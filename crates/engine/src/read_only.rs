@@ -188,12 +188,12 @@ fn load_manifest(
     let opener = FileOpener { damaged, ..opener(storage, path, &manifest, mapped) };
     let state = open_state(&manifest, &opener)?;
     let published = Published::new(state, manifest.wal_pointer);
+    let dir = path.join(WAL_DIR);
     let visit = |record: Record| -> Result<()> {
-        let lsn = apply(&published.state(), Arc::new(record))?;
+        let lsn = apply(&published.state(), Arc::new(record), &dir)?;
         published.advance(lsn);
         Ok(())
     };
-    let dir = path.join(WAL_DIR);
     let anchor = manifest.anchor();
     let summary = read_durable(storage, &dir, manifest.database, &anchor, visit)?;
     let View { state, visible } = published.view();

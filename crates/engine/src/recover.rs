@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
+use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, ReadMode};
 use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
@@ -181,7 +181,7 @@ pub(crate) fn wal_options(options: &Options) -> WalOptions {
     WalOptions { segment_bytes: options.wal_segment_bytes }
 }
 
-fn lock_log(core: &Core) -> std::sync::MutexGuard<'_, crate::core::Log> {
+fn lock_log(core: &Core) -> plimsoll_base::sync::MutexGuard<'_, crate::core::Log> {
     lock(&core.log)
 }
 
@@ -312,7 +312,7 @@ impl Core {
         if is_durable && self.published.state().memtable_bytes() > self.options.memtable_bytes {
             self.flush_replayed(self.published.visible())?;
         }
-        let lsn = apply(&self.published.state(), Arc::new(record))?;
+        let lsn = apply(&self.published.state(), Arc::new(record), &self.options.path.join(WAL_DIR))?;
         self.published.advance(lsn);
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Gathering the statistics of an open database.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use plimsoll_base::Lsn;
 use plimsoll_base::storage::IoStats;
+use plimsoll_base::sync::atomic::Ordering::Relaxed;
 
 use crate::core::{Core, lock};
 use crate::state::CollectionState;

@@ -4,10 +4,10 @@
 //! tried once more; when there is room again, it is put back. The log keeps a spare segment of its own.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use plimsoll_base::StorageError;
 use plimsoll_base::storage::Storage;
+use plimsoll_base::sync::atomic::{AtomicBool, Ordering};
 
 use crate::core::Core;
 use crate::error::{Error, Result};

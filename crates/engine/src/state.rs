@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use plimsoll_base::sync::atomic::{AtomicU64, Ordering};
 use plimsoll_base::{CollectionId, DocumentId, Lsn, StorageError, Version};
 use plimsoll_shard::SealedView;
 

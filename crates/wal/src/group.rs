@@ -10,7 +10,9 @@
 
 use std::collections::VecDeque;
 use std::mem::take;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use plimsoll_base::sync::{Condvar, Mutex, MutexGuard};
 
 /// How large a group may become. One item always fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,5 +191,7 @@ fn wait<'a, T>(
     guard
 }
 
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+mod schedules;
+#[cfg(all(test, not(shuttle)))]
 mod tests;

@@ -7,10 +7,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use plimsoll_base::storage::{Storage, WriteFile};
+use plimsoll_base::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use plimsoll_base::sync::{Mutex, MutexGuard};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
 use crate::format::{Previous, spare_path};

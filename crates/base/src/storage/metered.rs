@@ -193,6 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "real files: mappings")]
     fn each_operation_is_counted_once() {
         let dir = tempfile::tempdir().unwrap();
         let storage = MeteredStorage::new(Arc::new(OsStorage));

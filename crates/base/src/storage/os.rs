@@ -264,6 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "real files: locks, mappings, renameat2")]
     fn a_file_is_created_once_appended_synced_and_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
@@ -284,6 +285,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "real files: locks, mappings, renameat2")]
     fn rename_never_replaces() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
@@ -300,6 +302,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "real files: locks, mappings, renameat2")]
     fn a_second_lock_names_the_holder_and_the_first_can_be_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");

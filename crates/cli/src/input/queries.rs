@@ -15,7 +15,9 @@ use super::{InputError, Place, format_of, name_of, open};
 use crate::args::Format;
 
 /// The queries of a file, one at a time.
-pub(crate) enum Queries {
+pub struct Queries(Source);
+
+enum Source {
     Lines(Lines<Box<dyn BufRead>>),
     Rows(Numbered),
 }
@@ -24,18 +26,28 @@ impl Queries {
     /// Opens a .npy, .fvecs or .jsonl file, or JSON lines on standard input.
     pub(crate) fn open(path: &Path) -> Result<Self, InputError> {
         let (name, format) = (name_of(path), format_of(path, None)?);
-        let reader = open(path)?;
-        match format {
-            Format::Jsonl => Ok(Self::Lines(Lines::new(reader, name))),
-            Format::Npy | Format::Fvecs => vectors(reader, name, format).map(Self::Rows),
-        }
+        Self::new(open(path)?, name, format)
+    }
+
+    /// The queries of a stream, which is called `name` in messages.
+    ///
+    /// # Errors
+    /// If its header is not one of this format.
+    pub fn new(reader: Box<dyn BufRead>, name: String, format: Format) -> Result<Self, InputError> {
+        Ok(Self(match format {
+            Format::Jsonl => Source::Lines(Lines::new(reader, name)),
+            Format::Npy | Format::Fvecs => Source::Rows(vectors(reader, name, format)?),
+        }))
     }
 
     /// The next query, and where it stands; `None` after the last one.
-    pub(crate) fn next_query(&mut self) -> Result<Option<(Place, Vec<f32>)>, InputError> {
-        match self {
-            Self::Rows(rows) => Ok(rows.next_vector()?.map(|(row, vector)| (Place::Row(row), vector))),
-            Self::Lines(lines) => {
+    ///
+    /// # Errors
+    /// If it is not one of this format, or can not be read.
+    pub fn next_query(&mut self) -> Result<Option<(Place, Vec<f32>)>, InputError> {
+        match &mut self.0 {
+            Source::Rows(rows) => Ok(rows.next_vector()?.map(|(row, vector)| (Place::Row(row), vector))),
+            Source::Lines(lines) => {
                 let name = lines.name.clone();
                 let Some((number, line)) = lines.next_line()? else { return Ok(None) };
                 let place = Place::Line(number);
@@ -98,7 +110,7 @@ mod tests {
     #[test]
     fn lines_give_their_vectors_and_wrong_ones_are_named() {
         let text: &[u8] = b"{\"vector\": [1, 2], \"id\": [{}]}\n\n{\"id\": 3}\n";
-        let mut queries = Queries::Lines(Lines::new(Box::new(text), "q".to_owned()));
+        let mut queries = Queries::new(Box::new(text), "q".to_owned(), Format::Jsonl).unwrap();
         assert_eq!(queries.next_query(), Ok(Some((Place::Line(1), vec![1.0, 2.0]))));
         assert_eq!(queries.next_query().unwrap_err().to_string(), "q: line 3: there is no vector");
     }

@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, SerializeStruc
 use super::KeyJson;
 
 /// A document that is printed: in the short form when its one posting covers the whole text.
-pub(crate) struct DocumentLine<'a>(pub &'a Document);
+pub struct DocumentLine<'a>(pub &'a Document);
 
 impl Serialize for DocumentLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -31,17 +31,24 @@ impl Dump {
 /// [`Error::Storage`] if the file can not be read, or is damaged so that nothing can be told;
 /// [`Error::InvalidArgument`] if it has none of our names.
 pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
-    let path = path.as_ref();
-    OsStorage.open(path)?;
+    dump_in(path.as_ref(), &OsStorage)
+}
+
+/// As [`dump`], through a storage of the caller's.
+///
+/// # Errors
+/// As [`dump`].
+pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
+    storage.open(path)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(number) = manifest::number_of(name) {
-        return dump_manifest(&OsStorage, path.parent().unwrap_or(Path::new(".")), number);
+        return dump_manifest(storage, path.parent().unwrap_or(Path::new(".")), number);
     }
     if name.ends_with(".wal") {
-        return dump_segment(&OsStorage, path);
+        return dump_segment(storage, path);
     }
     if FileName::parse(name).is_some() {
-        let description = plimsoll_shard::describe(&OsStorage, path)?;
+        let description = plimsoll_shard::describe(storage, path)?;
         let mut dump = Dump { title: "sealed file".to_owned(), fields: description.fields };
         for section in &description.sections {
             dump.field(

@@ -15,6 +15,10 @@ use crate::options::CollectionConfig;
 
 /// The newest format version.
 const VERSION: u16 = 2;
+/// No number is larger, so that a few of them can be added without a thought; and the sum of all is below 2^63.
+const LARGEST: u64 = 1 << 56;
+/// As [`LARGEST`], of ids.
+const LARGEST_ID: u32 = 1 << 31;
 type Result<T> = std::result::Result<T, StorageError>;
 
 impl Manifest {
@@ -42,16 +46,44 @@ impl Manifest {
         let manifest = Self {
             number,
             database: header.database,
-            next_file: FileNumber(body.u64()?),
-            next_collection: CollectionId(body.u32()?),
-            wal_pointer: Lsn(body.u64()?),
-            durable: Lsn(body.u64()?),
-            newest_segment: FileNumber(if header.version == 1 { 0 } else { body.u64()? }),
+            next_file: FileNumber(get_number(&mut body)?),
+            next_collection: CollectionId(get_id(&mut body)?),
+            wal_pointer: Lsn(get_number(&mut body)?),
+            durable: Lsn(get_number(&mut body)?),
+            newest_segment: FileNumber(if header.version == 1 { 0 } else { get_number(&mut body)? }),
             collections: get_all(&mut body, 53, get_collection)?,
         };
         body.finish()?;
+        if manifest.sum().is_none_or(|sum| sum > i64::MAX as u64) {
+            return Err(StorageError::corrupted(file, HEADER_LEN as u64, "its numbers add up to too much"));
+        }
         Ok(manifest)
     }
+}
+
+impl Manifest {
+    /// All lengths and counts together; `None` if that is no number of 64 bits.
+    fn sum(&self) -> Option<u64> {
+        let files = self.files().map(|file| file.len);
+        let postings = self.collections.iter().flat_map(|entry| &entry.postings);
+        let postings = postings.flat_map(|posting| [posting.documents, posting.rows, posting.killed]);
+        let vectors = self.collections.iter().flat_map(|entry| &entry.vectors);
+        let vectors = vectors.flat_map(|vector| vector.live.iter().map(|(_, rows)| *rows));
+        let kills = self.collections.iter().flat_map(|entry| &entry.kills).map(|kill| kill.ordinals);
+        files.chain(postings).chain(vectors).chain(kills).try_fold(0_u64, u64::checked_add)
+    }
+}
+
+fn get_number(from: &mut Decoder<'_>) -> Result<u64> {
+    let at = from.clone();
+    let number = from.u64()?;
+    if number > LARGEST { Err(at.corrupted(format!("the number {number}"))) } else { Ok(number) }
+}
+
+fn get_id(from: &mut Decoder<'_>) -> Result<u32> {
+    let at = from.clone();
+    let id = from.u32()?;
+    if id > LARGEST_ID { Err(at.corrupted(format!("the id {id}"))) } else { Ok(id) }
 }
 
 fn put_all<T>(out: &mut Encoder, items: &[T], put: impl Fn(&mut Encoder, &T)) {
@@ -73,7 +105,7 @@ fn put_file(out: &mut Encoder, file: &FileMeta) {
 }
 
 fn get_file(from: &mut Decoder<'_>, kind: SealedKind) -> Result<FileMeta> {
-    Ok(FileMeta { kind, number: FileNumber(from.u64()?), len: from.u64()?, crc: from.u32()? })
+    Ok(FileMeta { kind, number: FileNumber(get_number(from)?), len: get_number(from)?, crc: from.u32()? })
 }
 
 fn put_collection(out: &mut Encoder, entry: &CollectionEntry) {
@@ -103,7 +135,7 @@ fn put_collection(out: &mut Encoder, entry: &CollectionEntry) {
 }
 
 fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
-    let id = CollectionId(from.u32()?);
+    let collection = CollectionId(get_id(from)?);
     let name = from.string()?.to_owned();
     let dimension = from.u32()? as usize;
     let code = from.u8()?;
@@ -115,17 +147,17 @@ fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
         return Err(from.corrupted(format!("a dimension of {dimension}")));
     }
     Ok(CollectionEntry {
-        id,
+        id: collection,
         name,
         config,
-        flushed: Lsn(from.u64()?),
-        next_ordinal: DocumentOrdinal(from.u64()?),
-        next_list: ListId(from.u32()?),
-        next_shard: ShardId(from.u32()?),
+        flushed: Lsn(get_number(from)?),
+        next_ordinal: DocumentOrdinal(get_number(from)?),
+        next_list: ListId(get_id(from)?),
+        next_shard: ShardId(get_id(from)?),
         postings: get_all(from, 60, get_posting)?,
         vectors: get_all(from, 29, get_vector)?,
         kills: get_all(from, 28, |from| {
-            Ok(KillEntry { file: get_file(from, SealedKind::Kill)?, ordinals: from.u64()? })
+            Ok(KillEntry { file: get_file(from, SealedKind::Kill)?, ordinals: get_number(from)? })
         })?,
         indexes: get_all(from, 40, get_index)?,
     })
@@ -134,28 +166,28 @@ fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
 fn get_posting(from: &mut Decoder<'_>) -> Result<PostingEntry> {
     Ok(PostingEntry {
         file: get_file(from, SealedKind::Posting)?,
-        first_ordinal: DocumentOrdinal(from.u64()?),
-        last_ordinal: DocumentOrdinal(from.u64()?),
-        documents: from.u64()?,
-        rows: from.u64()?,
-        killed: from.u64()?,
+        first_ordinal: DocumentOrdinal(get_number(from)?),
+        last_ordinal: DocumentOrdinal(get_number(from)?),
+        documents: get_number(from)?,
+        rows: get_number(from)?,
+        killed: get_number(from)?,
     })
 }
 
 fn get_vector(from: &mut Decoder<'_>) -> Result<VectorEntry> {
     Ok(VectorEntry {
         file: get_file(from, SealedKind::Vector)?,
-        generation: Generation(from.u32()?),
+        generation: Generation(get_id(from)?),
         base: from.u8()? != 0,
-        live: get_all(from, 12, |from| Ok((ShardId(from.u32()?), from.u64()?)))?,
+        live: get_all(from, 12, |from| Ok((ShardId(get_id(from)?), get_number(from)?)))?,
     })
 }
 
 fn get_index(from: &mut Decoder<'_>) -> Result<IndexEntry> {
     Ok(IndexEntry {
         file: get_file(from, SealedKind::Index)?,
-        generation: Generation(from.u32()?),
-        rows_at_training: from.u64()?,
+        generation: Generation(get_id(from)?),
+        rows_at_training: get_number(from)?,
         lists: from.u32()?,
         shards: from.u32()?,
     })
@@ -231,5 +263,27 @@ mod tests {
         let mut longer = bytes;
         longer.push(0);
         assert!(Manifest::decode(&longer, file, FileNumber(1)).is_err());
+    }
+
+    /// Sums of them are formed when a database is opened, verified or dumped, and ids are counted up.
+    #[test]
+    fn numbers_that_could_not_be_added_are_refused() {
+        let refused = |change: &dyn Fn(&mut CollectionEntry)| {
+            let mut manifest = sample();
+            change(&mut manifest.collections[0]);
+            Manifest::decode(&manifest.encode(), Path::new("MANIFEST"), FileNumber(1)).is_err()
+        };
+        assert!(!refused(&|_| {}));
+        assert!(refused(&|entry| entry.postings[0].file.len = u64::MAX - 1));
+        assert!(refused(&|entry| entry.vectors[0].live = vec![(ShardId(1), LARGEST + 1)]));
+        assert!(refused(&|entry| entry.kills = vec![entry.kills[0].clone(); 200]
+            .into_iter()
+            .map(|mut kill| {
+                kill.ordinals = LARGEST;
+                kill
+            })
+            .collect()));
+        assert!(refused(&|entry| entry.next_ordinal = DocumentOrdinal(u64::MAX)));
+        assert!(refused(&|entry| entry.next_list = ListId(u32::MAX)));
     }
 }

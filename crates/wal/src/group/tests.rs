@@ -13,6 +13,8 @@ fn a_single_thread_leads_itself() {
 
 /// Every item is led once, gets its own result, and calls of `lead` never overlap; in every thread's order.
 fn stress(threads: u64, rounds: u64, limits: GroupLimits, slow: bool) {
+    // Miri looks at each access, and is slow.
+    let (threads, rounds) = if cfg!(miri) { (threads.min(4), 4) } else { (threads, rounds) };
     let group = GroupCommit::new(limits);
     let (leading, led) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -51,6 +53,7 @@ fn no_wake_up_is_lost_and_every_item_gets_its_own_result() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes: Miri is slow to unwind, and this unwinds often")]
 fn a_leader_that_panics_fails_its_group_and_nobody_hangs() {
     let group = GroupCommit::new(GroupLimits::default());
     let (done, failed, panicked) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
