@@ -9,8 +9,13 @@ use clap::Parser as _;
 use crate::args::{Command, Torture};
 
 mod args;
+mod kernel;
 
 fn main() -> ExitCode {
     match Torture::parse().command {
+        Command::PowerCuts(args) => kernel::power_cuts(&args),
+        Command::SmallDisks(args) => kernel::small_disks(&args),
+        Command::Limits(args) => kernel::limits(&args),
+        Command::Churn(args) => kernel::churn(&args),
     }
 }
