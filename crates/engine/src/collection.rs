@@ -80,8 +80,7 @@ impl Collection {
         let key = key.into();
         let existed = self.snapshot()?.contains(&key)?;
         if existed {
-            let core = self.database.core();
-            core.reserve.spend_when_full(core, || self.one(Operation::Delete(key.clone())))?;
+            self.one(Operation::Delete(key))?;
         }
         Ok(existed)
     }

@@ -56,10 +56,20 @@ impl Core {
         if self.unsettled.load(Ordering::Acquire) {
             self.settle()?;
         }
-        let gives_space = batches.iter().all(|(.., batch)| batch.is_delete_only());
-        if !gives_space && let Some(full) = lock(&self.last_segment).clone() {
-            return Err(full.into());
+        if batches.iter().all(|(.., batch)| batch.is_delete_only()) {
+            return self.reserve.spend_when_full(self, || self.write_record(batches, durability));
         }
+        match lock(&self.last_segment).clone() {
+            Some(full) => Err(full.into()),
+            None => self.write_record(batches, durability),
+        }
+    }
+
+    fn write_record(
+        &self,
+        batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
+        durability: Durability,
+    ) -> Result<Lsn> {
         let prepared = self.prepare(batches)?;
         self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;

@@ -86,4 +86,7 @@ pub(crate) struct Churn {
     /// How many rows are one atomic write
     #[arg(long)]
     pub(crate) batch_size: u64,
+    /// How many such writes; without it, until something fails
+    #[arg(long)]
+    pub(crate) batches: Option<u64>,
 }

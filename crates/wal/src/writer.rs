@@ -82,7 +82,6 @@ pub struct Wal {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     database: [u8; 16],
-    options: WalOptions,
     salt: SaltSource,
     spares: Spares,
     active: Option<ActiveSegment>,
@@ -115,7 +114,6 @@ impl Wal {
             storage,
             dir,
             database,
-            options,
             salt,
             spares,
             active: None,
@@ -382,7 +380,7 @@ impl Wal {
     fn start_segment(&mut self, bytes: u64) -> Result<()> {
         let tail_bytes = self.tail.as_ref().map_or(0, Tail::bytes);
         let least = SEGMENT_HEADER_LEN + tail_bytes + bytes;
-        let spare = self.spares.take(least.max(self.options.segment_bytes))?;
+        let spare = self.spares.take(least)?;
         self.follow_with(spare)
     }
 

@@ -13,18 +13,36 @@ use super::{Failure, Result};
 pub(crate) struct Checked {
     /// Rows of batches that were not acknowledged and are there.
     pub(crate) beyond: u64,
+    /// Batches that were acknowledged while the power was going and are not there.
+    pub(crate) lost_late: u64,
     /// Whether the log ended in a torn record.
     pub(crate) torn: bool,
     /// Whether records had to be replayed.
     pub(crate) replayed: bool,
 }
 
-/// Verifies the database in `dir`, opens it, compares every document, and leaves it closed, or as a kill would.
-/// The streams go on from what is there.
-pub(crate) fn check(dir: &Path, streams: &mut [Stream], random: &mut Random) -> Result<Checked> {
+/// How a check leaves the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Flushed and closed.
+    Closed,
+    /// With its log as it is.
+    Unflushed,
+}
+
+impl Leave {
+    pub(crate) fn either(random: &mut Random) -> Self {
+        if random.below(3) == 0 { Self::Closed } else { Self::Unflushed }
+    }
+}
+
+/// Verifies the database in `dir`, opens it, and compares every document. The streams go on from what is there.
+pub(crate) fn check(dir: &Path, streams: &mut [Stream], leave: Leave, random: &mut Random) -> Result<Checked> {
     let mut checked = Checked { torn: verify(dir, streams)?, ..Checked::default() };
     if !dir.exists() {
-        streams.iter_mut().try_for_each(|stream| settle(stream, &Rows::new()))?;
+        for stream in streams {
+            checked.lost_late += settle(stream, &Rows::new())?;
+        }
         return Ok(checked);
     }
     let failed = |what: &str, error: &Error| Failure::Violation(format!("{what}: {error}"));
@@ -38,10 +56,10 @@ pub(crate) fn check(dir: &Path, streams: &mut [Stream], random: &mut Random) -> 
             Err(error) => return Err(failed("a collection does not open", &error)),
         };
         let acknowledged = stream.acknowledged;
-        settle(stream, &found)?;
+        checked.lost_late += settle(stream, &found)?;
         checked.beyond += stream.stored - acknowledged;
     }
-    if random.below(3) == 0 {
+    if leave == Leave::Closed {
         db.close().map_err(|error| failed("it does not close", &error))?;
     }
     drop(db);
@@ -49,7 +67,7 @@ pub(crate) fn check(dir: &Path, streams: &mut [Stream], random: &mut Random) -> 
     Ok(checked)
 }
 
-fn settle(stream: &mut Stream, found: &Rows) -> Result<()> {
+fn settle(stream: &mut Stream, found: &Rows) -> Result<u64> {
     stream.settle(found).map_err(Failure::Violation)
 }
 

@@ -8,7 +8,7 @@ use plimsoll::{CollectionConfig, Database, Metric, WriteBatch};
 use super::rows::{Row, Stream};
 use crate::args::Churn;
 
-/// Writes until something fails or it is killed.
+/// Writes as much as was asked for, or until something fails or it is killed.
 pub(crate) fn run(args: &Churn) -> Result<(), Box<dyn std::error::Error>> {
     let stream = Stream::new(args.seed, args.stream, args.keys);
     let db = Database::builder(&args.dir).memtable_bytes(96 << 10).wal_segment_bytes(256 << 10).open()?;
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &Churn) -> Result<(), Box<dyn std::error::Error>> {
     let collection = db.create_collection(&stream.name(), config)?;
     let mut stdout = std::io::stdout().lock();
     let mut from = args.from;
-    loop {
+    for _ in 0..args.batches.unwrap_or(u64::MAX) {
         let mut batch = WriteBatch::new();
         for row in from..from + args.batch_size {
             match stream.row(row) {
@@ -29,4 +29,5 @@ pub(crate) fn run(args: &Churn) -> Result<(), Box<dyn std::error::Error>> {
         writeln!(stdout, "ACK {}", from - args.from)?;
         stdout.flush()?;
     }
+    Ok(db.close()?)
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::rows::Stream;
@@ -28,6 +29,8 @@ pub(crate) struct Runner {
     /// What every command is started by, such as `prlimit` with its arguments.
     pub(crate) prefix: Vec<OsString>,
     running: Mutex<Option<Child>>,
+    /// The power is going: what is acknowledged from now on need not be kept.
+    pub(crate) is_cut: AtomicBool,
 }
 
 fn broken(error: impl std::fmt::Display) -> Failure {
@@ -36,7 +39,7 @@ fn broken(error: impl std::fmt::Display) -> Failure {
 
 impl Runner {
     pub(crate) fn limited<S: Into<OsString>>(prefix: impl IntoIterator<Item = S>) -> Self {
-        Self { prefix: prefix.into_iter().map(Into::into).collect(), running: Mutex::default() }
+        Self { prefix: prefix.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     /// Kills the program that runs now, if any does.
@@ -107,33 +110,40 @@ impl Runner {
         let (from, rows) = (stream.acknowledged, stream.clone());
         let end = batches.map_or(u64::MAX, |batches| from + batches * batch_size);
         let lines = (from..end).map(move |row| rows.line(row));
-        stream.acknowledge(from, from + batch_size);
-        self.run(plimsoll, &args, lines, |line| heard(stream, from, batch_size, end, line))
+        stream.attempt(from + batch_size);
+        self.run(plimsoll, &args, lines, |line| self.heard(stream, from, batch_size, end, line))
     }
 
-    /// As [`Runner::import`] without an end, by this program with small memtables.
+    /// As [`Runner::import`], by this program with small memtables.
     pub(crate) fn churn(
         &self,
         own: &Path,
         db: &Path,
         stream: &mut Stream,
         batch_size: u64,
+        batches: Option<u64>,
     ) -> Result<Ended> {
         let from = stream.acknowledged;
+        let end = batches.map_or(u64::MAX, |batches| from + batches * batch_size);
         let [seed, number, keys] = stream.origin().map(|number| number.to_string());
         let (first, size) = (from.to_string(), batch_size.to_string());
         let numbers = [&number, "--seed", &seed, "--keys", &keys, "--from", &first, "--batch-size", &size];
-        let args = words(&["churn"], db, &numbers);
-        stream.acknowledge(from, from + batch_size);
-        self.run(own, &args, std::iter::empty(), |line| heard(stream, from, batch_size, u64::MAX, line))
+        let mut args = words(&["churn"], db, &numbers);
+        args.extend(batches.map(|batches| format!("--batches={batches}").into()));
+        stream.attempt(from + batch_size);
+        self.run(own, &args, std::iter::empty(), |line| self.heard(stream, from, batch_size, end, line))
     }
-}
 
-/// Notes an acknowledgement.
-fn heard(stream: &mut Stream, from: u64, batch_size: u64, end: u64, line: &str) {
-    let rows = line.strip_prefix("ACK ").and_then(|rows| rows.parse::<u64>().ok());
-    if let Some(rows) = rows {
-        stream.acknowledge(from + rows, end.min(from + rows + batch_size));
+    /// Notes an acknowledgement, and that the next batch may follow.
+    fn heard(&self, stream: &mut Stream, from: u64, batch_size: u64, end: u64, line: &str) {
+        let rows = line.strip_prefix("ACK ").and_then(|rows| rows.parse::<u64>().ok());
+        if let Some(rows) = rows {
+            match self.is_cut.load(Ordering::SeqCst) {
+                false => stream.acknowledge(from + rows),
+                true => stream.acknowledge_late(from + rows),
+            }
+            stream.attempt(end.min(from + rows + batch_size));
+        }
     }
 }
 

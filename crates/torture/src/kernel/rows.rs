@@ -31,13 +31,15 @@ pub(crate) struct Stream {
     rows: Rows,
     /// Rows that were acknowledged; never less than `stored`.
     pub(crate) acknowledged: u64,
-    /// Where the next batch ends, which may be stored, too.
-    pub(crate) in_flight: u64,
+    /// Where further batches end that may be stored, too, in their order.
+    open: Vec<u64>,
+    /// Where the last batch ends that was acknowledged while the power was going.
+    late: u64,
 }
 
 impl Stream {
     pub(crate) fn new(seed: u64, number: u64, keys: u64) -> Self {
-        Self { seed, number, keys, stored: 0, rows: Rows::new(), acknowledged: 0, in_flight: 0 }
+        Self { seed, number, keys, stored: 0, rows: Rows::new(), acknowledged: 0, open: Vec::new(), late: 0 }
     }
 
     /// What the stream is made from: seed, number and keys.
@@ -122,25 +124,31 @@ impl Stream {
     }
 
     /// Goes on from what was found, or says how it differs from everything that it may be: the acknowledged rows,
-    /// or these and the batch in flight.
-    pub(crate) fn settle(&mut self, found: &Rows) -> Result<(), String> {
-        let certain = self.after(self.acknowledged);
-        for (rows, expected) in [(self.acknowledged, &certain), (self.in_flight, &self.after(self.in_flight))] {
-            if found == expected {
-                self.rows.clone_from(expected);
-                (self.stored, self.acknowledged, self.in_flight) = (rows, rows, rows);
-                return Ok(());
+    /// or these and some of the batches after them. Returns how many batches that were acknowledged late are missing.
+    /// That is one at most: the one whose sync was under way when the power went.
+    pub(crate) fn settle(&mut self, found: &Rows) -> Result<u64, String> {
+        for rows in [self.acknowledged].into_iter().chain(self.open.iter().copied()) {
+            let expected = self.after(rows);
+            if *found == expected {
+                let lost_late = self.open.iter().filter(|end| (rows + 1..=self.late).contains(end)).count();
+                if lost_late > 1 {
+                    return Err(format!("{}: {lost_late} batches acknowledged after a cut are lost", self.name()));
+                }
+                self.rows = expected;
+                (self.stored, self.acknowledged, self.late) = (rows, rows, 0);
+                self.open.clear();
+                return Ok(lost_late as u64);
             }
         }
+        let certain = self.after(self.acknowledged);
         let lost = certain.iter().filter(|(key, row)| found.get(key) < Some(row)).count();
-        let beyond = found.iter().filter(|(_, row)| **row >= self.in_flight).count();
         let deleted = found.keys().filter(|key| !certain.contains_key(key)).count();
         Err(format!(
-            "{}: of {} acknowledged rows (the batch in flight ends at {}), {lost} documents are missing or older, {deleted} \
-             should not be there, {beyond} are of rows that nobody wrote",
+            "{}: {} rows were acknowledged, batches that may be there end at {:?}; {lost} documents are missing or \
+             older, {deleted} should not be there",
             self.name(),
             self.acknowledged,
-            self.in_flight
+            self.open
         ))
     }
 
@@ -154,11 +162,25 @@ impl Stream {
         self.rows.remove(&key);
     }
 
-    /// `acknowledged` rows are stored; a batch up to `in_flight` may be.
-    pub(crate) fn acknowledge(&mut self, acknowledged: u64, in_flight: u64) {
-        self.acknowledged = self.acknowledged.max(acknowledged);
-        self.in_flight = in_flight.max(self.acknowledged);
+    /// All rows up to `end` are stored.
+    pub(crate) fn acknowledge(&mut self, end: u64) {
+        self.acknowledged = self.acknowledged.max(end);
+        self.open.retain(|open| *open > end);
     }
+
+    /// A batch that ends at `end` may be stored.
+    pub(crate) fn attempt(&mut self, end: u64) {
+        if end > self.acknowledged && self.open.last().is_none_or(|last| *last < end) {
+            self.open.push(end);
+        }
+    }
+
+    /// A batch that ends at `end` was acknowledged while the power was going: it may be stored or not.
+    pub(crate) fn acknowledge_late(&mut self, end: u64) {
+        self.attempt(end);
+        self.late = end;
+    }
+
 }
 
 #[cfg(test)]
@@ -172,11 +194,12 @@ mod tests {
     #[test]
     fn what_was_acknowledged_and_the_batch_in_flight_may_be_there() {
         let mut stream = Stream::new(7, 0, 3000);
-        stream.acknowledge(100, 110);
+        stream.acknowledge(100);
+        stream.attempt(110);
         for rows in [100, 110] {
             let found = import(&stream, rows);
             let mut settled = stream.clone();
-            assert_eq!(settled.settle(&found), Ok(()));
+            assert_eq!(settled.settle(&found), Ok(0));
             assert_eq!(settled.stored, rows);
         }
     }
@@ -184,7 +207,8 @@ mod tests {
     #[test]
     fn lost_torn_and_invented_rows_are_noticed() {
         let mut stream = Stream::new(7, 0, 3000);
-        stream.acknowledge(100, 110);
+        stream.acknowledge(100);
+        stream.attempt(110);
         for rows in [0, 99, 105, 111] {
             assert!(stream.clone().settle(&import(&stream, rows)).is_err(), "{rows} rows");
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::check::check;
+use super::check::{Leave, check};
 use super::disk::{Disk, Memory, free_bytes};
 use super::program::{Ended, Runner, words};
 use super::random::Random;
@@ -27,7 +27,7 @@ enum Writer {
 pub(crate) fn run(seed: u64, tools: &Tools) -> Result<String> {
     let mut random = Random::new(seed);
     let mut report = Vec::new();
-    for (writer, size_mb) in [(Writer::Churn, 12), (Writer::Import, 256)] {
+    for (writer, size_mb) in [(Writer::Churn, 48), (Writer::Import, 256)] {
         let memory = Memory::make(size_mb)?;
         report.push(fill(memory.point(), &format!("tmpfs of {size_mb} MiB"), writer, tools, &mut random)?);
         drop(memory);
@@ -52,21 +52,22 @@ fn fill(point: &Path, name: &str, writer: Writer, tools: &Tools, random: &mut Ra
     let call = |what: &str, args: &[&str]| -> Result<Ended> {
         must(what, runner.call(&tools.plimsoll, &words(&[what], &db, args))?)
     };
+    let write = |stream: &mut Stream, size, batches| match writer {
+        Writer::Import => runner.import(&tools.plimsoll, &db, stream, size, batches),
+        Writer::Churn => runner.churn(&tools.own, &db, stream, size, batches),
+    };
     let mut streams = [Stream::new(random.below(u64::MAX), 1, 1 << 40)];
     let (mut rows, mut deleted, mut won) = (0, 0, 0);
     for _ in 0..ROUNDS {
         let batch_size = 20 + random.below(100);
         let [stream] = &mut streams;
         let collection = stream.name();
-        let ended = match writer {
-            Writer::Import => runner.import(&tools.plimsoll, &db, stream, batch_size, None)?,
-            Writer::Churn => runner.churn(&tools.own, &db, stream, batch_size)?,
-        };
+        let ended = write(stream, batch_size, None)?;
         if ended.succeeded() || !ended.stderr.contains("No space left on device") {
             return Err(Failure::Violation(format!("{name}: a full disk was met by {ended:?}")));
         }
         rows += stream.acknowledged - stream.stored;
-        check(&db, &mut streams, random)?;
+        check(&db, &mut streams, Leave::Unflushed, random)?;
         let full = free_bytes(point)?;
 
         let [stream] = &mut streams;
@@ -90,12 +91,12 @@ fn fill(point: &Path, name: &str, writer: Writer, tools: &Tools, random: &mut Ra
             return Err(Failure::Violation(format!("{name}: {free} bytes are free after deleting, {full} before")));
         }
         won += free - full;
-        check(&db, &mut streams, random)?;
+        check(&db, &mut streams, Leave::Closed, random)?;
 
         let [stream] = &mut streams;
-        let again = runner.import(&tools.plimsoll, &db, stream, 10, Some(5))?;
+        let again = write(stream, 10, Some(5))?;
         must("writing where there is space again,", again)?;
-        check(&db, &mut streams, random)?;
+        check(&db, &mut streams, Leave::Closed, random)?;
     }
     Ok(format!(
         "{name}: full {ROUNDS} times by {writer:?}, {rows} rows acknowledged, {deleted} deleted, {} KiB won back, 0 violations",
