@@ -9,9 +9,9 @@ use std::time::Duration;
 use plimsoll::{CollectionConfig, Database, Document, Effort, Generation, Metric, WriteBatch};
 use plimsoll_sim::{CrashPolicy, SimStorage};
 
-use crate::support::hook::HookStorage;
-use crate::support::model::Model;
-use crate::support::replay::{PATH, assert_allowed, check_recovery, contents, empty_disk};
+use plimsoll_torture::hook::HookStorage;
+use plimsoll_torture::model::Model;
+use plimsoll_torture::recovery::{PATH, assert_allowed, check_recovery, contents, empty_disk};
 
 struct Interleaved {
     disk: SimStorage,

@@ -4,8 +4,9 @@
 use plimsoll::{CollectionConfig, Database, Document, Durability, Error, Metric, Result};
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind, Times};
 
-use crate::support::model::Model;
-use crate::support::replay::{Recorder, assert_allowed, builder, check_recovery, contents};
+use plimsoll_torture::model::Model;
+use plimsoll_torture::recorder::Recorder;
+use plimsoll_torture::recovery::{assert_allowed, builder, check_recovery, contents};
 
 const FULL: i32 = 28;
 const IO: i32 = 5;

@@ -4,7 +4,8 @@
 use plimsoll::{Document, Durability, Error, Metric, WriteBatch};
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind};
 
-use crate::support::replay::{PATH, Recorder, assert_allowed, check_recovery, contents};
+use plimsoll_torture::recorder::Recorder;
+use plimsoll_torture::recovery::{PATH, assert_allowed, check_recovery, contents};
 
 fn document(key: u64) -> Document {
     Document::new(key).text("some text").vector([key as f32, 1.0])

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use plimsoll::{Collection, CollectionConfig, Database, Document, Effort, Generation, Key, Metric};
 
-use crate::support::model::distance;
-use crate::support::random::Random;
+use plimsoll_torture::model::distance;
+use plimsoll_torture::random::Random;
 
 const DIMENSION: usize = 24;
 

@@ -12,9 +12,10 @@ use plimsoll::{
 };
 use plimsoll_sim::SimStorage;
 
-use crate::support::model::Model;
-use crate::support::random::Random;
-use crate::support::replay::{PATH, Recorder, builder};
+use plimsoll_torture::model::Model;
+use plimsoll_torture::random::Random;
+use plimsoll_torture::recorder::Recorder;
+use plimsoll_torture::recovery::{PATH, builder};
 
 #[test]
 fn missing_empty_and_foreign_directories() {

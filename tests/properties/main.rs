@@ -15,4 +15,3 @@ mod model_random;
 mod opening_and_damage;
 mod recovery_flushes;
 mod smoke;
-mod support;

@@ -10,9 +10,9 @@ use plimsoll::{
 };
 use plimsoll_sim::SimStorage;
 
-use crate::support::generate;
-use crate::support::model::{Model, ModelCollection};
-use crate::support::random::{Random, seeds};
+use plimsoll_torture::generate;
+use plimsoll_torture::model::{Model, ModelCollection};
+use plimsoll_torture::random::{Random, seeds};
 
 /// A database, and what it should hold.
 struct World {
@@ -224,7 +224,7 @@ impl World {
             self.db.close().unwrap();
         }
         let (path, storage) = (self.path.clone(), Arc::clone(&self.storage));
-        let seed = self.random.next();
+        let seed = self.random.bits();
         // The old handle is dropped before the new one opens: one writer at a time.
         let parked = Database::builder("/nowhere").storage(Arc::new(SimStorage::new())).background(false);
         self.db = parked.open().unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use plimsoll::{CollectionConfig, Database, Document, Effort, Error, Key, Metric, StorageError, WriteBatch};
 use plimsoll_sim::SimStorage;
 
-use crate::support::replay::builder;
+use plimsoll_torture::recovery::builder;
 
 fn store(db: &Database, rows: std::ops::Range<u64>) {
     let collection = db.create_collection("c", CollectionConfig::new(8, Metric::L2)).unwrap();

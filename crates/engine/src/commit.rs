@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use plimsoll_base::arena;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{CollectionId, Lsn};
 use plimsoll_wal::{GroupLimits, Record};
 
@@ -215,7 +216,7 @@ impl Core {
             }
             Request::Seal(collection) => {
                 // Whoever asked for it flushes it.
-                let seal = wal.appended();
+                let seal = Lsn(wal.appended().0 + u64::from(mutant::is(Mutant::SealTooHigh)));
                 self.seal_at(seal, |id| collection.is_none_or(|only| only == id));
                 Ok(seal)
             }
@@ -275,6 +276,9 @@ impl Core {
 /// and what belonged to a collection that was dropped, is skipped (rule R7).
 pub(crate) fn apply(state: &State, record: Arc<Record>) -> Result<Lsn> {
     for group in record::decode(record.payload(), Path::new("log"))? {
+        if mutant::is(Mutant::ReplayKnowsDropped) && !state.collections.contains_key(&group.collection) {
+            return Err(Error::CollectionNotFound(group.collection.to_string()));
+        }
         if let Some(collection) = state.collections.get(&group.collection)
             && record.lsn() > collection.tree.entry.flushed
         {

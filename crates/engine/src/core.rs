@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
@@ -121,7 +122,8 @@ pub(crate) struct Parts {
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
-        let next_file = AtomicU64::new(parts.root.manifest.next_file.0);
+        let reuse = mutant::is(Mutant::ReuseFileNumbers);
+        let next_file = AtomicU64::new(if reuse { 1 } else { parts.root.manifest.next_file.0 });
         Self {
             options: parts.options,
             storage: parts.storage,
@@ -152,7 +154,9 @@ impl Core {
 
     /// Numbers up to `seen` are taken.
     pub(crate) fn never_reuse(&self, seen: FileNumber) {
-        self.next_file.fetch_max(seen.0.saturating_add(1), Ordering::Relaxed);
+        if !mutant::is(Mutant::ReuseFileNumbers) {
+            self.next_file.fetch_max(seen.0.saturating_add(1), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn finish_recovery(&self, stats: RecoveryStats) {
@@ -218,7 +222,7 @@ impl Core {
     /// Publishes what [`Core::next_manifest`] made.
     pub(crate) fn publish_next(&self, root: &mut Root, next: Manifest) -> Result<()> {
         if let Err(error) = next.publish(&self.storage, &self.options.path) {
-            root.ambiguous = true;
+            root.ambiguous = !mutant::is(Mutant::ForgetAmbiguity);
             root.old_manifests.push(next.number);
             return Err(error.into());
         }
@@ -252,7 +256,7 @@ impl Core {
         let dir = &self.options.path;
         root.old_manifests.retain(|number| !gone(self.storage.remove(&manifest::path(dir, *number))));
         root.graveyard.retain(|grave| {
-            let free = Arc::strong_count(&grave.held) == 1;
+            let free = Arc::strong_count(&grave.held) == 1 || mutant::is(Mutant::RemoveHeldFiles);
             !(free && gone(self.storage.remove(&self.data_dir().join(grave.meta.name().to_string()))))
         });
     }

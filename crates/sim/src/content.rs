@@ -1,5 +1,6 @@
 //! The bytes of one file: a written part, and zeros up to its length.
 
+use std::hash::{Hash, Hasher};
 use std::io;
 
 /// What a file holds. Preallocated space is not stored: bytes from `bytes.len()` to `len` are zeros.
@@ -7,6 +8,15 @@ use std::io;
 pub(crate) struct Content {
     bytes: Vec<u8>,
     len: u64,
+}
+
+impl Hash for Content {
+    /// The same for the same bytes, however many of the zeros at the end are stored.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let written = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        hasher.write_u64(self.len);
+        self.bytes[..written].hash(hasher);
+    }
 }
 
 impl From<&[u8]> for Content {

@@ -74,10 +74,9 @@ pub(crate) fn after_power_cut(disk: &Disk, model: DirectoryModel, policy: CrashP
 }
 
 /// The names after the first `cut(settled, all)` pending changes, of which `settled` can't be lost.
-fn prefix(names: &Names, cut: impl FnOnce(usize, usize) -> usize) -> Tree {
+pub(crate) fn prefix(names: &Names, cut: impl FnOnce(usize, usize) -> usize) -> Tree {
     let pending = names.pending();
-    let settled = pending.iter().rposition(|pending| pending.synced).map_or(0, |last| last + 1);
-    let mut kept = cut(settled, pending.len());
+    let mut kept = cut(settled(names), pending.len());
     // A journal holds both halves of a rename between directories in one transaction.
     if pending.get(kept).is_some_and(|next| matches!(next.change, NameChange::UnlinkMoved { .. })) {
         kept += 1;
@@ -89,8 +88,13 @@ fn prefix(names: &Names, cut: impl FnOnce(usize, usize) -> usize) -> Tree {
     reachable(tree)
 }
 
+/// How many pending changes a journal can't lose: all up to the last that is synced.
+pub(crate) fn settled(names: &Names) -> usize {
+    names.pending().iter().rposition(|pending| pending.synced).map_or(0, |last| last + 1)
+}
+
 /// The names after those pending changes that are synced or that `keep` keeps.
-fn subset(names: &Names, mut keep: impl FnMut(usize) -> bool) -> Tree {
+pub(crate) fn subset(names: &Names, mut keep: impl FnMut(usize) -> bool) -> Tree {
     let mut tree = names.on_disk().clone();
     for (index, pending) in names.pending().iter().enumerate() {
         if pending.synced || keep(index) {

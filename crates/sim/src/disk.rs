@@ -1,6 +1,7 @@
 //! The simulated disk with its page cache, as a pure state machine over effects.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,12 +119,21 @@ impl Disk {
         mut content: impl FnMut(&Inode) -> Arc<Content>,
         old: &Self,
     ) -> Self {
+        Self::recovered_by_inode(tree, |_, inode| content(inode), old)
+    }
+
+    /// As [`Disk::recovered`], with contents that may depend on which inode it is.
+    pub(crate) fn recovered_by_inode(
+        tree: BTreeMap<PathBuf, Node>,
+        mut content: impl FnMut(InodeId, &Inode) -> Arc<Content>,
+        old: &Self,
+    ) -> Self {
         let mut inodes: BTreeMap<InodeId, Inode> = BTreeMap::new();
         let mut linked: Vec<_> = tree.values().copied().filter_map(file_of).collect();
         linked.sort_unstable();
         for id in linked {
             let inode = inodes.entry(id).or_insert_with(|| match old.inodes.get(&id) {
-                Some(inode) => Inode::durable(content(inode)),
+                Some(inode) => Inode::durable(content(id, inode)),
                 None => Inode::default(),
             });
             inode.links += 1;
@@ -142,6 +152,20 @@ impl Disk {
 
     pub(crate) fn len(&self, id: InodeId) -> u64 {
         self.inodes.get(&id).map_or(0, |inode| inode.visible.len())
+    }
+
+    /// A hash of the names and what reads of the files see.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        // Its keys are fixed.
+        let mut hasher = std::hash::DefaultHasher::new();
+        for (path, node) in self.names.visible() {
+            path.hash(&mut hasher);
+            match node {
+                Node::Dir => hasher.write_u8(0),
+                Node::File(inode) => self.content(*inode).hash(&mut hasher),
+            }
+        }
+        hasher.finish()
     }
 
     /// Whether a crash could change what the inode holds.

@@ -3,7 +3,7 @@
 //! [`SimStorage`] is an in-memory [`Storage`](plimsoll_base::storage::Storage). Every call that changes
 //! something is numbered and logged, so a test can cut the power before any of them
 //! ([`SimStorage::crash_at`]), open a disk in a state the cut may legally have left behind
-//! ([`SimStorage::after_crash`]), let calls fail ([`SimStorage::fail_operation`],
+//! ([`SimStorage::after_crash`]), go through all such states ([`SimStorage::moments`], [`Moment::pending`]), let calls fail ([`SimStorage::fail_operation`],
 //! [`SimStorage::fail_next`]), fill the disk ([`SimStorage::set_capacity`]), and damage files at rest
 //! ([`SimStorage::flip_bit`]). It also watches the protocol: [`SimStorage::violations`].
 //!
@@ -40,6 +40,7 @@ mod disk;
 mod fault;
 mod handle;
 mod inspect;
+mod moment;
 mod names;
 mod operation;
 mod protocol;
@@ -49,5 +50,6 @@ mod storage;
 
 pub use crash::{CrashPolicy, DirectoryModel, SECTOR};
 pub use fault::{Failure, Times};
+pub use moment::{Moment, PendingChange, PendingKind};
 pub use operation::{Operation, OperationKind};
 pub use storage::SimStorage;

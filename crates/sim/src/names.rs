@@ -46,11 +46,16 @@ pub(crate) enum NameChange {
 }
 
 impl NameChange {
-    fn dir(&self) -> &Path {
-        let path = match self {
+    /// The name that changes; of a rename the old one.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
             Self::MakeDir { path } | Self::Link { path, .. } | Self::Unlink { path, .. } => path,
             Self::Rename { from, .. } | Self::UnlinkMoved { from, .. } => from,
-        };
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        let path = self.path();
         path.parent().unwrap_or(path)
     }
 

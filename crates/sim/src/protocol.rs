@@ -78,6 +78,11 @@ impl Protocol {
         self.check(!has_unsynced, number, path, "mapped with unsynced bytes");
     }
 
+    /// A file is about to be removed that is still needed.
+    pub(crate) fn removed(&mut self, path: &Path, number: u64, why: &str) {
+        self.check(false, number, path, &format!("removed while a power cut could still need it: {why}"));
+    }
+
     fn history(&mut self, inode: InodeId) -> &mut History {
         self.histories.entry(inode).or_default()
     }

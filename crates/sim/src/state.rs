@@ -1,30 +1,53 @@
 //! The state behind every handle of one simulated storage: the disk, the power, the faults, the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use plimsoll_base::{Result, StorageError};
 
 use crate::content::Content;
-use crate::crash::DirectoryModel;
+use crate::crash::{CrashPolicy, DirectoryModel, after_power_cut};
 use crate::disk::{Change, Disk, Effect};
 use crate::fault::{Failure, Faults};
 use crate::names::InodeId;
 use crate::operation::{Operation, OperationKind};
 use crate::protocol::Protocol;
+use crate::storage::SimStorage;
 
 /// How much space a storage has that no one gave a capacity: 1 TiB.
 const UNLIMITED: u64 = 1 << 40;
 
+/// What a test has to say about the removal of a file: see [`SimStorage::guard_removals`].
+#[derive(Clone)]
+pub(crate) struct RemovalGuard(pub(crate) Arc<Guard>);
+
+type Guard = dyn Fn(&SimStorage, &Path) -> std::result::Result<(), String> + Send + Sync;
+
+impl fmt::Debug for RemovalGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RemovalGuard")
+    }
+}
+
+/// What survives a crash beside the disk: the machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Boot {
+    pub(crate) model: DirectoryModel,
+    pub(crate) capacity: Option<u64>,
+    pub(crate) number: u64,
+    pub(crate) removal_guard: Option<RemovalGuard>,
+}
+
 /// Everything that the clones and files of one storage share.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) disk: Disk,
     /// The disk before the first operation.
-    origin: Disk,
+    pub(crate) origin: Disk,
     /// Every step since then, with the number of operations begun by then.
-    steps: Vec<(u64, Effect)>,
+    pub(crate) steps: Vec<(u64, Effect)>,
     pub(crate) log: Vec<Operation>,
     pub(crate) model: DirectoryModel,
     pub(crate) capacity: Option<u64>,
@@ -33,6 +56,9 @@ pub(crate) struct State {
     pub(crate) locked: BTreeSet<InodeId>,
     /// How often the machine or the process was started, as the lock file tells.
     pub(crate) boot: u64,
+    pub(crate) removal_guard: Option<RemovalGuard>,
+    /// How many calls that only read there were.
+    pub(crate) reads: BTreeMap<OperationKind, u64>,
     pub(crate) crash_at: Option<u64>,
     pub(crate) crashed: bool,
     /// The operation that the power cut hit.
@@ -52,6 +78,8 @@ impl State {
             protocol: Protocol::default(),
             locked: BTreeSet::new(),
             boot: 1,
+            removal_guard: None,
+            reads: BTreeMap::new(),
             crash_at: None,
             crashed: false,
             cut: None,
@@ -60,7 +88,23 @@ impl State {
 
     /// The state of the next boot, with `disk` in the same machine.
     pub(crate) fn rebooted(&self, disk: Disk) -> Self {
-        Self { model: self.model, capacity: self.capacity, boot: self.boot + 1, ..Self::new(disk) }
+        Self::booted(disk, self.boot())
+    }
+
+    /// What stays when this machine is started again.
+    pub(crate) fn boot(&self) -> Boot {
+        Boot {
+            model: self.model,
+            capacity: self.capacity,
+            number: self.boot + 1,
+            removal_guard: self.removal_guard.clone(),
+        }
+    }
+
+    /// The state of a machine that was just started, with `disk`.
+    pub(crate) fn booted(disk: Disk, boot: Boot) -> Self {
+        let Boot { model, capacity, number, removal_guard } = boot;
+        Self { model, capacity, boot: number, removal_guard, ..Self::new(disk) }
     }
 
     /// How many operations have begun; the number of the next one.
@@ -132,12 +176,24 @@ impl State {
         let result = if self.crashed {
             Err(power_cut())
         } else {
+            *self.reads.entry(kind).or_default() += 1;
             match self.faults.strike(kind, None) {
                 Some(failure) => Err(failure.error()),
                 None => perform(self),
             }
         };
         result.map_err(|error| StorageError::io(kind.verb(), path, error))
+    }
+
+    /// Asks the guard whether the file may be removed, and remembers what it has to say against it.
+    pub(crate) fn guard_removal(&mut self, path: &Path) {
+        let Some(guard) = self.removal_guard.clone() else { return };
+        let mut without = after_power_cut(&self.disk, self.model, CrashPolicy::LoseAll);
+        without.apply(&Effect::Delete(path.to_path_buf()));
+        let boot = Boot { removal_guard: None, ..self.boot() };
+        if let Err(why) = (guard.0)(&SimStorage::with(Self::booted(without, boot)), path) {
+            self.protocol.removed(path, self.operations() - 1, &why);
+        }
     }
 
     /// The bytes that can still be written.
@@ -188,10 +244,11 @@ impl State {
             }
             return Ok(Err(holder));
         }
-        // Who holds it, as the operating-system implementation notes it. These bytes decide nothing.
+        // Who holds it, as the operating-system implementation notes it. These bytes decide nothing, and no
+        // power cut is spent on them.
         let note = format!("process {} on host simulator\n", self.boot);
-        self.apply(Effect::Change(inode, Change::Truncate { len: 0 }));
-        self.apply(Effect::Change(inode, Change::Write { offset: 0, bytes: note.as_bytes().into() }));
+        self.apply(Effect::Edit(inode, Change::Truncate { len: 0 }));
+        self.apply(Effect::Edit(inode, Change::Write { offset: 0, bytes: note.as_bytes().into() }));
         Ok(Ok(inode))
     }
 }

@@ -1,5 +1,6 @@
 //! The simulated storage: power, faults, crash states, and the calls of the storage trait.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -57,7 +58,7 @@ impl SimStorage {
         storage
     }
 
-    fn with(state: State) -> Self {
+    pub(crate) fn with(state: State) -> Self {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -152,6 +153,21 @@ impl SimStorage {
         self.state().faults.next(kind, failure.into(), count);
     }
 
+    /// Lets `count` calls of `kind` fail, after `skip` more that do not.
+    pub fn fail_after(&self, kind: OperationKind, skip: u64, failure: impl Into<Failure>, count: u64) {
+        self.state().faults.after(kind, skip, failure.into(), count);
+    }
+
+    /// How many calls of a kind that only reads there were; those have no numbers.
+    pub fn reads(&self, kind: OperationKind) -> u64 {
+        self.state().reads.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// How many faults have struck so far, by kind of call and error.
+    pub fn faults_struck(&self) -> BTreeMap<(OperationKind, String), u64> {
+        self.state().faults.struck().clone()
+    }
+
     /// Lets nothing fail any more. What failed syncs have dropped stays dropped.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
@@ -161,6 +177,11 @@ impl SimStorage {
     /// the part of an append that still fits.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = Some(bytes);
+    }
+
+    /// The bytes that can still be written.
+    pub fn free_bytes(&self) -> u64 {
+        self.state().free()
     }
 
     /// Performs a call on names: it fails without effect or with all of it.
@@ -245,6 +266,7 @@ impl Storage for SimStorage {
         let operation = Operation::on_path(OperationKind::Remove, at.clone());
         self.mutate(operation, path, |state| {
             state.disk.names.file(&at)?;
+            state.guard_removal(&at);
             state.apply(Effect::Remove(at));
             Ok(())
         })

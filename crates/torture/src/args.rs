@@ -3,17 +3,38 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use plimsoll_torture::Layer;
 
 /// Power cuts, bad disks and bad bytes, from seeds that replay.
 #[derive(Debug, Parser)]
 #[command(name = "plimsoll-torture", version)]
 pub(crate) struct Torture {
+    /// Print the counters as one line of JSON, and nothing else on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Every layer once, at the size of a CI run, or only the layers named.
+    Matrix { layers: Vec<Layer> },
+    /// Random cases of every layer, or of the layers named, without end until the time is over.
+    Long {
+        /// For how long.
+        #[arg(long)]
+        minutes: f64,
+        /// Where the random cases start.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        layers: Vec<Layer>,
+    },
+    /// Runs cases again, as a violation names them, and says what there is to know about each.
+    Replay {
+        #[arg(required = true, value_name = "LAYER:CASE")]
+        cases: Vec<String>,
+    },
     /// Cut the power of a real file system (ext4 or XFS, on a loop device) while the real program writes
     ///
     /// Needs Linux, root, mkfs and xfs_io; says `skipped` and exits with 0 where one of these is missing.
@@ -25,6 +46,15 @@ pub(crate) enum Command {
     /// Write rows with small memtables and log segments until killed: what the commands above start
     #[command(hide = true)]
     Churn(Churn),
+    /// Show that the tests see every seeded bug, or those named; exit 1 if one survives
+    ///
+    /// Builds the test programs with the feature `mutants` by cargo, and runs them with one bug at a time.
+    Mutants {
+        /// Print what there is, and run nothing
+        #[arg(long)]
+        list: bool,
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

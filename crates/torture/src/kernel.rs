@@ -10,7 +10,6 @@ mod disk;
 mod limits;
 mod power_cuts;
 mod program;
-mod random;
 mod rows;
 mod small_disks;
 mod tools;
@@ -79,7 +78,10 @@ fn run(name: &str, seed: u64, programs: &[&str], test: impl FnOnce(&Tools) -> Re
             });
         }
         let mut inside = Command::new("unshare");
-        inside.args(["--mount", "--propagation", "private", "--"]).arg(&tools.own).args(std::env::args_os().skip(1));
+        inside
+            .args(["--mount", "--propagation", "private", "--"])
+            .arg(&tools.own)
+            .args(std::env::args_os().skip(1));
         let status = inside.env(INSIDE, "1").status().map_err(|error| Failure::Broken(error.to_string()))?;
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
     });

@@ -6,7 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use plimsoll_base::{DocumentOrdinal, StorageError};
+use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::{DocumentOrdinal, Lsn, StorageError};
 use plimsoll_shard::{
     DocumentRef, Documents, FileMeta, PostingFile, PostingInfo, RowsRef, posting::write_posting_file,
 };
@@ -18,7 +19,6 @@ use crate::flush::bloom_of;
 use crate::manifest::{CollectionEntry, PostingEntry};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
-use crate::tree::Tree;
 
 /// Posting files merged.
 struct Merged {
@@ -36,7 +36,7 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
-    let documents = LiveDocuments::new(tree, &tree.postings[range])?;
+    let documents = LiveDocuments::new(collection, &tree.postings[range])?;
     let mut files = Vec::new();
     let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
     if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
@@ -95,12 +95,17 @@ struct LiveDocuments<'a> {
 }
 
 impl<'a> LiveDocuments<'a> {
-    fn new(tree: &Tree, files: &'a [Arc<PostingFile>]) -> Result<Self> {
+    fn new(collection: &CollectionState, files: &'a [Arc<PostingFile>]) -> Result<Self> {
+        let kills = &collection.tree.kills;
+        let forgotten = |id| {
+            let mut memtables = collection.memtables();
+            mutant::is(Mutant::CompactAwayUnflushedKills) && memtables.any(|m| m.shadows(id, Lsn(u64::MAX)))
+        };
         let mut live = Self { files, places: Vec::new(), rows: 0, dropped: 0 };
         for (file, posting) in files.iter().enumerate() {
             for document in 0..posting.documents() {
                 let entry = posting.entry(document)?;
-                if tree.kills.contains(entry.ordinal())? {
+                if kills.contains(entry.ordinal())? || forgotten(entry.id()) {
                     live.dropped += 1;
                 } else {
                     live.places.push((file as u32, document as u32));
@@ -155,7 +160,7 @@ impl Documents for LiveDocuments<'_> {
             version: entry.version(),
             key: file.key(document)?,
             text: file.text(document)?,
-            metadata: file.metadata(document)?,
+            metadata: if mutant::is(Mutant::LoseMetadata) { &[] } else { file.metadata(document)? },
             ranges: file.ranges(document)?,
         })
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use plimsoll::{Collection, Database, Error, Severity};
 
-use super::random::Random;
 use super::rows::{Rows, Stream};
 use super::{Failure, Result};
+use plimsoll_torture::random::Random;
 
 /// What a check found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -37,7 +37,12 @@ impl Leave {
 }
 
 /// Verifies the database in `dir`, opens it, and compares every document. The streams go on from what is there.
-pub(crate) fn check(dir: &Path, streams: &mut [Stream], leave: Leave, random: &mut Random) -> Result<Checked> {
+pub(crate) fn check(
+    dir: &Path,
+    streams: &mut [Stream],
+    leave: Leave,
+    random: &mut Random,
+) -> Result<Checked> {
     let mut checked = Checked { torn: verify(dir, streams)?, ..Checked::default() };
     if !dir.exists() {
         for stream in streams {
@@ -79,7 +84,9 @@ fn found(collection: &Collection, stream: &Stream) -> Result<Rows> {
         let document = document.map_err(failed)?;
         match stream.recognise(&document) {
             Some((key, row)) if rows.insert(key, row).is_none() => {}
-            Some((key, _)) => return Err(Failure::Violation(format!("{}: {key} is there twice", stream.name()))),
+            Some((key, _)) => {
+                return Err(Failure::Violation(format!("{}: {key} is there twice", stream.name())));
+            }
             None => return Err(Failure::Violation(format!("{}: nobody wrote {document:?}", stream.name()))),
         }
     }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use super::check::{Leave, check};
 use super::disk::scratch;
 use super::program::{Ended, Runner, words};
-use super::random::Random;
 use super::rows::Stream;
 use super::tools::Tools;
 use super::{Failure, Result};
+use plimsoll_torture::random::Random;
 
 /// One kind of limit, and what happened under it.
 struct Limit {
@@ -29,7 +29,9 @@ impl Limit {
 
     /// A limit that `prlimit` sets to each of these values.
     fn process(name: &'static str, option: &str, values: impl IntoIterator<Item = u64>) -> Self {
-        let runner = |value: u64| Runner::limited(["prlimit".to_owned(), format!("--{option}={value}"), "--".to_owned()]);
+        let runner = |value: u64| {
+            Runner::limited(["prlimit".to_owned(), format!("--{option}={value}"), "--".to_owned()])
+        };
         Self::new(name, values.into_iter().map(runner).collect())
     }
 
@@ -65,7 +67,7 @@ pub(crate) fn run(seed: u64, tools: &Tools) -> Result<String> {
     for mut limit in limits {
         let dir = scratch()?;
         let db = dir.path().join("db");
-        let mut streams = [Stream::new(random.below(u64::MAX), 1, 3000)];
+        let mut streams = [Stream::new(random.bits(), 1, 3000)];
         for runner in std::mem::take(&mut limit.runners) {
             under(&runner, &mut limit, &db, &mut streams, tools, &mut random)?;
         }
@@ -87,7 +89,7 @@ fn under(
     random: &mut Random,
 ) -> Result<()> {
     let [stream] = &mut *streams;
-    limit.count(&runner.import(&tools.plimsoll, db, stream, 1 + random.below(500), Some(20))?)?;
+    limit.count(&runner.import(&tools.plimsoll, db, stream, 1 + random.below(500) as u64, Some(20))?)?;
     check(db, streams, Leave::either(random), random)?;
     for command in ["flush", "compact", "verify", "stats"] {
         limit.count(&runner.call(&tools.plimsoll, &words(&[command], db, &[]))?)?;

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use super::check::{Leave, check};
 use super::disk::{Cut, Disk};
 use super::program::{Ended, Runner, words};
-use super::random::Random;
 use super::rows::Stream;
 use super::tools::Tools;
 use super::{Failure, Result};
 use crate::args::PowerCuts;
+use plimsoll_torture::random::Random;
 
 /// What was done and found.
 #[derive(Debug, Default)]
@@ -99,13 +99,14 @@ pub(crate) fn run(args: &PowerCuts, seed: u64, tools: &Tools) -> Result<String> 
         counters.acknowledged += subject.acknowledged() - before;
         if counters.cuts < args.cuts && random.below(4) == 0 {
             let cut = if random.below(5) == 0 { Cut::AfterJournal } else { Cut::Journal };
-            let delay = Duration::from_micros(random.below(40_000));
+            let delay = Duration::from_micros(random.below(40_000) as u64);
             counters.cuts_of_recoveries += 1;
             cut_while(&mut disk, cut, delay, Duration::ZERO, &mut counters, |runner, _| {
                 recover(runner, tools, &subject.dir)
             })?;
         }
-        let is_new = match check(&subject.dir, &mut subject.streams, Leave::either(&mut random), &mut random) {
+        let is_new = match check(&subject.dir, &mut subject.streams, Leave::either(&mut random), &mut random)
+        {
             Ok(checked) => {
                 counters.beyond += checked.beyond;
                 counters.lost_late += checked.lost_late;
@@ -154,9 +155,9 @@ fn cut_once(
     counters: &mut Counters,
 ) -> Result<()> {
     let cut = if random.below(5) == 0 { Cut::AfterJournal } else { Cut::Journal };
-    let delay = Duration::from_micros(1000 + random.below(500_000));
+    let delay = Duration::from_micros(1000 + random.below(500_000) as u64);
     // Some see what the file system answers after the cut before they are killed.
-    let grace = Duration::from_millis(random.below(2) * random.below(60));
+    let grace = Duration::from_millis((random.below(2) * random.below(60)) as u64);
     let mut tally = Counters::default();
     let worked = cut_while(disk, cut, delay, grace, counters, |runner, is_cut| {
         while !is_cut() {
@@ -182,10 +183,10 @@ fn work(
     random: &mut Random,
     tally: &mut Counters,
 ) -> Result<Ended> {
-    let batch_size = 1 + random.below(60);
+    let batch_size = 1 + random.below(60) as u64;
     let is_there = subject.acknowledged() > 0;
     let choice = random.below(12);
-    let which = random.below(subject.streams.len() as u64) as usize;
+    let which = random.below(subject.streams.len());
     let Subject { dir, streams } = subject;
     let Some(stream) = streams.get_mut(which) else { return Err(Failure::Broken("no stream".to_owned())) };
     match choice {
@@ -199,7 +200,7 @@ fn work(
         }
         0..=5 => {
             tally.imports += 1;
-            let batches = 1 + random.below(20);
+            let batches = 1 + random.below(20) as u64;
             runner.import(&tools.plimsoll, dir, stream, batch_size, Some(batches))
         }
         6..=8 => {

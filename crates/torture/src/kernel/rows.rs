@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use plimsoll::{Document, Key, Value};
 
-use super::random::Random;
+use plimsoll_torture::random::Random;
 
 /// What row a document of a key was last stored by.
 pub(crate) type Rows = BTreeMap<u64, u64>;
@@ -58,20 +58,20 @@ impl Stream {
 
     fn random(&self, row: u64) -> Random {
         let mut mixed = Random::new(self.seed ^ self.number.wrapping_mul(0xd1b5_4a32_d192_ed03));
-        Random::new(mixed.below(u64::MAX) ^ row.wrapping_mul(0x2545_f491_4f6c_dd1d))
+        Random::new(mixed.bits() ^ row.wrapping_mul(0x2545_f491_4f6c_dd1d))
     }
 
     /// The key of a row, and whether it is deleted.
     fn operation(&self, row: u64) -> (u64, bool) {
         let mut random = self.random(row);
-        (random.below(self.keys), random.below(8) == 0)
+        (random.bits() % self.keys, random.below(8) == 0)
     }
 
     /// The document that row `row` stores.
     fn document(&self, row: u64) -> Document {
         let mut random = self.random(row);
-        let key = random.below(self.keys);
-        let mut words = || "plimsoll ".repeat(random.below(12) as usize);
+        let key = random.bits() % self.keys;
+        let mut words = || "plimsoll ".repeat(random.below(12));
         let text = format!("row {row}: {}", words());
         // Sixty-fourths are the same in decimal and in binary; the first one keeps the length above zero.
         let component = |at| (random.below(256) as f32 - 128.0 + if at == 0 { 257.0 } else { 0.0 }) / 64.0;
@@ -132,7 +132,10 @@ impl Stream {
             if *found == expected {
                 let lost_late = self.open.iter().filter(|end| (rows + 1..=self.late).contains(end)).count();
                 if lost_late > 1 {
-                    return Err(format!("{}: {lost_late} batches acknowledged after a cut are lost", self.name()));
+                    return Err(format!(
+                        "{}: {lost_late} batches acknowledged after a cut are lost",
+                        self.name()
+                    ));
                 }
                 self.rows = expected;
                 (self.stored, self.acknowledged, self.late) = (rows, rows, 0);
@@ -180,7 +183,6 @@ impl Stream {
         self.attempt(end);
         self.late = end;
     }
-
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::path::Path;
 use super::check::{Leave, check};
 use super::disk::{Disk, Memory, free_bytes};
 use super::program::{Ended, Runner, words};
-use super::random::Random;
 use super::rows::Stream;
 use super::tools::Tools;
 use super::{Failure, Result};
 use crate::args::Filesystem;
+use plimsoll_torture::random::Random;
 
 /// How often each disk is filled.
 const ROUNDS: u64 = 3;
@@ -56,10 +56,10 @@ fn fill(point: &Path, name: &str, writer: Writer, tools: &Tools, random: &mut Ra
         Writer::Import => runner.import(&tools.plimsoll, &db, stream, size, batches),
         Writer::Churn => runner.churn(&tools.own, &db, stream, size, batches),
     };
-    let mut streams = [Stream::new(random.below(u64::MAX), 1, 1 << 40)];
+    let mut streams = [Stream::new(random.bits(), 1, 1 << 40)];
     let (mut rows, mut deleted, mut won) = (0, 0, 0);
     for _ in 0..ROUNDS {
-        let batch_size = 20 + random.below(100);
+        let batch_size = 20 + random.below(100) as u64;
         let [stream] = &mut streams;
         let collection = stream.name();
         let ended = write(stream, batch_size, None)?;
@@ -79,7 +79,8 @@ fn fill(point: &Path, name: &str, writer: Writer, tools: &Tools, random: &mut Ra
         call("get", &[&collection, &any])?;
         for some in keys.chunks(2000) {
             let ids: Vec<String> = some.iter().map(u64::to_string).collect();
-            let args: Vec<&str> = [&collection[..]].into_iter().chain(ids.iter().map(String::as_str)).collect();
+            let args: Vec<&str> =
+                [&collection[..]].into_iter().chain(ids.iter().map(String::as_str)).collect();
             call("delete", &args)?;
             some.iter().for_each(|key| stream.forget(*key));
         }
@@ -88,7 +89,9 @@ fn fill(point: &Path, name: &str, writer: Writer, tools: &Tools, random: &mut Ra
         call("compact", &[])?;
         let free = free_bytes(point)?;
         if free <= full {
-            return Err(Failure::Violation(format!("{name}: {free} bytes are free after deleting, {full} before")));
+            return Err(Failure::Violation(format!(
+                "{name}: {free} bytes are free after deleting, {full} before"
+            )));
         }
         won += free - full;
         check(&db, &mut streams, Leave::Closed, random)?;

@@ -2,18 +2,18 @@
 
 use plimsoll::{CollectionConfig, Document, Key, Metadata, Metric, Value};
 
-use super::random::Random;
+use crate::random::Random;
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
 const PARTS: [&str; 8] = ["ein ", "Schiff ", "naïve ", "海 ", "🚢", "load line ", "x", "\n"];
 
 /// A configuration for the n-th collection.
-pub(crate) fn config(random: &mut Random, n: usize) -> CollectionConfig {
+pub fn config(random: &mut Random, n: usize) -> CollectionConfig {
     CollectionConfig::new(1 + random.below(19), METRICS[n % 3])
 }
 
 /// One of few keys of every kind, so that documents meet.
-pub(crate) fn key(random: &mut Random, keys: usize) -> Key {
+pub fn key(random: &mut Random, keys: usize) -> Key {
     let n = random.below(keys);
     match n % 5 {
         0 => Key::from(n),
@@ -25,7 +25,7 @@ pub(crate) fn key(random: &mut Random, keys: usize) -> Key {
 }
 
 /// A vector with a direction. Some components repeat, so that distances tie; lengths span two decades.
-pub(crate) fn vector(random: &mut Random, dimension: usize) -> Vec<f32> {
+pub fn vector(random: &mut Random, dimension: usize) -> Vec<f32> {
     let scale = [0.1, 1.0, 1.0, 10.0][random.below(4)];
     let coarse = random.percent(30);
     let mut vector: Vec<f32> = (0..dimension)
@@ -45,8 +45,8 @@ fn value(random: &mut Random, depth: usize) -> Value {
     match random.below(if depth == 0 { 6 } else { 8 }) {
         0 => Value::Null,
         1 => Value::Bool(random.percent(50)),
-        2 => Value::from(random.next() as i64),
-        3 => Value::from(random.next()),
+        2 => Value::from(random.bits() as i64),
+        3 => Value::from(random.bits()),
         4 => Value::Float(f64::from(random.normal()) * 1e100),
         5 => Value::from(text(random)),
         6 => Value::List((0..random.below(4)).map(|_| value(random, depth - 1)).collect()),
@@ -58,12 +58,13 @@ fn metadata_of(random: &mut Random, depth: usize) -> Metadata {
     (0..random.below(4)).map(|n| (format!("field{n}"), value(random, depth))).collect()
 }
 
-pub(crate) fn metadata(random: &mut Random) -> Metadata {
+/// Metadata, often none.
+pub fn metadata(random: &mut Random) -> Metadata {
     if random.percent(40) { Metadata::new() } else { metadata_of(random, 2) }
 }
 
 /// A document with everything, in every combination.
-pub(crate) fn document(random: &mut Random, key: Key, dimension: usize) -> Document {
+pub fn document(random: &mut Random, key: Key, dimension: usize) -> Document {
     let mut document = Document::new(key);
     document.metadata = metadata(random);
     if random.percent(60) {

@@ -1,6 +1,7 @@
 //! The oracle: what a database must hold and answer, computed naively from a map.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use plimsoll::{
     CollectionConfig, Database, Document, Effort, Hit, Key, Metric, ReadOnlyCollection, SearchResults,
@@ -8,15 +9,18 @@ use plimsoll::{
 
 /// A database as it should be.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Model {
-    pub(crate) collections: BTreeMap<String, ModelCollection>,
+pub struct Model {
+    /// Its collections by name; copies of a model share those that did not change.
+    pub collections: BTreeMap<String, Arc<ModelCollection>>,
 }
 
 /// A collection as it should be.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ModelCollection {
-    pub(crate) config: CollectionConfig,
-    pub(crate) documents: BTreeMap<Key, Document>,
+pub struct ModelCollection {
+    /// How it was created.
+    pub config: CollectionConfig,
+    /// Its documents by key.
+    pub documents: BTreeMap<Key, Document>,
 }
 
 /// A posting of the oracle: its key, range and distance.
@@ -24,20 +28,25 @@ type Row = (Key, u32, u32, f64);
 
 impl Model {
     /// What a database holds, read through `scan`.
-    pub(crate) fn of(db: &Database) -> Self {
-        let collections = db.snapshot().collections();
-        Self {
-            collections: collections.iter().map(|c| (c.name().to_owned(), ModelCollection::of(c))).collect(),
-        }
+    pub fn of(db: &Database) -> Self {
+        Self::of_collections(&db.snapshot().collections())
     }
 
-    pub(crate) fn collection(&mut self, name: &str) -> &mut ModelCollection {
-        self.collections.get_mut(name).expect("the model has the collection")
+    /// What these collections hold, read through `scan`.
+    pub fn of_collections(collections: &[ReadOnlyCollection]) -> Self {
+        let of = |c: &ReadOnlyCollection| (c.name().to_owned(), Arc::new(ModelCollection::of(c)));
+        Self { collections: collections.iter().map(of).collect() }
     }
 
-    pub(crate) fn create(&mut self, name: &str, config: &CollectionConfig) {
+    /// The collection of that name, to be changed.
+    pub fn collection(&mut self, name: &str) -> &mut ModelCollection {
+        Arc::make_mut(self.collections.get_mut(name).expect("the model has the collection"))
+    }
+
+    /// Adds an empty collection, unless there is one of that name.
+    pub fn create(&mut self, name: &str, config: &CollectionConfig) {
         let new = ModelCollection { config: config.clone(), documents: BTreeMap::new() };
-        self.collections.entry(name.to_owned()).or_insert(new);
+        self.collections.entry(name.to_owned()).or_insert(Arc::new(new));
     }
 }
 
@@ -52,12 +61,13 @@ impl ModelCollection {
         Self { config: CollectionConfig::new(collection.dimension(), collection.metric()), documents }
     }
 
-    pub(crate) fn put(&mut self, document: Document) {
+    /// Stores a document, replacing the one of its key.
+    pub fn put(&mut self, document: Document) {
         self.documents.insert(document.key.clone(), document);
     }
 
     /// That the collection holds exactly this, whichever way it is read.
-    pub(crate) fn check(&self, actual: &ReadOnlyCollection) {
+    pub fn check(&self, actual: &ReadOnlyCollection) {
         assert_eq!(actual.count().unwrap(), self.documents.len() as u64, "count of {}", actual.name());
         let scanned = Self::of(actual);
         for (key, document) in &scanned.documents {
@@ -89,7 +99,7 @@ impl ModelCollection {
     }
 
     /// That searching answers what looking at everything in float64 answers; ties may stand in any order.
-    pub(crate) fn check_search(&self, actual: &ReadOnlyCollection, query: &[f32], k: usize) {
+    pub fn check_search(&self, actual: &ReadOnlyCollection, query: &[f32], k: usize) {
         let rows = self.rows(query, None);
         for effort in [Effort::Exact, Effort::default()] {
             let found =
@@ -118,14 +128,14 @@ impl ModelCollection {
     }
 
     /// That a search by example answers the neighbours, without the document itself.
-    pub(crate) fn check_search_like(&self, actual: &ReadOnlyCollection, key: &Key, k: usize) {
+    pub fn check_search_like(&self, actual: &ReadOnlyCollection, key: &Key, k: usize) {
         let rows = self.rows(&self.documents[key].postings[0].vector, Some(key));
         check_hits(&actual.search_like(key.clone()).unwrap().k(k).run().unwrap(), &rows, k);
     }
 }
 
 /// The distance by its definition, in float64.
-pub(crate) fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     let sum =
         |f: fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f(f64::from(*a), f64::from(*b))).sum::<f64>();
     let length = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -166,7 +176,7 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 }
 
 /// That two documents are equal, vectors bit for bit.
-pub(crate) fn assert_same(actual: &Document, expected: &Document) {
+pub fn assert_same(actual: &Document, expected: &Document) {
     assert_eq!(actual, expected);
     let mut pairs = actual.postings.iter().zip(&expected.postings);
     assert!(pairs.all(|(a, b)| same_bits(&a.vector, &b.vector)), "bits of {:?}", expected.key);

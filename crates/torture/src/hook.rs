@@ -13,24 +13,25 @@ type Act = Box<dyn FnOnce() + Send>;
 
 /// Passes everything on, and acts once.
 #[derive(Clone)]
-pub(crate) struct HookStorage {
+pub struct HookStorage {
     inner: Arc<dyn Storage>,
     /// Files still to be created before the act, and the act.
     hook: Arc<Mutex<Option<(usize, Act)>>>,
 }
 
 impl HookStorage {
-    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
+    /// Passes everything on to `inner`.
+    pub fn new(inner: Arc<dyn Storage>) -> Self {
         Self { inner, hook: Arc::default() }
     }
 
     /// Acts before the n-th sealed file from now, counted from 0, is created.
-    pub(crate) fn before_file(&self, n: usize, act: impl FnOnce() + Send + 'static) {
+    pub fn before_file(&self, n: usize, act: impl FnOnce() + Send + 'static) {
         *self.hook.lock().unwrap() = Some((n, Box::new(act)));
     }
 
     /// Whether the act has not happened; it will not.
-    pub(crate) fn cancel(&self) -> bool {
+    pub fn cancel(&self) -> bool {
         self.hook.lock().unwrap().take().is_some()
     }
 

@@ -1,0 +1,181 @@
+//! A campaign: layers that run their cases until they are through, the time is over or something is violated.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
+
+use crate::catch::catch;
+use crate::counters::Counters;
+use crate::crashes;
+
+/// One kind of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Recorded workloads, cut off at every operation.
+    Crashes,
+}
+
+impl Layer {
+    /// Every layer, in the order in which a campaign runs them.
+    pub const ALL: [Self; 1] = [Self::Crashes];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crashes => "crashes",
+        }
+    }
+
+    /// Runs its cases at the size of a CI run.
+    pub fn matrix(self, campaign: &Campaign) {
+        campaign.timed(self, || match self {
+            Self::Crashes => crashes::matrix(campaign),
+        });
+    }
+
+    /// Runs random cases that depend on `seed`; returns after some, for others to have their turn.
+    pub fn random(self, campaign: &Campaign, seed: u64) {
+        campaign.timed(self, || match self {
+            Self::Crashes => crashes::random(campaign, seed),
+        });
+    }
+
+    /// Runs one case again; says what it knows about it.
+    ///
+    /// # Errors
+    /// There is no case of that name.
+    pub fn replay(self, campaign: &Campaign, case: &str) -> Result<String, String> {
+        match self {
+            Self::Crashes => crashes::replay(campaign, case),
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Layer {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|layer| layer.name() == name);
+        found.ok_or_else(|| format!("there is no layer {name:?}; there are {}", known()))
+    }
+}
+
+/// Something that must never happen, and how to see it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The layer that found it.
+    pub layer: Layer,
+    /// The case: [`Layer::replay`] runs it again.
+    pub case: String,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layer, case, what } = self;
+        write!(f, "VIOLATION in {layer}: {what}\n  again with: plimsoll-torture replay {layer}:{case}")
+    }
+}
+
+/// What the layers share: the counters, the violations, and when to stop.
+#[derive(Debug, Default)]
+pub struct Campaign {
+    /// What was done so far.
+    pub counters: Counters,
+    violations: Mutex<Vec<Violation>>,
+    deadline: Option<Instant>,
+    first_only: bool,
+}
+
+impl Campaign {
+    /// A campaign that runs until its layers are through.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A campaign that also ends when `time` is over.
+    #[must_use]
+    pub fn for_time(self, time: Duration) -> Self {
+        Self { deadline: Some(Instant::now() + time), ..self }
+    }
+
+    /// A campaign that also ends with the first violation.
+    #[must_use]
+    pub fn until_first_violation(self) -> Self {
+        Self { first_only: true, ..self }
+    }
+
+    /// Whether nothing more is to be done.
+    pub fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || (self.first_only && self.counters.violations.get() > 0)
+    }
+
+    /// Runs one case, unless the campaign is over; a panic in it is a violation.
+    pub fn case(&self, layer: Layer, case: impl FnOnce() -> String, check: impl FnOnce()) {
+        if self.is_over() {
+            return;
+        }
+        if let Err(what) = catch(check) {
+            self.violated(Violation { layer, case: case(), what });
+        }
+    }
+
+    /// Runs independent cases on all processors.
+    pub fn each<T: Send>(
+        &self,
+        layer: Layer,
+        items: impl Iterator<Item = T> + Send,
+        case: impl Fn(&T) -> String + Sync,
+        check: impl Fn(&T) + Sync,
+    ) {
+        items.take_while(|_| !self.is_over()).par_bridge().for_each(|item| {
+            self.case(layer, || case(&item), || check(&item));
+        });
+    }
+
+    /// Remembers a violation.
+    pub fn violated(&self, violation: Violation) {
+        self.counters.violations.one();
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    }
+
+    /// The violations so far.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn timed(&self, layer: Layer, run: impl FnOnce()) {
+        let start = Instant::now();
+        run();
+        self.counters.took(layer.name(), start.elapsed());
+    }
+}
+
+/// Runs the layers, and then random cases, until one of them is violated or `time` is over.
+pub fn first_violation(layers: &[Layer], time: Duration) -> Option<Violation> {
+    let campaign = Campaign::new().for_time(time).until_first_violation();
+    for layer in layers {
+        layer.matrix(&campaign);
+    }
+    for seed in 0.. {
+        if campaign.is_over() {
+            break;
+        }
+        for layer in layers {
+            layer.random(&campaign, seed);
+        }
+    }
+    campaign.violations().into_iter().next()
+}
