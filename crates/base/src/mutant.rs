@@ -52,7 +52,7 @@ mutants! {
     IgnoreAppendError "R6" "a failed append to the log counts as done"
     IgnoreSyncError "R6" "a failed sync of the log counts as done"
     BelieveRetriedSync "R6" "a failed sync does not poison: the next one is believed"
-    PublishPoisoned "R6" "a poisoned database publishes a flush"
+    PublishPoisoned "R6" "a poisoned database publishes what it flushes or compacts"
     FlushedTooHigh "R7" "the manifest says that one record more is flushed than is"
     PointerIgnoresUnflushed "R7" "the log's pointer passes records that are only in memory"
     IdleHoldsPointer "R7" "a collection without unflushed data holds the log's pointer back"

@@ -263,6 +263,9 @@ impl Core {
 
     /// The poisoned log's error, if it is poisoned.
     pub(crate) fn poisoned(&self) -> Option<Error> {
+        if mutant::is(Mutant::PublishPoisoned) {
+            return None;
+        }
         let log = lock(&self.log);
         log.wal.as_ref()?.poisoned().map(|error| error.clone().into())
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{CollectionId, Lsn};
 
 use crate::background;
@@ -186,11 +185,7 @@ impl Database {
 
     /// The database as it is now, to be read for as long as it is held.
     pub fn snapshot(&self) -> Snapshot {
-        let mut view = self.core().published.view();
-        if mutant::is(Mutant::SnapshotSeesLaterWrites) {
-            view.visible = Lsn(u64::MAX);
-        }
-        Snapshot { view }
+        Snapshot { view: self.core().published.view() }
     }
 
     /// The database in numbers.

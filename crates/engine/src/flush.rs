@@ -93,8 +93,8 @@ impl Core {
             durable = self.submit(Request::Sync, 0)?;
         }
         match self.poisoned() {
-            Some(error) if !mutant::is(Mutant::PublishPoisoned) => Err(error),
-            _ => Ok((drained, durable)),
+            Some(error) => Err(error),
+            None => Ok((drained, durable)),
         }
     }
 
