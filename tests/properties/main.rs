@@ -1,6 +1,6 @@
 //! The properties that a database keeps, through its public face. One program, so that it is linked once.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test is a panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
 
 mod background_log;
 mod concurrency_interleaved;

@@ -22,7 +22,7 @@ struct World {
     path: PathBuf,
     storage: Arc<dyn Storage>,
     background: bool,
-    snapshots: Vec<(ModelCollection, ReadOnlyCollection)>,
+    snapshots: Vec<(Arc<ModelCollection>, ReadOnlyCollection)>,
     created: usize,
 }
 
@@ -80,7 +80,7 @@ impl World {
             75..83 => self.search(&name, &collection),
             83..87 => self.model.collections[&name].check(&collection.snapshot().unwrap()),
             87..90 => {
-                let snapshot = ((*self.model.collections[&name]).clone(), collection.snapshot().unwrap());
+                let snapshot = (self.model.collections[&name].clone(), collection.snapshot().unwrap());
                 self.snapshots.push(snapshot);
             }
             90..92 => self.check_snapshots(),
@@ -146,7 +146,7 @@ impl World {
     }
 
     fn batch(&mut self, name: &str, collection: &Collection) {
-        let mut after = (*self.model.collections[name]).clone();
+        let mut after = ModelCollection::clone(&self.model.collections[name]);
         let mut batch = self.random_batch(collection, &mut after);
         if self.random.percent(20) {
             // Something that refuses the batch as a whole.

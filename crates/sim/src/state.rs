@@ -57,6 +57,8 @@ pub(crate) struct State {
     /// How often the machine or the process was started, as the lock file tells.
     pub(crate) boot: u64,
     pub(crate) removal_guard: Option<RemovalGuard>,
+    /// Kinds of syncs that say they are done and do nothing.
+    pub(crate) lying: BTreeSet<OperationKind>,
     /// How many calls that only read there were.
     pub(crate) reads: BTreeMap<OperationKind, u64>,
     pub(crate) crash_at: Option<u64>,
@@ -79,6 +81,7 @@ impl State {
             locked: BTreeSet::new(),
             boot: 1,
             removal_guard: None,
+            lying: BTreeSet::new(),
             reads: BTreeMap::new(),
             crash_at: None,
             crashed: false,

@@ -168,6 +168,12 @@ impl SimStorage {
         self.state().faults.struck().clone()
     }
 
+    /// Lets syncs of a kind, `Sync` or `SyncDir`, do nothing and say that they are done, until the next crash: a
+    /// disk on which every database must lose something, so that a test of crashes can be seen to find that.
+    pub fn lie_about(&self, kind: OperationKind) {
+        self.state().lying.insert(kind);
+    }
+
     /// Lets nothing fail any more. What failed syncs have dropped stays dropped.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
@@ -277,7 +283,9 @@ impl Storage for SimStorage {
         let operation = Operation::on_path(OperationKind::SyncDir, at.clone());
         self.mutate(operation, dir, |state| {
             state.disk.names.is_dir(&at)?;
-            state.apply(Effect::SyncDir(at));
+            if !state.lying.contains(&OperationKind::SyncDir) {
+                state.apply(Effect::SyncDir(at));
+            }
             Ok(())
         })
     }

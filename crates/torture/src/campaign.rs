@@ -2,30 +2,42 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
 
 use crate::catch::catch;
 use crate::counters::Counters;
-use crate::crashes;
+use crate::{crashes, exhaustive, faults, full_disk, runs};
 
 /// One kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layer {
     /// Recorded workloads, cut off at every operation.
     Crashes,
+    /// Every subset of what a power cut may undo, at every moment of small workloads.
+    Exhaustive,
+    /// Random runs of everything at once.
+    Runs,
+    /// Every call fails in every way.
+    Faults,
+    /// A disk that is full after any number of bytes.
+    FullDisk,
 }
 
 impl Layer {
     /// Every layer, in the order in which a campaign runs them.
-    pub const ALL: [Self; 1] = [Self::Crashes];
+    pub const ALL: [Self; 5] = [Self::Crashes, Self::Exhaustive, Self::Runs, Self::Faults, Self::FullDisk];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Crashes => "crashes",
+            Self::Exhaustive => "exhaustive",
+            Self::Runs => "runs",
+            Self::Faults => "faults",
+            Self::FullDisk => "full-disk",
         }
     }
 
@@ -33,6 +45,10 @@ impl Layer {
     pub fn matrix(self, campaign: &Campaign) {
         campaign.timed(self, || match self {
             Self::Crashes => crashes::matrix(campaign),
+            Self::Exhaustive => exhaustive::matrix(campaign),
+            Self::Runs => runs::matrix(campaign),
+            Self::Faults => faults::matrix(campaign),
+            Self::FullDisk => full_disk::matrix(campaign),
         });
     }
 
@@ -40,6 +56,10 @@ impl Layer {
     pub fn random(self, campaign: &Campaign, seed: u64) {
         campaign.timed(self, || match self {
             Self::Crashes => crashes::random(campaign, seed),
+            Self::Exhaustive => exhaustive::random(campaign, seed),
+            Self::Runs => runs::random(campaign, seed),
+            Self::Faults => faults::random(campaign, seed),
+            Self::FullDisk => full_disk::random(campaign, seed),
         });
     }
 
@@ -50,6 +70,10 @@ impl Layer {
     pub fn replay(self, campaign: &Campaign, case: &str) -> Result<String, String> {
         match self {
             Self::Crashes => crashes::replay(campaign, case),
+            Self::Exhaustive => exhaustive::replay(campaign, case),
+            Self::Runs => runs::replay(campaign, case),
+            Self::Faults => faults::replay(campaign, case),
+            Self::FullDisk => full_disk::replay(campaign, case),
         }
     }
 }
@@ -92,10 +116,11 @@ impl fmt::Display for Violation {
 #[derive(Debug, Default)]
 pub struct Campaign {
     /// What was done so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     violations: Mutex<Vec<Violation>>,
     deadline: Option<Instant>,
     first_only: bool,
+    aloud: bool,
 }
 
 impl Campaign {
@@ -114,6 +139,12 @@ impl Campaign {
     #[must_use]
     pub fn until_first_violation(self) -> Self {
         Self { first_only: true, ..self }
+    }
+
+    /// A campaign that prints each violation to standard error when it is found.
+    #[must_use]
+    pub fn aloud(self) -> Self {
+        Self { aloud: true, ..self }
     }
 
     /// Whether nothing more is to be done.
@@ -148,6 +179,9 @@ impl Campaign {
     /// Remembers a violation.
     pub fn violated(&self, violation: Violation) {
         self.counters.violations.one();
+        if self.aloud {
+            eprintln!("{violation}");
+        }
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
     }
 

@@ -55,10 +55,10 @@ mod tests {
         assert_eq!(catch(|| 7), Ok(7));
         let said = catch(|| -> () { panic!("it broke") }).unwrap_err();
         assert!(said.starts_with("it broke (") && said.contains("catch.rs:"), "{said}");
-        let outer = catch(|| {
+        let outer: Result<(), String> = catch(|| {
             catch(|| -> () { panic!("inside") }).unwrap_err();
-            panic!("outside")
+            panic!("outside");
         });
-        assert!(outer.map(|()| ()).unwrap_err().starts_with("outside"));
+        assert!(outer.unwrap_err().starts_with("outside"));
     }
 }

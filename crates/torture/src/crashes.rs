@@ -125,7 +125,7 @@ pub fn crash(campaign: &Campaign, name: &str, recording: &Recording, effort: Eff
 /// All workloads.
 pub(crate) fn matrix(campaign: &Campaign) {
     for workload in workloads::ALL {
-        record(campaign, workload.name, |recording| {
+        record(campaign, Layer::Crashes, workload.name, |recording| {
             let (stride, again) = if workload.is_large { (7, (63, 6)) } else { (1, (11, 12)) };
             crash(campaign, workload.name, recording, Effort { stride, outcomes: 4, again, seed: 0 });
         });
@@ -137,16 +137,16 @@ pub(crate) fn random(campaign: &Campaign, seed: u64) {
     let small: Vec<_> = workloads::ALL.iter().filter(|workload| !workload.is_large).collect();
     let chosen = small[seed as usize % small.len()].name.to_owned();
     for name in [chosen, format!("random-{seed}")] {
-        record(campaign, &name, |recording| {
+        record(campaign, Layer::Crashes, &name, |recording| {
             crash(campaign, &name, recording, Effort { stride: 1, outcomes: 6, again: (17, 6), seed });
         });
     }
 }
 
 /// Records a workload and does something with it; that it can't be recorded is a violation.
-pub(crate) fn record(campaign: &Campaign, name: &str, then: impl FnOnce(&Recording)) {
+pub(crate) fn record(campaign: &Campaign, layer: Layer, name: &str, then: impl FnOnce(&Recording)) {
     let mut recorded = None;
-    campaign.case(Layer::Crashes, || format!("{name}@0"), || recorded = workloads::record(name));
+    campaign.case(layer, || format!("{name}@0"), || recorded = workloads::record(name));
     if let Some(recording) = recorded {
         then(&recording);
     }

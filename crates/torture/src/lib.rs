@@ -14,12 +14,16 @@
 pub mod campaign;
 pub mod counters;
 pub mod crashes;
+pub mod exhaustive;
+pub mod faults;
+pub mod full_disk;
 pub mod generate;
 pub mod hook;
 pub mod model;
 pub mod random;
 pub mod recorder;
 pub mod recovery;
+pub mod runs;
 pub mod workloads;
 
 mod catch;
