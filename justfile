@@ -27,6 +27,14 @@ crash:
     cargo test --release -p plimsoll-wal -- --include-ignored crash
     PLIMSOLL_KILLS=1000 cargo test --release -p plimsoll-cli --test kill -- --nocapture
 
+# Real power cuts on ext4 and XFS, full disks, limits of the process (Linux, root; skips what is missing)
+real-kernel:
+    tests/scripts/real_kernel.sh
+
+# Seeded bugs, each of which some test must see
+mutants:
+    cargo run -p plimsoll-torture -- mutants
+
 # What this machine does: syncs, flushes, opening, search, and single kernels
 bench:
     cargo build --release

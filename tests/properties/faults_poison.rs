@@ -65,6 +65,24 @@ fn a_failed_sync_refuses_writes_and_publishes_nothing() {
     }
 }
 
+#[test]
+fn a_poisoned_database_publishes_no_compaction() {
+    for poisons in [false, true] {
+        let mut run = prepared();
+        run.flush();
+        let before = manifests(&run);
+        if poisons {
+            run.disk.fail_next(OperationKind::Sync, Failure::errno(5), 1);
+            let refused = run.db().collection("a").unwrap().upsert(document(9));
+            assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+        }
+        // There is something to be merged; without the failure it is.
+        let compacted = run.db().compact();
+        assert_eq!(compacted.is_err(), poisons, "{compacted:?}");
+        assert_eq!(manifests(&run) != before, !poisons, "poisoned: {poisons}");
+    }
+}
+
 fn batch(key: u64) -> WriteBatch {
     let mut batch = WriteBatch::new();
     batch.upsert(document(key));

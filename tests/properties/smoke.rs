@@ -1,5 +1,7 @@
 //! The shortest way through everything: if this fails, look here first.
 
+use std::collections::BTreeSet;
+
 use plimsoll::{CollectionConfig, Database, Document, Effort, Metric, ReadOnlyDatabase, verify};
 
 #[test]
@@ -38,4 +40,27 @@ fn the_whole_life_of_a_document() {
     let notes = db.collection("notes").unwrap();
     assert_eq!(notes.get(8).unwrap().unwrap().text.as_deref(), Some("moved"));
     assert_eq!(notes.get(7).unwrap(), None);
+}
+
+#[test]
+fn files_stay_for_as_long_as_a_snapshot_holds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let files = || -> BTreeSet<_> {
+        std::fs::read_dir(path.join("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let db = Database::builder(&path).background(false).open().unwrap();
+    let notes = db.create_collection("notes", CollectionConfig::new(2, Metric::L2)).unwrap();
+    for n in 0..3 {
+        notes.upsert(Document::new(n % 2).vector([n as f32, 1.0])).unwrap();
+        db.flush().unwrap();
+    }
+    let snapshot = notes.snapshot().unwrap();
+    let held = files();
+    db.compact().unwrap();
+    assert!(files().len() > held.len() && held.is_subset(&files()), "{held:?} became {:?}", files());
+    assert_eq!(snapshot.count().unwrap(), 2);
+    drop(snapshot);
+    db.compact().unwrap();
+    assert!(held.is_disjoint(&files()), "{held:?} became {:?}", files());
 }

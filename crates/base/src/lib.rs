@@ -15,6 +15,7 @@ mod error;
 pub mod header;
 mod ids;
 mod metric;
+pub mod mutant;
 pub mod storage;
 pub mod sync;
 

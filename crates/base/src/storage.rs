@@ -18,6 +18,7 @@ pub use metered::{IoStats, MeteredStorage};
 pub use os::OsStorage;
 
 use crate::Result;
+use crate::mutant::{self, Mutant};
 
 /// The operations a Plimsoll database needs of a file system.
 ///
@@ -119,9 +120,19 @@ pub struct DirEntry {
 pub fn publish(storage: &dyn Storage, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = storage.create(temporary)?;
     file.append(bytes)?;
-    file.sync()?;
+    if mutant::is(Mutant::RenameManifestFirst) {
+        storage.rename_noreplace(temporary, path)?;
+    }
+    if !mutant::is(Mutant::SkipManifestSync) {
+        file.sync()?;
+    }
     drop(file);
-    storage.rename_noreplace(temporary, path)?;
+    if !mutant::is(Mutant::RenameManifestFirst) {
+        storage.rename_noreplace(temporary, path)?;
+    }
+    if mutant::is(Mutant::SkipManifestDirectorySync) {
+        return Ok(());
+    }
     storage.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{CollectionId, Lsn, Metric};
 
 use crate::batch::{Operation, WriteBatch};
@@ -50,7 +51,8 @@ impl Collection {
         let view = self.database.core().published.view();
         let state = view.state.collections.get(&self.id);
         let state = state.ok_or_else(|| Error::CollectionNotFound(self.name.to_string()))?;
-        Ok(ReadOnlyCollection { state: Arc::clone(state), visible: view.visible })
+        let visible = if mutant::is(Mutant::SnapshotSeesLaterWrites) { Lsn(u64::MAX) } else { view.visible };
+        Ok(ReadOnlyCollection { state: Arc::clone(state), visible })
     }
 
     /// Stores a document, replacing the whole of the one that has its key, if any. When it returns, the
@@ -80,8 +82,7 @@ impl Collection {
         let key = key.into();
         let existed = self.snapshot()?.contains(&key)?;
         if existed {
-            let core = self.database.core();
-            core.reserve.spend_when_full(core, || self.one(Operation::Delete(key.clone())))?;
+            self.one(Operation::Delete(key))?;
         }
         Ok(existed)
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plimsoll_base::arena;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_wal::{GroupLimits, Record};
@@ -56,10 +57,20 @@ impl Core {
         if self.unsettled.load(Ordering::Acquire) {
             self.settle()?;
         }
-        let gives_space = batches.iter().all(|(.., batch)| batch.is_delete_only());
-        if !gives_space && let Some(full) = lock(&self.last_segment).clone() {
-            return Err(full.into());
+        if batches.iter().all(|(.., batch)| batch.is_delete_only()) {
+            return self.reserve.spend_when_full(self, || self.write_record(batches, durability));
         }
+        match lock(&self.last_segment).clone() {
+            Some(full) => Err(full.into()),
+            None => self.write_record(batches, durability),
+        }
+    }
+
+    fn write_record(
+        &self,
+        batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
+        durability: Durability,
+    ) -> Result<Lsn> {
         let prepared = self.prepare(batches)?;
         self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;
@@ -214,7 +225,7 @@ impl Core {
             }
             Request::Seal(collection) => {
                 // Whoever asked for it flushes it.
-                let seal = wal.appended();
+                let seal = Lsn(wal.appended().0 + u64::from(mutant::is(Mutant::SealTooHigh)));
                 self.seal_at(seal, |id| collection.is_none_or(|only| only == id));
                 Ok(seal)
             }
@@ -286,6 +297,9 @@ impl Core {
 /// and what belonged to a collection that was dropped, is skipped (rule R7). `log` is named by errors.
 pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path) -> Result<Lsn> {
     for group in record::decode(record.payload(), log)? {
+        if mutant::is(Mutant::ReplayKnowsDropped) && !state.collections.contains_key(&group.collection) {
+            return Err(Error::CollectionNotFound(group.collection.to_string()));
+        }
         if let Some(collection) = state.collections.get(&group.collection)
             && record.lsn() > collection.tree.entry.flushed
         {

@@ -17,6 +17,7 @@ mod vectors;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
@@ -164,6 +165,11 @@ impl Core {
         };
         let published = self.next_manifest(&root, Lsn::ZERO, enter).and_then(|next| {
             let tree = self.open_tree(&next, collection.id)?;
+            if mutant::is(Mutant::ReleaseFilesEarly) {
+                let is_kept = |meta: &FileMeta| next.files().any(|kept| kept == meta);
+                let replaced = before.iter().flat_map(CollectionEntry::files).filter(|meta| !is_kept(meta));
+                self.remove_all(&replaced.copied().collect::<Vec<_>>());
+            }
             self.publish_next(&mut root, next).map(|()| tree)
         });
         let tree = match published {

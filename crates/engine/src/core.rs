@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use plimsoll_base::sync::{Mutex, MutexGuard};
@@ -128,7 +129,8 @@ pub(crate) struct Parts {
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Self {
-        let next_file = AtomicU64::new(parts.root.manifest.next_file.0);
+        let reuse = mutant::is(Mutant::ReuseFileNumbers);
+        let next_file = AtomicU64::new(if reuse { 1 } else { parts.root.manifest.next_file.0 });
         let newest_segment = AtomicU64::new(parts.root.manifest.newest_segment.0);
         Self {
             options: parts.options,
@@ -161,7 +163,9 @@ impl Core {
 
     /// Numbers up to `seen` are taken.
     pub(crate) fn never_reuse(&self, seen: FileNumber) {
-        self.next_file.fetch_max(seen.0.saturating_add(1), Ordering::Relaxed);
+        if !mutant::is(Mutant::ReuseFileNumbers) {
+            self.next_file.fetch_max(seen.0.saturating_add(1), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn finish_recovery(&self, stats: RecoveryStats) {
@@ -228,7 +232,7 @@ impl Core {
     /// Publishes what [`Core::next_manifest`] made.
     pub(crate) fn publish_next(&self, root: &mut Root, next: Manifest) -> Result<()> {
         if let Err(error) = next.publish(&self.storage, &self.options.path) {
-            root.ambiguous = true;
+            root.ambiguous = !mutant::is(Mutant::ForgetAmbiguity);
             root.old_manifests.push(next.number);
             return Err(error.into());
         }
@@ -290,13 +294,16 @@ impl Core {
             }
         }
         root.graveyard.retain(|grave| {
-            let free = Arc::strong_count(&grave.held) == 1;
+            let free = Arc::strong_count(&grave.held) == 1 || mutant::is(Mutant::RemoveHeldFiles);
             !(free && gone(self.storage.remove(&self.data_dir().join(grave.meta.name().to_string()))))
         });
     }
 
     /// The poisoned log's error, if it is poisoned.
     pub(crate) fn poisoned(&self) -> Option<Error> {
+        if mutant::is(Mutant::PublishPoisoned) {
+            return None;
+        }
         let log = lock(&self.log);
         log.wal.as_ref()?.poisoned().map(|error| error.clone().into())
     }

@@ -1,5 +1,6 @@
 //! Stored documents, to be written again: those of a merge, or those that a repair could read.
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, StorageError};
 use plimsoll_shard::{DocumentRef, Documents, PendingFile, PostingFile, PostingInfo, RowsRef};
 
@@ -82,7 +83,8 @@ impl Documents for StoredDocuments<'_> {
 
     fn document(&self, index: usize) -> Result<DocumentRef<'_>, StorageError> {
         let (file, document) = self.at(index);
-        file.document(document)
+        let found = file.document(document)?;
+        Ok(if mutant::is(Mutant::LoseMetadata) { DocumentRef { metadata: &[], ..found } } else { found })
     }
 
     fn document_rows(&self, index: usize) -> Result<RowsRef<'_>, StorageError> {

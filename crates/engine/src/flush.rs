@@ -11,6 +11,7 @@ mod validate;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::commit_files;
@@ -65,6 +66,10 @@ impl Core {
         if !drained.is_empty() {
             deltas.iter().for_each(|delta| delta.count(&mut stats));
             timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
+            if mutant::is(Mutant::ReleaseLogEarly) {
+                lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
+                self.advance_log()?;
+            }
             timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
             timed(&mut stats.wal_advance, || self.advance_log())?;
             timed(&mut stats.validation, || self.validate_flush(&deltas))?;
@@ -85,7 +90,7 @@ impl Core {
         let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
-        if durable < seal {
+        if durable < seal && !mutant::is(Mutant::FlushBeforeDurable) {
             durable = self.submit(Request::Sync, 0)?;
         }
         match self.poisoned() {
@@ -137,7 +142,8 @@ impl Core {
             for (part, delta) in drained.iter().zip(deltas) {
                 if let Some(entry) = manifest.collection_mut(part.collection.id) {
                     delta.enter(entry);
-                    entry.flushed = entry.flushed.max(part.seal);
+                    entry.flushed =
+                        entry.flushed.max(Lsn(part.seal.0 + u64::from(mutant::is(Mutant::FlushedTooHigh))));
                 }
             }
             manifest.advance(pointer);
@@ -191,6 +197,13 @@ impl Core {
     /// shows, or flushed, or of a collection that was dropped.
     fn log_pointer(&self, drained: &[Drained], durable: Lsn) -> Lsn {
         let view = self.published.view();
+        if mutant::is(Mutant::PointerIgnoresUnflushed) {
+            return view.visible.min(durable);
+        }
+        if mutant::is(Mutant::IdleHoldsPointer) {
+            let entries = view.state.collections.values().map(|collection| collection.tree.entry.flushed);
+            return entries.min().unwrap_or_default().min(durable);
+        }
         let being_flushed = |memtable| {
             drained.iter().flat_map(|part| &part.sealed).any(|s| Arc::ptr_eq(&s.memtable, memtable))
         };

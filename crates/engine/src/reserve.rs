@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use plimsoll_base::StorageError;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,7 +51,7 @@ impl Reserve {
 
     /// Puts the reserve back if it was spent and there is room for it several times over.
     pub(crate) fn replenish(&self, storage: &dyn Storage) {
-        if self.held.load(Ordering::Acquire) {
+        if self.held.load(Ordering::Acquire) || mutant::is(Mutant::NoReserve) {
             return;
         }
         let room = |dir: &Path| storage.free_space(dir).is_ok_and(|free| free > 4 * RESERVE_BYTES);

@@ -2,6 +2,8 @@
 //!
 //! Written to be read next to the rule, not to be fast, and sharing no code with the SIMD kernels.
 
+use plimsoll_base::mutant::{self, Mutant};
+
 use crate::LANES;
 use crate::dispatch::Table;
 use crate::float64;
@@ -47,6 +49,9 @@ fn accumulate(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 
 
 /// The sum of all lanes as a tree of halves.
 fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
+    if mutant::is(Mutant::AddInOrder) {
+        return lanes.iter().sum();
+    }
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];

@@ -12,10 +12,17 @@ use plimsoll_torture::{Campaign, Layer};
 use crate::args::{Command, Torture};
 
 mod args;
+mod kernel;
+mod mutants;
 
 fn main() -> ExitCode {
     let Torture { json, command } = Torture::parse();
     let campaign = match command {
+        Command::PowerCuts(args) => return kernel::power_cuts(&args),
+        Command::SmallDisks(args) => return kernel::small_disks(&args),
+        Command::Limits(args) => return kernel::limits(&args),
+        Command::Churn(args) => return kernel::churn(&args),
+        Command::Mutants { list, names } => return mutants::run(list, &names),
         Command::Matrix { layers } => matrix(&chosen(layers)),
         Command::Long { minutes, seed, layers } => {
             long(&chosen(layers), Duration::from_secs_f64(minutes * 60.0), seed)

@@ -61,6 +61,18 @@ impl Cursor {
         Ok(found)
     }
 
+    /// Goes to the next valid header, if there is none here ([`Mutant::ReplayPastHole`]).
+    ///
+    /// [`Mutant::ReplayPastHole`]: plimsoll_base::mutant::Mutant::ReplayPastHole
+    pub(crate) fn skip_hole(&mut self) -> Result<(), StorageError> {
+        if let Found::Invalid(_) = self.reader.header_at(self.at)?
+            && let Some((at, header)) = self.reader.find_header(self.at + 8, self.expected, |_| true)?
+        {
+            (self.at, self.expected) = (at, header.lsn);
+        }
+        Ok(())
+    }
+
     /// Goes past the record whose header is `header`, without reading its payload.
     pub(crate) fn skip(&mut self, header: &RecordHeader) {
         self.at += header.encoded_len();

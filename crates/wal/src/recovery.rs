@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
@@ -282,6 +283,9 @@ pub(crate) fn read_newest<E: From<StorageError>>(
     let mut unproven: VecDeque<(Lsn, u64)> = VecDeque::new();
     let mut proven_end = cursor.at;
     let why = loop {
+        if mutant::is(Mutant::ReplayPastHole) {
+            cursor.skip_hole()?;
+        }
         let durable = match cursor.next()? {
             Next::Commit { record } => {
                 unproven.push_back((record.lsn(), cursor.at));
@@ -297,7 +301,10 @@ pub(crate) fn read_newest<E: From<StorageError>>(
             proven_end = end;
         }
     };
-    if cursor.expected <= proven {
+    if mutant::is(Mutant::DamageIsTornTail) {
+        return Ok(NewestEnd { proven: proven.min(Lsn(cursor.expected.0 - 1)), proven_end, why });
+    }
+    if cursor.expected <= proven || (is_torn(why) && mutant::is(Mutant::TornTailIsDamage)) {
         return Err(cursor.damage(why).into());
     }
     if let Some(at) = cursor.reader.find_evidence(cursor.at + 8, cursor.expected)? {
@@ -339,6 +346,10 @@ impl Recovered {
 impl NewestEnd {
     /// Whether something was written where the records end, and did not survive.
     pub(crate) fn is_cut(&self) -> bool {
-        self.why != crate::scan::NOTHING && self.why != crate::scan::NO_ROOM
+        is_torn(self.why)
     }
+}
+
+fn is_torn(why: &str) -> bool {
+    why != crate::scan::NOTHING && why != crate::scan::NO_ROOM
 }

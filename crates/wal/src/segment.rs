@@ -111,14 +111,18 @@ impl Spares {
         Ok(true)
     }
 
-    /// The spare, if it is ready and large enough; else a new file of that capacity.
-    pub(crate) fn take(&self, capacity: u64) -> Result<SpareFile, StorageError> {
-        if capacity <= self.inner.segment_bytes
+    /// The spare, if it is ready and large enough; else a new file with room for `least` bytes: for a whole segment,
+    /// or on a full disk for no more than that, so that what little is left is enough for a delete.
+    pub(crate) fn take(&self, least: u64) -> Result<SpareFile, StorageError> {
+        if least <= self.inner.segment_bytes
             && let Some(spare) = self.ready().take()
         {
             return Ok(spare);
         }
-        self.create(capacity)
+        match self.create(least.max(self.inner.segment_bytes)) {
+            Err(error) if error.is_storage_full() && least < self.inner.segment_bytes => self.create(least),
+            made => made,
+        }
     }
 
     /// A new file of exactly that capacity.

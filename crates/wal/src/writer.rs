@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
@@ -82,7 +83,6 @@ pub struct Wal {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     database: [u8; 16],
-    options: WalOptions,
     salt: SaltSource,
     spares: Spares,
     active: Option<ActiveSegment>,
@@ -115,7 +115,6 @@ impl Wal {
             storage,
             dir,
             database,
-            options,
             salt,
             spares,
             active: None,
@@ -158,7 +157,7 @@ impl Wal {
             self.stats.records += records.len() as u64;
             self.stats.bytes += bytes;
         }
-        if sync {
+        if sync && !mutant::is(Mutant::AcknowledgeBeforeSync) {
             self.sync()?;
         }
         Ok(given)
@@ -336,14 +335,17 @@ impl Wal {
     fn poison(&mut self, cause: StorageError) -> WalError {
         let poison = WalError::Poisoned { cause, lost: LsnRange::after(self.durable, self.appended) };
         tracing::error!(error = %poison, "the write-ahead log is poisoned");
-        self.poison = Some(poison.clone());
+        self.poison = (!mutant::is(Mutant::BelieveRetriedSync)).then(|| poison.clone());
         poison
     }
 
     fn sync_active(&mut self) -> Result<()> {
         if let Some(active) = &mut self.active {
             self.stats.syncs += 1;
-            if let Err(cause) = active.file.sync() {
+            if !mutant::is(Mutant::SkipLogSync)
+                && let Err(cause) = active.file.sync()
+                && !mutant::is(Mutant::IgnoreSyncError)
+            {
                 return Err(self.poison(cause));
             }
             active.synced = active.end;
@@ -363,17 +365,24 @@ impl Wal {
     fn write_group(&mut self, records: &mut [&mut Record]) -> Result<()> {
         let Some(active) = &mut self.active else { return Ok(()) };
         let mut lsn = self.appended;
+        let durable_before = match self.durable {
+            _ if mutant::is(Mutant::OmitDurableBefore) => Lsn::ZERO,
+            _ if mutant::is(Mutant::DurableBeforeTooHigh) => Lsn(lsn.0 + records.len() as u64),
+            durable => durable,
+        };
         let mut write = || {
             self.buffer.clear();
             for record in records.iter_mut() {
                 lsn = lsn.next();
-                record.seal(lsn, self.durable, active.salt);
+                record.seal(lsn, durable_before, active.salt);
                 append_coalesced(&mut *active.file, &mut self.buffer, record)?;
             }
             flush_coalesced(&mut *active.file, &mut self.buffer)
         };
-        if let Err(error) = write() {
-            active.broken = true;
+        if let Err(error) = write()
+            && !mutant::is(Mutant::IgnoreAppendError)
+        {
+            active.broken = !mutant::is(Mutant::AppendAfterFailedAppend);
             self.stats.failed_appends += 1;
             return Err(error.into());
         }
@@ -387,7 +396,7 @@ impl Wal {
     fn start_segment(&mut self, bytes: u64) -> Result<()> {
         let tail_bytes = self.tail.as_ref().map_or(0, Tail::bytes);
         let least = SEGMENT_HEADER_LEN + tail_bytes + bytes;
-        let spare = self.spares.take(least.max(self.options.segment_bytes))?;
+        let spare = self.spares.take(least)?;
         self.follow_with(spare)
     }
 
@@ -398,6 +407,7 @@ impl Wal {
             None => self.inherited,
         };
         if self.active.as_ref().is_some_and(|active| active.synced < active.end)
+            && !mutant::is(Mutant::RotateUnsynced)
             && let Err(error) = self.sync_active()
         {
             self.spares.discard(spare);
@@ -423,7 +433,9 @@ impl Wal {
         }
         let SpareFile { file, path, capacity, .. } = spare;
         self.storage.rename_noreplace(&path, &segment_path(&self.dir, number))?;
-        if let Err(cause) = self.storage.sync_dir(&self.dir) {
+        if !mutant::is(Mutant::SkipLogDirectorySync)
+            && let Err(cause) = self.storage.sync_dir(&self.dir)
+        {
             return Err(self.poison(cause));
         }
         if let Some(old) = &self.active {

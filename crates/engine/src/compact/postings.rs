@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use plimsoll_base::Lsn;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_shard::{FileMeta, PostingFile, PostingInfo};
 
 use super::{Change, Rewrite};
@@ -15,7 +16,6 @@ use crate::error::Result;
 use crate::manifest::{CollectionEntry, PostingEntry};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
-use crate::tree::Tree;
 
 /// Posting files merged.
 struct Merged {
@@ -33,7 +33,7 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
-    let (documents, dropped) = live_documents(tree, tree.posting_files()?.drain(range).collect())?;
+    let (documents, dropped) = live_documents(collection, tree.posting_files()?.drain(range).collect())?;
     let info = PostingInfo {
         collection: collection.id,
         dimension: collection.config.dimension as u32,
@@ -47,13 +47,21 @@ pub(super) fn merge<'a>(
 }
 
 /// The documents that are not killed, and how many others there are.
-fn live_documents<'a>(tree: &Tree, files: Vec<&'a PostingFile>) -> Result<(StoredDocuments<'a>, u64)> {
+fn live_documents<'a>(
+    collection: &CollectionState,
+    files: Vec<&'a PostingFile>,
+) -> Result<(StoredDocuments<'a>, u64)> {
+    let kills = &collection.tree.kills;
+    let forgotten = |id| {
+        let mut memtables = collection.memtables();
+        mutant::is(Mutant::CompactAwayUnflushedKills) && memtables.any(|m| m.shadows(id, Lsn(u64::MAX)))
+    };
     let mut live = StoredDocuments::of(files.clone());
     let mut dropped = 0;
     for (file, posting) in files.into_iter().enumerate() {
         for document in 0..posting.documents() {
             let entry = posting.entry(document)?;
-            if tree.kills.contains(entry.ordinal())? {
+            if kills.contains(entry.ordinal())? || forgotten(entry.id()) {
                 dropped += 1;
             } else {
                 live.push(file, document, entry.postings());

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ShardId};
 use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SegmentKind, kill::write_kill_file};
 use roaring::RoaringTreemap;
@@ -162,7 +163,8 @@ impl Change for Repacked {
         // A generation is visible while it is the newest or some section is of it (rule R12).
         let newest = entry.indexes.iter().map(|index| index.generation).max();
         let used: HashSet<Generation> = entry.vectors.iter().map(|vector| vector.generation).collect();
-        entry.indexes.retain(|index| Some(index.generation) == newest || used.contains(&index.generation));
+        let is_used = |generation| Some(generation) == newest || used.contains(&generation);
+        entry.indexes.retain(|index| is_used(index.generation) || mutant::is(Mutant::KeepOldGenerations));
     }
 
     fn count(&self, stats: &mut CompactionStats) {

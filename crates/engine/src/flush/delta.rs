@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentId, DocumentOrdinal, Lsn, StorageError};
 use plimsoll_index::bloom::BloomBuilder;
 use plimsoll_shard::{
@@ -204,6 +205,9 @@ fn resolve(tree: &Tree, newest: &[MemtableEntry<'_>]) -> Result<Resolved> {
         if stored != entry.encoded_key() {
             let stored = Key::decode(stored, posting.sealed().path())?;
             return Err(Error::IdCollision { stored, given: entry.key()? });
+        }
+        if mutant::is(Mutant::ForgetKill) {
+            continue;
         }
         resolved.ordinals.insert(posting.entry(document)?.ordinal().0);
         resolved.per_file[file] += 1;

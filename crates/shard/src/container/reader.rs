@@ -10,6 +10,7 @@ use bytemuck::AnyBitPattern;
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::header::{FileHeader, HEADER_LEN};
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{Map, ReadFile, Storage};
 use plimsoll_base::{Result, StorageError};
 
@@ -106,6 +107,9 @@ impl SealedFile {
             let what = format!("{len} bytes are too few for a sealed file");
             return Err(StorageError::corrupted(&path, len, what));
         }
+        if mutant::is(Mutant::OpeningReadsRows) {
+            file.read_exact_at(0, &mut vec![0; len as usize])?;
+        }
         let mut header_bytes = [0; HEADER_LEN];
         file.read_exact_at(0, &mut header_bytes)?;
         let header = FileHeader::decode(&header_bytes, &path)?;
@@ -116,6 +120,7 @@ impl SealedFile {
         let (sections, order) = read_section_table(&*file, &footer, &path)?;
         let map = match mode {
             ReadMode::Mapped => file.map()?,
+            ReadMode::Owned if mutant::is(Mutant::MapAlways) => file.map()?,
             ReadMode::Owned => None,
         };
         if let Some(map) = &map

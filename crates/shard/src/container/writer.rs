@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use plimsoll_base::checksum::{Crc32, crc32};
 use plimsoll_base::codec::Encoder;
 use plimsoll_base::header::FileHeader;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{Storage, WriteFile};
 use plimsoll_base::{FileNumber, Result, StorageError};
 
@@ -61,7 +62,9 @@ impl PendingFile<'_> {
     }
 
     fn publish(&mut self) -> Result<()> {
-        self.file.sync()?;
+        if !mutant::is(Mutant::SkipDataSync) {
+            self.file.sync()?;
+        }
         if let Some(temporary) = &self.current {
             self.storage.rename_noreplace(temporary, &self.path)?;
         }
@@ -95,7 +98,9 @@ pub fn commit_files<'a>(
         return Ok(Vec::new());
     }
     files.iter_mut().try_for_each(PendingFile::publish)?;
-    storage.sync_dir(dir)?;
+    if !mutant::is(Mutant::SkipDataDirectorySync) {
+        storage.sync_dir(dir)?;
+    }
     let keep = |mut file: PendingFile<'a>| {
         file.current = None;
         file.meta

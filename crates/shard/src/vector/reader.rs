@@ -1,6 +1,7 @@
 //! Reading a vector segment in place.
 
 use plimsoll_base::codec::Decoder;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
 use super::{LISTS, ListEntry, ORDINALS, POSTINGS, VectorHeader};
@@ -114,7 +115,8 @@ impl VectorFile {
         let Some(sections) = self.find(shard) else {
             return Err(self.file.damaged(0, format!("there is no shard {shard} in this file")));
         };
-        let (start, rows) = (u64::from(list.first_row), u64::from(list.rows));
+        let shift = u32::from(mutant::is(Mutant::ShiftRows) && list.first_row > 0);
+        let (start, rows) = (u64::from(list.first_row - shift), u64::from(list.rows));
         let ordinals = self.file.view(&sections.ordinals, start..start + rows)?;
         Ok((ordinals, self.file.view(&sections.postings, start..start + rows)?))
     }
