@@ -60,6 +60,7 @@ impl Core {
         if batches.iter().all(|(.., batch)| batch.is_delete_only()) {
             return self.reserve.spend_when_full(self, || self.write_record(batches, durability));
         }
+        self.reserve.check(&self.storage)?;
         match lock(&self.last_segment).clone() {
             Some(full) => Err(full.into()),
             None => self.write_record(batches, durability),

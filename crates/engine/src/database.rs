@@ -206,7 +206,8 @@ impl Database {
     /// a snapshot shows can still be read.
     ///
     /// # Errors
-    /// The flush's error. The database is closed all the same, and the log has what was not flushed.
+    /// The flush's error. The database is closed all the same, and the log has what was not flushed. That the disk is
+    /// too full for a flush is not an error.
     pub fn close(&self) -> Result<()> {
         self.handle.close(true)
     }
@@ -232,7 +233,15 @@ impl Handle {
         if !self.core.mark_closed() {
             return Ok(());
         }
-        let flushed = if flush { self.core.flush_now(FlushReason::Close).map(|_| ()) } else { Ok(()) };
+        let flushed = match flush.then(|| self.core.flush_now(FlushReason::Close)) {
+            // Nothing is lost: it stays in the log.
+            Some(Err(Error::Storage(error))) if error.is_storage_full() => {
+                tracing::warn!(%error, "the disk is full; what was not flushed stays in the log");
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Ok(()),
+        };
         if flush && let Err(error) = self.core.compact_small() {
             tracing::warn!(%error, "small files could not be merged at closing");
         }

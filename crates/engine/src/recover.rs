@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
 use crate::repair::LOST_DIR;
-use crate::reserve::{RESERVE_BYTES, RESERVE_NAME, Reserve};
+use crate::reserve::{RESERVE_NAME, Reserve, ReserveState};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
 use crate::tree::{Damaged, FileOpener, Tree};
@@ -37,7 +37,7 @@ pub(crate) struct Directory {
     pub manifests: Vec<FileNumber>,
     /// Manifests that were put by for a repair.
     pub old_manifests: Vec<FileNumber>,
-    pub reserve: bool,
+    pub reserve: ReserveState,
     /// Files left over from a publish that did not finish.
     temporary: Vec<String>,
     foreign: Option<String>,
@@ -55,7 +55,7 @@ impl Directory {
         let mut directory = Self {
             manifests: Vec::new(),
             old_manifests: Vec::new(),
-            reserve: false,
+            reserve: ReserveState::Never,
             temporary: Vec::new(),
             foreign: None,
             is_empty: entries.is_empty(),
@@ -72,7 +72,7 @@ impl Directory {
         match (name.as_str(), is_dir) {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
             (LOST_DIR, true) => {}
-            (RESERVE_NAME, false) => self.reserve = len == RESERVE_BYTES,
+            (RESERVE_NAME, false) => self.reserve = ReserveState::of_length(len),
             (_, false) if temporary.is_some() => self.temporary.push(name),
             (_, false) if old.is_some() => self.old_manifests.extend(old),
             (_, false) if manifest::number_of(&name).is_some() => {
