@@ -12,10 +12,10 @@ use plimsoll_shard::{
 };
 
 use super::{Change, Rewrite};
-use crate::core::Core;
+use crate::core::{Core, lock};
 use crate::error::Result;
 use crate::flush::bloom_of;
-use crate::manifest::{CollectionEntry, PostingEntry};
+use crate::manifest::{self, CollectionEntry, PostingEntry};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
 use crate::tree::Tree;
@@ -36,7 +36,14 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
+    let counted: u64 = tree.entry.postings[range.clone()].iter().map(|posting| posting.killed).sum();
     let documents = LiveDocuments::new(tree, &tree.postings[range])?;
+    if documents.dropped < counted {
+        // Otherwise the same files would be due again and again.
+        let number = lock(&core.root).manifest.number;
+        let what = format!("{counted} documents are counted as killed, {} are", documents.dropped);
+        return Err(StorageError::corrupted(&manifest::path(&core.options.path, number), 0, what).into());
+    }
     let mut files = Vec::new();
     let mut merged = Merged { inputs, dropped: documents.dropped, output: None };
     if let (Some(first), Some(last)) = (documents.ordinal(0), documents.last_ordinal()) {
