@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ShardId, StorageError};
 use plimsoll_index::bloom::BloomView;
-use plimsoll_shard::{FileMeta, IndexFile, KillFile, PostingFile, ReadMode, SealedView, VectorFile};
+use plimsoll_shard::{
+    FileMeta, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedView, VectorFile,
+};
 use roaring::RoaringTreemap;
 
 use crate::error::Result;
@@ -116,7 +118,44 @@ impl Tree {
             routers.insert(index.generation, router);
         }
         let kills = Kills::open(entry, opener, old.map(|old| &old.kills))?;
-        Ok(Self { entry: entry.clone(), postings, vectors, kills, routers })
+        let tree = Self { entry: entry.clone(), postings, vectors, kills, routers };
+        tree.check_headers()?;
+        Ok(tree)
+    }
+
+    /// That the files are of this collection and as wide as it, and of the generations that the manifest says: a
+    /// kernel is never given a query and rows of different dimensions.
+    fn check_headers(&self) -> Result<()> {
+        let CollectionEntry { id, config, .. } = &self.entry;
+        let space =
+            |dimension: u32, metric| (dimension as usize, metric) == (config.dimension, config.metric);
+        let stranger = |file: &SealedFile| {
+            let what = format!("this is not a file of collection {id}, {} dimensions", config.dimension);
+            Err(StorageError::corrupted(file.path(), 0, what).into())
+        };
+        for file in &self.postings {
+            let info = &file.header().info;
+            if info.collection != *id || (file.rows() > 0 && !space(info.dimension, info.metric)) {
+                return stranger(file.sealed());
+            }
+        }
+        for segment in &self.vectors {
+            let info = &segment.file.header().info;
+            if (info.collection, info.generation) != (*id, segment.generation) {
+                return stranger(segment.file.sealed());
+            }
+        }
+        for (generation, router) in &self.routers {
+            let header = router.file().header();
+            let is_ours = (header.collection, header.generation) == (*id, *generation);
+            if !is_ours || !space(header.dimension, header.metric) {
+                return stranger(router.file().sealed());
+            }
+        }
+        match self.kills.files.iter().find(|file| file.header().collection != *id) {
+            Some(file) => stranger(file.sealed()),
+            None => Ok(()),
+        }
     }
 
     /// The index generation that new rows are assigned to.
