@@ -44,8 +44,23 @@ pub(crate) enum Damaged {
 }
 
 impl FileOpener {
-    fn open_new<T: SealedView>(&self, meta: &FileMeta) -> Result<Slot<T>, StorageError> {
-        let file = match T::open(&*self.storage, &self.dir, meta, self.database, self.mode) {
+    /// Opens a file that has to be one of a collection's, as wide as that and of the generation that the manifest
+    /// says: a kernel is never given a query and rows of different dimensions.
+    fn open_new<T: SealedView>(
+        &self,
+        meta: &FileMeta,
+        is_ours: impl Fn(&T) -> bool,
+    ) -> Result<Slot<T>, StorageError> {
+        let opened = T::open(&*self.storage, &self.dir, meta, self.database, self.mode);
+        let opened = opened.and_then(|file| match is_ours(&file) {
+            true => Ok(file),
+            false => {
+                let what =
+                    "it is not a file of the collection, dimension or generation that the manifest says";
+                Err(StorageError::corrupted(file.sealed().path(), 0, what))
+            }
+        });
+        let file = match opened {
             Err(error @ StorageError::Corrupted { .. }) if self.damaged != Damaged::Fails => Err(error),
             Err(error) if error.is_not_found() && self.damaged == Damaged::OrMissingLeftOut => {
                 Err(StorageError::corrupted(&self.dir.join(meta.name().to_string()), 0, MISSING))
@@ -60,8 +75,10 @@ impl FileOpener {
         &self,
         meta: &FileMeta,
         mut known: impl Iterator<Item = &'a Slot<T>>,
+        is_ours: impl Fn(&T) -> bool,
     ) -> Result<Slot<T>, StorageError> {
-        known.find(|slot| slot.meta == *meta).map_or_else(|| self.open_new(meta), |slot| Ok(slot.clone()))
+        let known = known.find(|slot| slot.meta == *meta);
+        known.map_or_else(|| self.open_new(meta, is_ours), |slot| Ok(slot.clone()))
     }
 }
 
@@ -133,8 +150,16 @@ impl Tree {
 
     /// Opens what `entry` names, taking over from `old` what it has open already.
     pub(crate) fn open(entry: &CollectionEntry, opener: &FileOpener, old: Option<&Self>) -> Result<Self> {
+        let CollectionEntry { id, config, .. } = entry;
+        let is_wide =
+            |dimension: u32, metric| (dimension as usize, metric) == (config.dimension, config.metric);
         let known = old.map_or(&[][..], |old| &old.postings);
-        let postings = entry.postings.iter().map(|posting| opener.open(&posting.file, known.iter()));
+        let postings = entry.postings.iter().map(|posting| {
+            opener.open(&posting.file, known.iter(), |file: &PostingFile| {
+                let info = &file.header().info;
+                info.collection == *id && (file.rows() == 0 || is_wide(info.dimension, info.metric))
+            })
+        });
         let postings = postings.collect::<Result<_, StorageError>>()?;
         let known = old.map_or(&[][..], |old| &old.vectors);
         let vectors = entry
@@ -142,7 +167,14 @@ impl Tree {
             .iter()
             .map(|vector| {
                 Ok(Arc::new(VectorSegment {
-                    file: opener.open(&vector.file, known.iter().map(|segment| &segment.file))?,
+                    file: opener.open(
+                        &vector.file,
+                        known.iter().map(|segment| &segment.file),
+                        |file: &VectorFile| {
+                            let info = &file.header().info;
+                            (info.collection, info.generation) == (*id, vector.generation)
+                        },
+                    )?,
                     generation: vector.generation,
                     base: vector.base,
                     live: vector.live.clone(),
@@ -153,7 +185,14 @@ impl Tree {
         for index in &entry.indexes {
             let router = match old.and_then(|old| old.routers.get(&index.generation)) {
                 Some(router) if router.meta == index.file => router.clone(),
-                _ => opener.open_new::<IndexFile>(&index.file)?.map(|file| Router::new(file, &entry.config)),
+                _ => {
+                    let is_ours = |file: &IndexFile| {
+                        let header = file.header();
+                        (header.collection, header.generation) == (*id, index.generation)
+                            && is_wide(header.dimension, header.metric)
+                    };
+                    opener.open_new(&index.file, is_ours)?.map(|file| Router::new(file, config))
+                }
             };
             routers.insert(index.generation, router);
         }
@@ -267,7 +306,8 @@ pub(crate) struct Kills {
 impl Kills {
     fn open(entry: &CollectionEntry, opener: &FileOpener, old: Option<&Self>) -> Result<Self> {
         let known = old.map_or(&[][..], |old| &old.files);
-        let files = entry.kills.iter().map(|kill| opener.open(&kill.file, known.iter()));
+        let is_ours = |file: &KillFile| file.header().collection == entry.id;
+        let files = entry.kills.iter().map(|kill| opener.open(&kill.file, known.iter(), is_ours));
         let files = files.collect::<Result<Vec<_>, StorageError>>()?;
         let kills = Self { files, merged: OnceLock::new() };
         // What is only added to is not read again.

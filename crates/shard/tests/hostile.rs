@@ -237,3 +237,29 @@ proptest! {
         prop_assert!(!read_and_verify(dir.path(), &changed));
     }
 }
+
+#[test]
+fn rows_that_the_file_does_not_have_are_damage() {
+    let dir = temp_dir();
+    let meta = write_all(dir.path())[0];
+    let file = PostingFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Owned).unwrap();
+    let first = file.entry(0).unwrap().first_row();
+    let sound = (file.rows_of(0).unwrap(), file.row_of(0, 1).unwrap());
+    assert_eq!(sound, (first..first + 2, first + 1));
+    assert!(file.row_of(0, 2).is_err());
+    // Wherever the first document's rows are said to begin, they are not found outside of the file.
+    let mut refused = 0;
+    for (number, at) in (0..88).enumerate() {
+        let changed = reseal(dir.path(), &meta, 100 + number as u64, |section, bytes| {
+            if section.kind == posting::DOCUMENTS {
+                bytes[at] = 0xFF;
+            }
+        });
+        let file = PostingFile::open(&OsStorage, dir.path(), &changed, DATABASE, ReadMode::Owned).unwrap();
+        match file.rows_of(0) {
+            Ok(rows) => assert!(rows.end <= file.rows()),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused >= 8, "two numbers of four bytes: {refused}");
+}

@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 
-use plimsoll_base::Lsn;
 use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::{Lsn, StorageError};
 use plimsoll_shard::{FileMeta, PostingFile, PostingInfo};
 
 use super::{Change, Rewrite};
-use crate::core::Core;
+use crate::core::{Core, lock};
 use crate::documents::StoredDocuments;
 use crate::error::Result;
-use crate::manifest::{CollectionEntry, PostingEntry};
+use crate::manifest::{self, CollectionEntry, PostingEntry};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
 
@@ -33,7 +33,14 @@ pub(super) fn merge<'a>(
     let tree = &*collection.tree;
     let inputs: Vec<FileMeta> =
         tree.entry.postings[range.clone()].iter().map(|posting| posting.file).collect();
+    let counted: u64 = tree.entry.postings[range.clone()].iter().map(|posting| posting.killed).sum();
     let (documents, dropped) = live_documents(collection, tree.posting_files()?.drain(range).collect())?;
+    if dropped < counted {
+        // Otherwise the same files would be due again and again.
+        let number = lock(&core.root).manifest.number;
+        let what = format!("{counted} documents are counted as killed, {dropped} are");
+        return Err(StorageError::corrupted(&manifest::path(&core.options.path, number), 0, what).into());
+    }
     let info = PostingInfo {
         collection: collection.id,
         dimension: collection.config.dimension as u32,

@@ -134,7 +134,8 @@ impl<'a> LiveRows<'a> {
             for document in 0..file.documents() {
                 let entry = file.entry(document)?;
                 if !tree.kills.contains(entry.ordinal())? {
-                    let rows = entry.first_row() as usize..(entry.first_row() + entry.postings()) as usize;
+                    let rows = file.rows_of(document)?;
+                    let rows = rows.start as usize..rows.end as usize;
                     count += rows.len();
                     of_file[rows].fill(true);
                 }
@@ -229,8 +230,8 @@ impl Table {
         for (file, positions) in live.files.iter().zip(&self.positions) {
             for document in 0..file.documents() {
                 let entry = file.entry(document)?;
-                for posting in 0..entry.postings() {
-                    let position = positions[(entry.first_row() + posting) as usize];
+                for (posting, row) in file.rows_of(document)?.enumerate() {
+                    let position = positions[row as usize];
                     if position != DEAD {
                         let list = &self.lists[position as usize];
                         let ordinal: DocumentOrdinal = entry.ordinal();

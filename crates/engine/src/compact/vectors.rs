@@ -90,7 +90,7 @@ fn each_live_row(
 fn move_row(tree: &Tree, row: Row, moved: &mut RowAssigner<'_>) -> Result<()> {
     let Some(place) = tree.place_of(row.ordinal)? else { return Ok(()) };
     let file = tree.posting(place)?;
-    let at = file.entry(place.document)?.first_row() + u32::from(row.posting);
+    let at = file.row_of(place.document, row.posting)?;
     moved.add_one(row.ordinal, row.posting, file.vectors(at..at + 1)?, file.norms(at..at + 1)?[0])
 }
 

@@ -247,6 +247,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes: the checksum of each flipped bit")]
     fn a_manifest_survives_and_every_damage_is_noticed() {
         let (manifest, file) = (sample(), Path::new("MANIFEST"));
         let bytes = manifest.encode();

@@ -178,6 +178,10 @@ impl<'a> Scanner<'a> {
         if self.is_hidden(entry.id(), self.memtables.len()) || tree.kills.contains(entry.ordinal())? {
             return Ok(());
         }
+        if !entry.rows().contains(&row) {
+            let what = format!("row {row} is said to be of document {}, which has others", place.document);
+            return Err(StorageError::corrupted(tree.posting(place)?.sealed().path(), 0, what).into());
+        }
         let posting = (row - entry.first_row()) as u16;
         self.offer(entry.id(), posting, vector, Location::Stored { place, row });
         Ok(())
@@ -254,7 +258,7 @@ impl<'a> Scanner<'a> {
             return if tree.kills.contains(ordinal)? { Ok(()) } else { Err(lost_document(tree, ordinal)) };
         };
         let file = tree.posting(place)?;
-        let row = file.entry(place.document)?.first_row() + u32::from(posting);
+        let row = file.row_of(place.document, posting)?;
         let vector = file.vectors(row..row + 1)?;
         let norm = file.norms(row..row + 1)?;
         let bound = &mut self.bounds[..1];

@@ -56,6 +56,7 @@ fn vectors_by_themselves_are_encoded_as_documents_with_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes: thousands of payloads")]
 fn every_truncation_and_every_changed_byte_is_decoded_or_refused_without_a_panic() {
     let payload = payload();
     for end in 0..payload.len() {

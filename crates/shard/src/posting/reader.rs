@@ -103,6 +103,27 @@ impl PostingFile {
         self.file.element(&self.sections.documents, index as u64)
     }
 
+    /// The rows of document `index`, all of which the file has.
+    pub fn rows_of(&self, index: usize) -> Result<Range<u32>> {
+        let entry = self.entry(index)?;
+        let rows = entry.rows();
+        if rows.end > self.rows() || rows.end - rows.start != entry.postings() {
+            let what = format!("document {index} has rows {rows:?} of {}", self.rows());
+            return Err(self.file.damaged(self.sections.documents.offset, what));
+        }
+        Ok(rows)
+    }
+
+    /// The row of a posting of document `index`.
+    pub fn row_of(&self, index: usize, posting: u16) -> Result<u32> {
+        let rows = self.rows_of(index)?;
+        if u32::from(posting) >= rows.end - rows.start {
+            let what = format!("document {index} has no posting {posting}");
+            return Err(self.file.damaged(self.sections.documents.offset, what));
+        }
+        Ok(rows.start + u32::from(posting))
+    }
+
     /// The key of document `index`.
     pub fn key(&self, index: usize) -> Result<&[u8]> {
         let entry = self.entry(index)?;
