@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll::{
     Collection, CollectionConfig, Database, Document, Durability, Effort, Error, Key, Metric, WriteBatch,
 };
+
+use plimsoll_sim::{Failure, OperationKind, SimStorage};
 
 fn open(path: &Path) -> Database {
     Database::builder(path).memtable_bytes(60_000).wal_segment_bytes(64 << 10).open().unwrap()
@@ -199,7 +203,13 @@ fn closing_while_writers_run_loses_nothing_acknowledged() {
 
 #[test]
 fn writers_share_syncs() {
-    let (_dir, db, collection) = fixture();
+    // Each sync takes a while, whatever else the machine does: long enough for the other writers to queue up.
+    let disk = SimStorage::new();
+    let slow = Failure::slow(Duration::from_millis(4));
+    disk.fail_next(OperationKind::Sync, slow, u64::MAX);
+    let builder = Database::builder("/db").storage(Arc::new(disk)).wal_segment_bytes(64 << 10);
+    let db = builder.open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
     let before = db.stats().wal;
     thread::scope(|scope| {
         for writer in 0..16u64 {

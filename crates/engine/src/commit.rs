@@ -61,7 +61,8 @@ impl Core {
             return self.reserve.spend_when_full(self, || self.write_record(batches, durability));
         }
         self.reserve.check(&self.storage)?;
-        match lock(&self.last_segment).clone() {
+        let full = lock(&self.last_segment).clone();
+        match full {
             Some(full) => Err(full.into()),
             None => self.write_record(batches, durability),
         }
