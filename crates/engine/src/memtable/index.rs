@@ -169,7 +169,7 @@ mod tests {
         let index = IdIndex::new();
         let mut model: HashMap<u32, Place> = HashMap::new();
         let mut ids = Vec::new();
-        let steps = if cfg!(miri) { 300 } else { 3000 };
+        let steps = if cfg!(miri) { 30 } else { 3000 };
         for step in 0..steps {
             let n = step * 7919 % (steps / 3);
             let place = Place { batch: step, operation: step % 3 };
