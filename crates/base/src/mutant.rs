@@ -18,7 +18,7 @@ macro_rules! mutants {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$mutant),*];
 
-            /// The rule that it breaks, as `docs/durability.md` numbers them.
+            /// The rule that it breaks, as `docs/reliability.md` numbers them.
             pub const fn rule(self) -> &'static str {
                 match self {$(Self::$mutant => $rule,)*}
             }
