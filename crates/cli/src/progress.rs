@@ -25,6 +25,22 @@ impl Progress {
         Self { bar: bar.with_style(style).with_message(what) }
     }
 
+    /// A bar over bytes, as many as [`Progress::reach`] says.
+    pub(crate) fn bytes(json: bool, what: &'static str) -> Self {
+        if json || !stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let template = "{msg:12} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self { bar: ProgressBar::new(0).with_style(style).with_message(what) }
+    }
+
+    /// Moves on to `position` of `total`.
+    pub(crate) fn reach(&self, position: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(position);
+    }
+
     /// Moves on by `steps`.
     pub(crate) fn advance(&self, steps: u64) {
         self.bar.inc(steps);

@@ -257,6 +257,8 @@ fn sealed_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
                 && name != "LOCK"
                 && name != "RESERVE"
                 && !name.ends_with(".tmp")
+                // Put by for a repair, and not read before.
+                && !name.ends_with(".old")
             {
                 files.push(path);
             }

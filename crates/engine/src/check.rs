@@ -146,12 +146,34 @@ pub fn verify(path: impl AsRef<Path>) -> Result<VerifyReport> {
 /// # Errors
 /// As [`verify`].
 pub fn verify_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<VerifyReport> {
+    verify_with(path, storage, |_| ())
+}
+
+/// How far [`verify_with`] has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Bytes of sealed files that are checked.
+    pub bytes: u64,
+    /// Bytes of all sealed files.
+    pub total: u64,
+}
+
+/// As [`verify_in`], and says after each sealed file how far it has come. Beside a writer it may begin again.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_with(
+    path: &Path,
+    storage: &Arc<dyn Storage>,
+    mut progress: impl FnMut(VerifyProgress),
+) -> Result<VerifyReport> {
     // Beside a writer, files may be replaced while they are looked at: then a newer manifest is there, and the
     // report starts again from that.
     for _ in 0..10 {
         let directory =
             Directory::read(&**storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
-        let report = verify_once(path, storage, &directory)?;
+        let report = verify_once(path, storage, &directory, &mut progress)?;
         let again = Directory::read(&**storage, path)?.map(|again| again.manifests).unwrap_or_default();
         if !report.is_damaged() || again.last() == directory.manifests.last() {
             return Ok(report);
@@ -171,7 +193,7 @@ impl Core {
             (root.manifest.clone(), self.published.view())
         };
         let mut report = VerifyReport { files: 1, ..VerifyReport::default() };
-        check_named_files(path, &storage, &manifest, &mut report)?;
+        check_named_files(path, &storage, &manifest, &mut report, &mut |_| ())?;
         // No segment is removed, and no record written, while the log is read.
         let _no_commits = lock(&self.log);
         let manifest = lock(&self.root).manifest.clone();
@@ -180,7 +202,12 @@ impl Core {
     }
 }
 
-fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -> Result<VerifyReport> {
+fn verify_once(
+    path: &Path,
+    storage: &Arc<dyn Storage>,
+    directory: &Directory,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let Some(Some(manifest)) = report.record(directory.newest(&**storage, path))? else {
         if report.findings.is_empty() && !directory.is_begun() {
@@ -195,7 +222,13 @@ fn verify_once(path: &Path, storage: &Arc<dyn Storage>, directory: &Directory) -
     for number in directory.manifests.iter().rev().skip(1) {
         report.note(&manifest::path(path, *number), "an older manifest that the next opening removes");
     }
-    check_named_files(path, storage, &manifest, &mut report)?;
+    for number in &directory.old_manifests {
+        let old = manifest::old_path(path, *number);
+        if let Err(error) = Manifest::read_from(&**storage, &old, *number) {
+            report.note(&old, format!("the manifest that was put by for a repair is of no use: {error}"));
+        }
+    }
+    check_named_files(path, storage, &manifest, &mut report, progress)?;
     check_strays(path, &**storage, &manifest, &mut report)?;
     check_log(path, &**storage, &manifest, &mut report)?;
     Ok(report)
@@ -206,7 +239,9 @@ fn check_named_files(
     storage: &Arc<dyn Storage>,
     manifest: &Manifest,
     report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<()> {
+    let total = manifest.files().map(|meta| meta.len).sum();
     let manifest_path = manifest::path(path, manifest.number);
     for entry in &manifest.collections {
         if let Some(problem) = entry_problem(entry) {
@@ -219,6 +254,7 @@ fn check_named_files(
             let checked =
                 check_file(&**storage, &path.join(DATA_DIR), meta, manifest.database, ReadMode::Mapped);
             report.record(checked.map_err(Error::from))?;
+            progress(VerifyProgress { bytes: report.bytes, total });
         }
         if report.findings.len() == before {
             let opener = FileOpener {

@@ -44,7 +44,9 @@ mod stats;
 mod tree;
 
 pub use batch::WriteBatch;
-pub use check::{Dump, Finding, Severity, VerifyReport, dump, dump_in, verify, verify_in};
+pub use check::{
+    Dump, Finding, Severity, VerifyProgress, VerifyReport, dump, dump_in, verify, verify_in, verify_with,
+};
 pub use collection::Collection;
 pub use database::Database;
 pub use error::{Error, Result};

@@ -197,7 +197,8 @@ fn load_manifest(
     let anchor = manifest.anchor();
     let summary = read_durable(storage, &dir, manifest.database, &anchor, visit)?;
     let View { state, visible } = published.view();
-    let visible = visible.max(anchor.durable);
+    let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
+    let visible = visible.max(flushed);
     let view = Snapshot { view: View { state, visible } };
     Ok(Shown { number, view, flushed: manifest.wal_pointer, uncovered: summary.pending })
 }

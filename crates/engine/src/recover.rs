@@ -39,7 +39,7 @@ pub(crate) struct Directory {
     pub old_manifests: Vec<FileNumber>,
     pub reserve: ReserveState,
     /// Files left over from a publish that did not finish.
-    temporary: Vec<String>,
+    pub temporary: Vec<String>,
     foreign: Option<String>,
     is_empty: bool,
 }
@@ -167,6 +167,10 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     let recovered = replay_log(&core, &mut recovery)?;
     {
         let mut log = lock_log(&core);
+        if recovered.newest().0 > core.newest_segment.load(Ordering::Acquire) {
+            // Who started it may have died before its name was durable, and a manifest is to name it.
+            core.storage.sync_dir(&core.options.path.join(WAL_DIR))?;
+        }
         log.wal = Some(recovered.into_wal(wal_options(&core.options), salts(core.options.seed)));
         core.note_segment(&log);
     }

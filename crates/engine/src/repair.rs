@@ -231,6 +231,9 @@ impl Repair<'_> {
         let Some(directory) = Directory::read(&self.storage, self.path)? else {
             return Err(Error::DatabaseNotFound(self.path.to_path_buf()));
         };
+        for name in &directory.temporary {
+            self.storage.remove(&self.path.join(name))?;
+        }
         let (base, inventory) = self.find_manifest(&directory)?;
         if base.number.0 == 0 && inventory.is_none() {
             return Ok(()); // Begun, and nothing in it yet: the next writer completes it.

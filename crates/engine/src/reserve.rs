@@ -1,9 +1,9 @@
 //! A little disk kept back for what gives space: a flush, a compaction, a delete, a close (rule R16).
 //!
 //! The reserve is a preallocated file. When one of these meets a full disk, the file is replaced by an empty one and
-//! the work tried once more. From then on, also after a reopening, other writes are refused, or they would take what
-//! was kept back from them; until there is room again, and the reserve is put back. The log keeps a spare segment of
-//! its own. Where there never was room for a reserve, there is none.
+//! the work tried once more. From then on, also after a reopening, other writes are refused while no more than the
+//! reserve is free, or they would take what was kept back from them; once there is room for it several times over, it
+//! is put back. The log keeps a spare segment of its own. Where there never was room for a reserve, there is none.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -59,15 +59,15 @@ impl Reserve {
         Self { path: dir.join(RESERVE_NAME), state: Mutex::new(state), is_spent }
     }
 
-    /// Refuses what may not spend the reserve while it is spent.
+    /// Refuses what may not spend the reserve while it is spent and no more than it is free.
     ///
     /// # Errors
     /// `StorageFull`.
     pub(crate) fn check(&self, storage: &dyn Storage) -> Result<()> {
         if self.is_spent.load(Ordering::Acquire) {
             self.replenish(storage);
-            if self.is_spent.load(Ordering::Acquire) {
-                let dir = self.path.parent().unwrap_or(&self.path);
+            let dir = self.path.parent().unwrap_or(&self.path);
+            if self.is_spent.load(Ordering::Acquire) && storage.free_space(dir)? <= RESERVE_BYTES {
                 return Err(StorageError::io("store in", dir, ErrorKind::StorageFull.into()).into());
             }
         }

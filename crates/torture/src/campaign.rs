@@ -119,6 +119,9 @@ impl fmt::Display for Violation {
     }
 }
 
+/// How many violations are said when they are found.
+const SAID: u64 = 20;
+
 /// What the layers share: the counters, the violations, and when to stop.
 #[derive(Debug, Default)]
 pub struct Campaign {
@@ -186,7 +189,8 @@ impl Campaign {
     /// Remembers a violation.
     pub fn violated(&self, violation: Violation) {
         self.counters.violations.one();
-        if self.aloud {
+        // What is wrong everywhere need not be said everywhere.
+        if self.aloud && self.counters.violations.get() <= SAID {
             eprintln!("{violation}");
         }
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);

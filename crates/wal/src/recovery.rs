@@ -142,6 +142,11 @@ impl Recovered {
         self.bytes_read
     }
 
+    /// The newest segment that counts; 0 if there is none.
+    pub fn newest(&self) -> FileNumber {
+        self.inherited.number
+    }
+
     /// How many segments there are.
     pub fn segments(&self) -> usize {
         self.closed.len()

@@ -138,10 +138,13 @@ impl Log<'_> {
             let header = self.storage.open(&path).and_then(|file| {
                 let header = read_header(&*file, &path)?;
                 header.file.expect_identity(self.database, number, &path)?;
-                Ok(header)
+                Ok((header, file.len()))
             });
             next = match header {
-                Ok(header) => {
+                Ok((header, len)) => {
+                    if end.is_none() && len < header.capacity {
+                        self.damage(&path, len, "the segment was cut off");
+                    }
                     let previous = header.previous;
                     let first = Some(header.first_lsn());
                     found.push(Segment { number, path, salt: header.salt, first, end });

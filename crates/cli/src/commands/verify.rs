@@ -1,11 +1,15 @@
 //! `plimsoll verify`: checks every byte of a database, also of one that does not open, and changes nothing.
 
+use std::sync::Arc;
+
+use plimsoll::storage::{OsStorage, Storage};
 use plimsoll::{Finding, Severity, VerifyReport};
 use serde::Serialize;
 
 use crate::args::Dir;
 use crate::error::{CliError, Result};
 use crate::output::{Output, bytes, counted};
+use crate::progress::Progress;
 
 #[derive(Serialize)]
 struct Report {
@@ -42,7 +46,10 @@ fn is_damage(finding: &Finding) -> bool {
 }
 
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let report = plimsoll::verify(&args.dir)?;
+    let storage: Arc<dyn Storage> = Arc::new(OsStorage);
+    let bar = Progress::bytes(output.json, "verifying");
+    let report = plimsoll::verify_with(&args.dir, &storage, |now| bar.reach(now.bytes, now.total))?;
+    drop(bar);
     let damaged = report.findings.iter().any(is_damage);
     if output.json {
         let VerifyReport { findings, files, bytes, rows, .. } = &report;
