@@ -38,7 +38,14 @@ fn seeds(campaign: &Campaign, seeds: std::ops::Range<u64>) {
     campaign.each(Layer::Runs, seeds, name, |seed| {
         let plan = Plan::new(*seed);
         if let Err(what) = catch(|| world::run(&plan, empty_disk(), &campaign.counters)) {
-            let what = format!("{what}\nthe smallest run like it: {}", smallest(&plan));
+            let smallest = smallest(&plan);
+            let disk = empty_disk();
+            let says =
+                catch(|| world::run(&smallest, disk.clone(), &Arc::default())).err().unwrap_or_default();
+            let operations: String = disk.log().iter().map(|operation| format!("   {operation}\n")).collect();
+            let what = format!(
+                "{what}\nthe smallest run like it: {smallest}\n{says}\nits first disk:\n{operations}"
+            );
             campaign.violated(Violation { layer: Layer::Runs, case: seed.to_string(), what });
         }
     });

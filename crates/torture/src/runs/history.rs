@@ -128,14 +128,15 @@ impl History {
     pub(crate) fn reopened(&mut self, found: Model) {
         let allowed = self.allowed();
         let known = (self.durable..self.versions.len()).rev().find(|at| self.versions[*at] == found);
+        // A reader may lag behind with the log, and yet show what the manifest says about collections.
+        self.maybe_created.retain(|name, _| found.collections.contains_key(name));
+        self.maybe_dropped.retain(|name| !found.collections.contains_key(name));
         self.versions.truncate(known.unwrap_or(self.durable) + 1);
         if known.is_none() {
             self.versions.push(found);
         }
         self.unsettled = allowed;
         self.failed.clear();
-        self.maybe_created.clear();
-        self.maybe_dropped.clear();
     }
 
     /// A version, with and without what nobody knows.

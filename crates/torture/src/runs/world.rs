@@ -403,7 +403,18 @@ impl World {
         let left = Model::of(&builder(&lost).open().unwrap());
         let shared = lock(&self.shared);
         let found = shared.history.version_of(&shown, version);
-        let found = found.unwrap_or_else(|| panic!("a reader went back, or shows what was never there"));
+        let found = found.unwrap_or_else(|| {
+            let keys = |model: &Model| -> Vec<(String, Vec<String>)> {
+                let of = |c: &crate::model::ModelCollection| c.documents.keys().map(ToString::to_string).collect();
+                model.collections.iter().map(|(name, c)| (name.clone(), of(c))).collect()
+            };
+            let any = shared.history.version_of(&shown, 0);
+            panic!(
+                "a reader went back, or shows what was never there: {:?}, version {any:?} after {version}; now {:?}",
+                keys(&shown),
+                keys(shared.history.shown())
+            )
+        });
         let is_durable =
             shared.history.version_of(&left, found).is_some() || !shared.history.is_version(&left);
         assert!(is_durable, "a reader shows what a power cut would lose");
