@@ -1,6 +1,6 @@
 //! `plimsoll repair`: ten kinds of damage, what is saved, what is lost, and that it is said.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 mod common;
 
@@ -100,7 +100,7 @@ const DAMAGE: [Damage; 10] = [
         "a flipped bit in the log",
         |db| {
             let (log, at) = a_record(db, 40);
-            flip(&log, at)
+            flip(&log, at);
         },
         ROWS - 20,
     ),
@@ -108,7 +108,7 @@ const DAMAGE: [Damage; 10] = [
         "a log that was cut off",
         |db| {
             let (log, at) = a_record(db, 50);
-            cut(&log, at as u64)
+            cut(&log, at as u64);
         },
         ROWS - 40,
     ),

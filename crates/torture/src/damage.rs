@@ -247,11 +247,7 @@ impl Victim {
         };
         // What is missing may be noticed by what is left.
         let is_missing = matches!(damage, Damage::Missing(_));
-        assert!(
-            is_missing || files.iter().any(|file| is_it(file)),
-            "{} is named, {files:?} is damaged",
-            file.display()
-        );
+        assert!(is_missing || files.iter().any(is_it), "{} is named, {files:?} is damaged", file.display());
         if let Damage::Flip(damaged, _) = damage {
             assert_eq!(*file, Path::new(PATH).join(damaged), "another file is named");
         }
@@ -325,13 +321,10 @@ impl Victim {
         let names_lost = report.manifest.is_some();
         let mut lost = 0;
         for (name, collection) in &self.model.collections {
-            let now = match found.collections.get(name) {
-                Some(now) => now,
-                None => {
-                    assert!(names_lost, "collection {name} is lost, and the report does not say so");
-                    lost += collection.documents.len() as u64;
-                    continue;
-                }
+            let Some(now) = found.collections.get(name) else {
+                assert!(names_lost, "collection {name} is lost, and the report does not say so");
+                lost += collection.documents.len() as u64;
+                continue;
             };
             let snapshot = db.snapshot().collection(name).unwrap();
             now.check(&snapshot);

@@ -405,14 +405,13 @@ impl World {
         let found = shared.history.version_of(&shown, version);
         let found = found.unwrap_or_else(|| {
             let keys = |model: &Model| -> Vec<(String, Vec<String>)> {
-                let of = |c: &crate::model::ModelCollection| c.documents.keys().map(ToString::to_string).collect();
-                model.collections.iter().map(|(name, c)| (name.clone(), of(c))).collect()
+                let of = |name: &String| model.collections[name].documents.keys().map(ToString::to_string);
+                model.collections.keys().map(|name| (name.clone(), of(name).collect())).collect()
             };
             let any = shared.history.version_of(&shown, 0);
+            let (then, now) = (keys(&shown), keys(shared.history.shown()));
             panic!(
-                "a reader went back, or shows what was never there: {:?}, version {any:?} after {version}; now {:?}",
-                keys(&shown),
-                keys(shared.history.shown())
+                "a reader went back, or shows what was never there: {then:?}, version {any:?}; now {now:?}"
             )
         });
         let is_durable =
