@@ -41,8 +41,8 @@ pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
 pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
     storage.open(path)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(number) = manifest::number_of(name) {
-        return dump_manifest(storage, path.parent().unwrap_or(Path::new(".")), number);
+    if let Some(number) = manifest::number_of(name.trim_end_matches(".old")) {
+        return dump_manifest(&Manifest::read_from(storage, path, number)?);
     }
     if name.ends_with(".wal") {
         return dump_segment(storage, path);
@@ -64,15 +64,15 @@ pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
     Err(Error::InvalidArgument(format!("{} {what}", path.display())))
 }
 
-fn dump_manifest(storage: &dyn Storage, dir: &Path, number: plimsoll_base::FileNumber) -> Result<Dump> {
-    let manifest = Manifest::read(storage, dir, number)?;
-    let mut dump = Dump { title: format!("manifest {number}"), ..Dump::default() };
+fn dump_manifest(manifest: &Manifest) -> Result<Dump> {
+    let mut dump = Dump { title: format!("manifest {}", manifest.number), ..Dump::default() };
     let database: String = manifest.database.iter().map(|byte| format!("{byte:02x}")).collect();
     dump.field("database", database);
     dump.field("next file", manifest.next_file);
     dump.field("next collection", manifest.next_collection);
     dump.field("WAL pointer", manifest.wal_pointer);
     dump.field("durable LSN", manifest.durable);
+    dump.field("newest log segment", manifest.newest_segment);
     manifest.collections.iter().for_each(|entry| dump_collection(&mut dump, entry));
     Ok(dump)
 }
