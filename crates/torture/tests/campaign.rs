@@ -7,6 +7,7 @@ use std::time::Duration;
 use plimsoll_sim::OperationKind;
 use plimsoll_torture::counters::Counters;
 use plimsoll_torture::crashes::{Effort, crash};
+use plimsoll_torture::damage::Victim;
 use plimsoll_torture::recovery::empty_disk;
 use plimsoll_torture::runs::plan::Plan;
 use plimsoll_torture::{Campaign, Layer, faults, full_disk, runs, workloads};
@@ -41,6 +42,9 @@ fn every_counter_counts() {
     faults::every(&campaign, 500);
     full_disk::fill_with(&campaign, 5000);
     Layer::FullDisk.replay(&campaign, "create-3000").unwrap();
+    for (file, _) in Victim::new().files() {
+        Layer::Damage.replay(&campaign, &format!("zero:{file}")).unwrap();
+    }
     assert_eq!(campaign.violations(), []);
     campaign.case(Layer::Runs, || "none".to_owned(), || panic!("as a violation"));
     for (label, count) in campaign.counters.rows() {
