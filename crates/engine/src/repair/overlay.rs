@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use plimsoll_base::storage::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
+use plimsoll_base::sync::Mutex;
 use plimsoll_base::{Result, StorageError};
+
+use crate::core::lock;
 
 /// Files that stay as they are, and what is changed about them in memory. Clones share the changes.
 #[derive(Debug, Clone)]
@@ -27,10 +30,6 @@ enum Change {
 }
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Overlay {
     pub(super) fn new(base: Arc<dyn Storage>) -> Self {
