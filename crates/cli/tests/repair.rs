@@ -28,8 +28,6 @@ fn filled() -> Scratch {
         line.clear();
         std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
     }
-    // The log's new segment is named by a manifest moments after its start; from then on it is missed.
-    std::thread::sleep(std::time::Duration::from_millis(500));
     child.kill().unwrap();
     child.wait().unwrap();
     scratch

@@ -32,7 +32,7 @@ struct Due {
     compact: bool,
     memory: bool,
     mark: bool,
-    segment: bool,
+    segment_at: Option<Instant>,
     sync_at: Option<Instant>,
     stop: bool,
     /// Counts everything that may let a waiting writer go on.
@@ -54,14 +54,14 @@ impl Signals {
         lock(&self.state).flush.take()
     }
 
-    /// The log has a new segment, which a manifest is to name.
-    pub(crate) fn segment_due(&self) {
-        self.set(|due| due.segment = true);
+    /// The log has a new segment, which a manifest is to name: if no commit does, the log's thread after `delay`.
+    pub(crate) fn segment_due(&self, delay: Duration) {
+        self.set(|due| due.segment_at = Some(Instant::now() + delay));
     }
 
     /// Whether a new segment is to be named; that is the caller's to do from now on.
     pub(crate) fn take_segment(&self) -> bool {
-        std::mem::take(&mut lock(&self.state).segment)
+        lock(&self.state).segment_at.take().is_some()
     }
 
     pub(crate) fn compact_due(&self) {
@@ -209,7 +209,7 @@ fn compact_loop(core: &Core) {
 const IDLE: Duration = Duration::from_millis(20);
 
 /// How long to wait before another attempt at what failed.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// Prepares a log segment ahead. If the disk is full, ordinary writes are refused until there is room again,
 /// so that what the log still has is left to deletes and flushes; says when to try again then.
@@ -258,14 +258,19 @@ fn log_loop(core: &Core) {
                 Ok(LogJob::Sync)
             } else if is_due(mark_at) {
                 Ok(LogJob::Mark)
-            } else if std::mem::take(&mut due.segment) {
+            } else if is_due(due.segment_at) {
+                due.segment_at = None;
                 Ok(LogJob::Segment)
             } else if is_due(retry_at) {
                 Ok(LogJob::Retry)
             } else if std::mem::take(&mut due.memory) || preparation.is_some() {
                 Ok(LogJob::Memory)
             } else {
-                Err([due.sync_at, mark_at, retry_at].into_iter().flatten().min().map(|at| at - now))
+                Err([due.sync_at, mark_at, due.segment_at, retry_at]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .map(|at| at - now))
             }
         };
         let done = match core.signals.next(take) {
@@ -289,7 +294,9 @@ fn log_loop(core: &Core) {
                     Ok(())
                 }
             }
-            Some(LogJob::Segment) => core.announce_segment(),
+            Some(LogJob::Segment) => core.announce_segment().inspect_err(|_| {
+                core.signals.segment_due(RETRY);
+            }),
             Some(LogJob::Retry) => Ok(()),
             Some(LogJob::Memory) => {
                 preparation = preparation.take().or_else(Preparation::begin).and_then(Preparation::step);

@@ -16,6 +16,7 @@ use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, Lsn, StorageError};
 use plimsoll_wal::{GroupLimits, Record};
 
+use crate::background::RETRY;
 use crate::batch::WriteBatch;
 use crate::core::{Core, Counters, Log, lock};
 use crate::error::{Error, Result};
@@ -129,11 +130,6 @@ impl Core {
         if self.options.background {
             return;
         }
-        if self.signals.take_segment()
-            && let Err(error) = self.announce_segment()
-        {
-            tracing::warn!(%error, "the log's new segment is not in a manifest yet");
-        }
         if let Some(reason) = self.signals.take_flush() {
             self.flush_and_remember(reason);
         }
@@ -164,7 +160,7 @@ impl Core {
         }
         self.commit(&mut log, &mut pending, &mut outcomes);
         self.seal_if_due(&mut log);
-        self.note_segment(&log);
+        self.name_new_segment(&log);
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Closed))).collect()
     }
 
@@ -235,11 +231,24 @@ impl Core {
         }
     }
 
-    /// Takes notice of a segment that the log has started.
-    pub(crate) fn note_segment(&self, log: &Log) {
+    /// Takes notice of the log's newest segment, which the next manifest will name. Whether it is a new one.
+    pub(crate) fn note_segment(&self, log: &Log) -> bool {
         let newest = log.wal.as_ref().map_or(0, |wal| wal.newest().0);
-        if self.newest_segment.fetch_max(newest, Ordering::AcqRel) < newest {
-            self.signals.segment_due();
+        self.newest_segment.fetch_max(newest, Ordering::AcqRel) < newest
+    }
+
+    /// Names a segment that the log has started in a manifest, before anything in it is acknowledged: if it is gone
+    /// one day, it is missed. A failure does not hold the acknowledgement up, for the records are durable all the
+    /// same; it is tried again with the next group, or by the log's thread.
+    fn name_new_segment(&self, log: &Log) {
+        let is_new = self.note_segment(log);
+        let is_sound = log.wal.as_ref().is_some_and(|wal| wal.poisoned().is_none());
+        if is_sound
+            && (is_new || self.signals.take_segment())
+            && let Err(error) = self.name_segment()
+        {
+            tracing::warn!(%error, "the log's new segment is not in a manifest yet");
+            self.signals.segment_due(RETRY);
         }
     }
 

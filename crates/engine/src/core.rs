@@ -242,12 +242,14 @@ impl Core {
         Ok(())
     }
 
-    /// Names the log's newest segment in a manifest, unless one does already. Without it the segment would not be
-    /// missed if someone removed it; everything else about the log is as sound, so that nobody waits for this.
+    /// As [`Core::name_segment`], unless the log is poisoned.
     pub(crate) fn announce_segment(&self) -> Result<()> {
-        if let Some(error) = self.poisoned() {
-            return Err(error);
-        }
+        self.poisoned().map_or_else(|| self.name_segment(), Err)
+    }
+
+    /// Names the log's newest segment in a manifest, unless one does already. Without it the segment would not be
+    /// missed if someone removed it.
+    pub(crate) fn name_segment(&self) -> Result<()> {
         let mut root = lock(&self.root);
         if root.manifest.newest_segment.0 < self.newest_segment.load(Ordering::Acquire) {
             self.publish(&mut root, Lsn::ZERO, |_| ())?;

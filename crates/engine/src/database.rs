@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use plimsoll_base::sync::Mutex;
 use plimsoll_base::sync::atomic::Ordering;
@@ -272,7 +273,9 @@ impl Core {
         // A flushed LSN is never above what is durable, or a lost tail would look like damage (rule R4).
         let durable = no_commits.wal.as_mut().ok_or(Error::Closed)?.sync()?;
         no_commits.buffered = 0;
-        self.note_segment(&no_commits);
+        if self.note_segment(&no_commits) {
+            self.signals.segment_due(Duration::ZERO);
+        }
         let mut root = lock(&self.root);
         if root.manifest.collections.iter().any(|entry| entry.name == name) {
             return Ok(());

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::Ordering;
@@ -172,7 +172,9 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
             core.storage.sync_dir(&core.options.path.join(WAL_DIR))?;
         }
         log.wal = Some(recovered.into_wal(wal_options(&core.options), salts(core.options.seed)));
-        core.note_segment(&log);
+        if core.note_segment(&log) {
+            core.signals.segment_due(Duration::ZERO);
+        }
     }
     recovery.total = start.elapsed();
     core.finish_recovery(recovery);

@@ -5,7 +5,7 @@
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::header::HEADER_LEN;
 use plimsoll_shard::SectionKind;
-use plimsoll_shard::container::{BLOCK_LEN, FOOTER_LEN};
+use plimsoll_shard::container::FOOTER_LEN;
 use plimsoll_wal::format::{RECORD_ALIGNMENT, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
 
 /// The checksum in the last four bytes of `range`, of the bytes of `range` before them.
@@ -64,7 +64,8 @@ pub(crate) fn of_sealed(bytes: &mut [u8]) {
             put_right(bytes, meta);
         }
     }
-    let data: Vec<u32> = bytes[..table.start].chunks(BLOCK_LEN).map(crc32).collect();
+    let block = u32_at(bytes, footer + 44).max(64);
+    let data: Vec<u32> = bytes[..table.start].chunks(block).map(crc32).collect();
     for (at, checksum) in blocks.clone().step_by(4).zip(data).filter(|(at, _)| at + 4 <= blocks.end) {
         bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
     }

@@ -16,22 +16,22 @@ const SEALED: [(&str, &str, u8, &[u8]); 5] = [
         "posting",
         "000000000001.posting",
         2,
-        include_bytes!("../../shard/tests/golden/v1/000000000001.posting"),
+        include_bytes!("../../shard/tests/golden/v2/000000000001.posting"),
     ),
     (
         "vectors",
         "000000000002.vectors",
         3,
-        include_bytes!("../../shard/tests/golden/v1/000000000002.vectors"),
+        include_bytes!("../../shard/tests/golden/v2/000000000002.vectors"),
     ),
     (
         "vectors",
         "000000000003.vectors",
         3,
-        include_bytes!("../../shard/tests/golden/v1/000000000003.vectors"),
+        include_bytes!("../../shard/tests/golden/v2/000000000003.vectors"),
     ),
-    ("kills", "000000000004.kills", 4, include_bytes!("../../shard/tests/golden/v1/000000000004.kills")),
-    ("index", "000000000005.index", 5, include_bytes!("../../shard/tests/golden/v1/000000000005.index")),
+    ("kills", "000000000004.kills", 4, include_bytes!("../../shard/tests/golden/v2/000000000004.kills")),
+    ("index", "000000000005.index", 5, include_bytes!("../../shard/tests/golden/v2/000000000005.index")),
 ];
 const MANIFEST: &[u8] = include_bytes!("../../engine/tests/golden/v1/manifest");
 const RECORD: &[u8] = include_bytes!("../../engine/tests/golden/v1/record");

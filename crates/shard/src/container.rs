@@ -11,7 +11,7 @@
 //! 0                    64  plimsoll_base::header::FileHeader
 //! 64                       sections, each starting at the next multiple of 64, zeros between and after
 //! D                  24 S  section table, in the order of the sections
-//! D + 24 S            4 B  block table: the CRC-32 of each 64 KiB of bytes 0 to D (the last one is shorter)
+//! D + 24 S            4 B  block table: the CRC-32 of each block of bytes 0 to D (the last one is shorter)
 //! D + 24 S + 4 B       64  footer
 //!
 //! an entry of the section table           the footer
@@ -23,11 +23,14 @@
 //!                                             32    4 CRC-32 of the section table
 //!                                             36    4 CRC-32 of the block table
 //!                                             40    4 CRC-32 of everything before the footer
-//!                                             44    4 bytes in a block: 65,536
+//!                                             44    4 bytes in a block: a power of two
 //!                                             48    4 reserved, zero
 //!                                             52    4 CRC-32 of bytes 0 to 51 of the footer
 //!                                             56    8 magic "PLIMSEAL"
 //! ```
+//! A block is 4 KiB, the least that a disk or the kernel loses at once: damage costs what lies in it and no more.
+//! Files with blocks of up to 64 KiB are read as well: version 1 of every kind of file has them.
+//!
 //! Offsets and lengths are redundant on purpose: a reader computes each from the others and refuses a file
 //! in which they differ, so that sections can neither overlap nor leave a byte of the file unaccounted for.
 //! No two sections have the same kind and owner. A reader ignores kinds it does not know; a kind it must not
@@ -65,8 +68,10 @@ pub type DatabaseId = [u8; 16];
 
 /// The alignment of sections, in bytes.
 pub const SECTION_ALIGNMENT: u64 = 64;
-/// How many bytes one checksum of the block table covers.
-pub const BLOCK_LEN: usize = 64 * 1024;
+/// How many bytes one checksum of the block table covers in the files written now.
+pub const BLOCK_LEN: usize = 4 * 1024;
+/// The longest blocks that are read. A multiple of every block's length, too.
+const MAX_BLOCK_LEN: usize = 64 * 1024;
 /// The length of the footer in bytes.
 pub const FOOTER_LEN: usize = 64;
 /// The greatest length of a meta section in bytes.
@@ -154,13 +159,14 @@ struct Footer {
     section_crc: u32,
     block_crc: u32,
     body_crc: u32,
+    block_size: u32,
 }
 
 impl Footer {
     fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new();
         encoder.u64(self.section_offset).u64(self.section_len).u64(self.block_offset).u64(self.block_len);
-        encoder.u32(self.section_crc).u32(self.block_crc).u32(self.body_crc).u32(BLOCK_LEN as u32).u32(0);
+        encoder.u32(self.section_crc).u32(self.block_crc).u32(self.body_crc).u32(self.block_size).u32(0);
         let crc = crc32(encoder.as_slice());
         encoder.u32(crc).raw(&FOOTER_MAGIC);
         encoder.into_bytes()
@@ -183,11 +189,20 @@ impl Footer {
         if crc != crc32(&bytes[..end]) {
             return damaged(52, "the footer's checksum does not match");
         }
-        if block_size != BLOCK_LEN as u32 || reserved != 0 {
+        let known = (BLOCK_LEN..=MAX_BLOCK_LEN).contains(&(block_size as usize));
+        if !known || !block_size.is_power_of_two() || reserved != 0 {
             return damaged(44, "the footer's block size or reserved bytes are wrong");
         }
-        let footer =
-            Self { section_offset, section_len, block_offset, block_len, section_crc, block_crc, body_crc };
+        let footer = Self {
+            section_offset,
+            section_len,
+            block_offset,
+            block_len,
+            section_crc,
+            block_crc,
+            body_crc,
+            block_size,
+        };
         if footer.computed_len() != Some(file_len) {
             return damaged(0, "the parts that the footer lists do not add up to the file's length");
         }
@@ -200,7 +215,7 @@ impl Footer {
             && self.section_offset.is_multiple_of(SECTION_ALIGNMENT)
             && self.section_len.is_multiple_of(ENTRY_LEN)
             && self.section_offset.checked_add(self.section_len)? == self.block_offset
-            && self.section_offset.div_ceil(BLOCK_LEN as u64).checked_mul(4)? == self.block_len;
+            && self.section_offset.div_ceil(u64::from(self.block_size)).checked_mul(4)? == self.block_len;
         if !consistent {
             return None;
         }

@@ -45,7 +45,7 @@ use crate::names::SealedKind;
 use crate::view::SealedView;
 
 /// The newest version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The mean of the collection's vectors when the generation was trained.
 pub const MEAN: SectionKind = SectionKind(401);

@@ -37,7 +37,7 @@ use crate::names::SealedKind;
 use crate::view::SealedView;
 
 /// The newest version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The set of ordinals.
 pub const KILLS: SectionKind = SectionKind(301);

@@ -56,7 +56,7 @@ pub use reader::PostingFile;
 pub use writer::{Documents, norm, write_posting_file};
 
 /// The newest version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The document table.
 pub const DOCUMENTS: SectionKind = SectionKind(101);

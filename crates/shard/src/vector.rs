@@ -52,7 +52,7 @@ pub use reader::VectorFile;
 pub use writer::{ListRows, VectorWriter};
 
 /// The newest version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// A base segment's lists start at multiples of this many slots.
 pub const BLOCK_SLOTS: u32 = 32;
 

@@ -54,9 +54,10 @@ impl Core {
         wal.rotate()?;
         let mut log = lock(&self.log);
         log.wal = Some(wal);
-        self.note_segment(&log);
+        if self.note_segment(&log) {
+            self.name_segment()?;
+        }
         drop(log);
-        self.announce_segment()?;
         lock(&self.log).wal.take().map_or(Ok(()), plimsoll_wal::Wal::close).map_err(Error::from)
     }
 }

@@ -10,7 +10,7 @@ use plimsoll_base::checksum::crc32;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{Result, StorageError};
 
-use super::{BLOCK_LEN, SealedFile, Section};
+use super::{SealedFile, Section};
 
 impl SealedFile {
     /// The checksum of each block.
@@ -29,16 +29,13 @@ impl SealedFile {
 
     /// Where a block lies in the file.
     pub(super) fn block_range(&self, block: u64) -> Range<u64> {
-        let start = block * BLOCK_LEN as u64;
-        start..(start + BLOCK_LEN as u64).min(self.footer.section_offset)
+        let size = u64::from(self.footer.block_size);
+        let start = block * size;
+        start..(start + size).min(self.footer.section_offset)
     }
 
-    fn check_block(&self, table: &[u32], block: u64, bytes: &[u8]) -> Result<()> {
-        self.check_crc(table, block, crc32(bytes))
-    }
-
-    pub(super) fn check_crc(&self, table: &[u32], block: u64, crc: u32) -> Result<()> {
-        if table.get(block as usize) == Some(&crc) || mutant::is(Mutant::SkipBlockChecksum) {
+    pub(super) fn check_block(&self, table: &[u32], block: u64, bytes: &[u8]) -> Result<()> {
+        if table.get(block as usize) == Some(&crc32(bytes)) || mutant::is(Mutant::SkipBlockChecksum) {
             return Ok(());
         }
         let range = self.block_range(block);
@@ -51,7 +48,8 @@ impl SealedFile {
         if start == end {
             return Ok(());
         }
-        let (first, last) = (start / BLOCK_LEN, (end - 1) / BLOCK_LEN);
+        let size = self.footer.block_size as usize;
+        let (first, last) = (start / size, (end - 1) / size);
         for word in first / 64..=last / 64 {
             let from = first.saturating_sub(word * 64);
             let to = (last - word * 64).min(63);
@@ -117,24 +115,26 @@ impl SealedFile {
             }
             other => other,
         };
+        self.file.read_exact_at(section.offset, &mut bytes)?;
+        let size = u64::from(self.footer.block_size);
+        let (start, end) = (section.offset, section.offset + section.len);
         let mut shared = Vec::new();
-        let (mut at, end) = (section.offset, section.offset + section.len);
-        while at < end {
-            let number = at / BLOCK_LEN as u64;
+        for number in start / size..end.div_ceil(size) {
             let block = self.block_range(number);
-            let until = block.end.min(end);
-            let target = &mut bytes[(at - section.offset) as usize..(until - section.offset) as usize];
-            if block == (at..until) {
-                self.file.read_exact_at(at, target)?;
-                note(block, self.check_block(table, number, target))?;
+            let checked = if start <= block.start && block.end <= end {
+                let part = (block.start - start) as usize..(block.end - start) as usize;
+                self.check_block(table, number, &bytes[part])
             } else {
                 shared.resize((block.end - block.start) as usize, 0);
                 self.file.read_exact_at(block.start, &mut shared)?;
-                note(block.clone(), self.check_block(table, number, &shared))?;
-                let part = (at - block.start) as usize..(until - block.start) as usize;
-                target.copy_from_slice(&shared[part]);
-            }
-            at = until;
+                let part = start.max(block.start)..end.min(block.end);
+                let own = &mut bytes[(part.start - start) as usize..(part.end - start) as usize];
+                own.copy_from_slice(
+                    &shared[(part.start - block.start) as usize..(part.end - block.start) as usize],
+                );
+                self.check_block(table, number, &shared)
+            };
+            note(block, checked)?;
         }
         Ok(OwnedSection { bytes, damaged })
     }

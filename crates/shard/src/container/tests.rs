@@ -104,6 +104,57 @@ fn blocks_are_verified_when_they_are_touched() {
     }
 }
 
+/// What a writer with blocks of `block` bytes would have written.
+fn with_blocks_of(raw: &[u8], block: usize) -> Vec<u8> {
+    let at = raw.len() - FOOTER_LEN;
+    let footer = Footer::decode(&raw[at..], Path::new("footer"), raw.len() as u64).unwrap();
+    let data = &raw[..footer.section_offset as usize];
+    let table: Vec<u8> = data.chunks(block).flat_map(|block| crc32(block).to_le_bytes()).collect();
+    let mut new = [&raw[..footer.block_offset as usize], &table].concat();
+    let (block_len, block_crc) = (table.len() as u64, crc32(&table));
+    let footer = Footer { block_len, block_crc, body_crc: crc32(&new), block_size: block as u32, ..footer };
+    new.extend(footer.encode());
+    new
+}
+
+#[test]
+fn blocks_of_other_lengths_are_read_and_verified_too() {
+    let dir = TempDir::new().unwrap();
+    let bytes = bytes_of(200_000, 9);
+    write(dir.path(), 1, &[(0, bytes[..70_000].to_vec()), (1, bytes[70_000..].to_vec())], 1 << 20);
+    let path = dir.path().join("000000000001.kills");
+    let raw = std::fs::read(&path).unwrap();
+    assert_eq!(with_blocks_of(&raw, BLOCK_LEN), raw);
+    for (block, known) in
+        [(2048, false), (8192, true), (12_288, false), (MAX_BLOCK_LEN, true), (1 << 17, false)]
+    {
+        let mut raw = with_blocks_of(&raw, block);
+        std::fs::write(&path, &raw).unwrap();
+        let open = |mode| SealedFile::open_unnamed(&OsStorage, &path, mode);
+        if !known {
+            assert!(matches!(open(ReadMode::Mapped), Err(StorageError::Corrupted { .. })));
+            continue;
+        }
+        for mode in [ReadMode::Mapped, ReadMode::Owned] {
+            let file = open(mode).unwrap();
+            file.verify().unwrap();
+            let read = |owner| file.array::<u8>(&file.section(A, owner).unwrap()).unwrap();
+            assert_eq!([read(0), read(1)].concat(), bytes);
+        }
+        raw[2 * block + 5] ^= 1;
+        std::fs::write(&path, &raw).unwrap();
+        for mode in [ReadMode::Mapped, ReadMode::Owned] {
+            let file = open(mode).unwrap();
+            let damaged = StorageError::corrupted(&path, 2 * block as u64, "").to_string();
+            let same = |error: StorageError| error.to_string().starts_with(damaged.trim_end_matches(": "));
+            assert!(same(file.verify().unwrap_err()));
+            let (owner, at) = if 2 * block < 70_000 { (0, 2 * block) } else { (1, 2 * block - 70_016) };
+            let section = file.section(A, owner).unwrap();
+            assert!(same(file.bytes(&section, at as u64..at as u64 + 1).unwrap_err()));
+        }
+    }
+}
+
 #[test]
 fn an_unfinished_or_invalid_file_leaves_nothing_and_nothing_is_replaced() {
     let dir = TempDir::new().unwrap();

@@ -3,10 +3,13 @@
 use plimsoll_base::Result;
 use plimsoll_base::checksum::Crc32;
 
-use super::{BLOCK_LEN, FOOTER_LEN, SealedFile};
+use super::{FOOTER_LEN, MAX_BLOCK_LEN, SealedFile};
+
+/// How much is read at once: a multiple of every block's length.
+const READ_LEN: usize = 4 * MAX_BLOCK_LEN;
 
 impl SealedFile {
-    /// Reads the whole file, a block at a time and never through the mapping, and verifies each block's
+    /// Reads the whole file, in pieces and never through the mapping, and verifies each block's
     /// checksum and that of the whole file. It knows nothing of what the sections mean.
     ///
     /// # Errors
@@ -15,23 +18,25 @@ impl SealedFile {
     pub fn verify(&self) -> Result<()> {
         let table = self.block_table()?;
         let mut body = Crc32::new();
-        let mut buffer = vec![0; BLOCK_LEN];
-        for block in 0..self.footer.blocks() {
-            let range = self.block_range(block);
-            let bytes = &mut buffer[..(range.end - range.start) as usize];
-            self.file.read_exact_at(range.start, bytes)?;
-            let mut crc = Crc32::new();
-            crc.update(bytes);
-            self.check_crc(table, block, crc.value())?;
-            body.combine(&crc);
-        }
+        let mut block = 0;
+        self.read_parts(0, self.footer.section_offset, |bytes| {
+            for bytes in bytes.chunks(self.footer.block_size as usize) {
+                self.check_block(table, block, bytes)?;
+                block += 1;
+            }
+            body.update(bytes);
+            Ok(())
+        })?;
         let footer = self.footer;
         self.verify_part("section table", footer.section_offset, footer.section_len, footer.section_crc)?;
         self.verify_part("block table", footer.block_offset, footer.block_len, footer.block_crc)?;
-        self.read_parts(self.footer.section_offset, self.footer_offset(), |bytes| body.update(bytes))?;
-        let now = &mut buffer[..FOOTER_LEN];
-        self.file.read_exact_at(self.footer_offset(), now)?;
-        if *now != self.footer_bytes[..] {
+        self.read_parts(self.footer.section_offset, self.footer_offset(), |bytes| {
+            body.update(bytes);
+            Ok(())
+        })?;
+        let mut now = [0; FOOTER_LEN];
+        self.file.read_exact_at(self.footer_offset(), &mut now)?;
+        if now != self.footer_bytes[..] {
             return Err(self.damaged(self.footer_offset(), "the footer changed since the file was opened"));
         }
         if body.value() != self.footer.body_crc {
@@ -42,21 +47,24 @@ impl SealedFile {
 
     fn verify_part(&self, what: &str, offset: u64, len: u64, expected: u32) -> Result<()> {
         let mut crc = Crc32::new();
-        self.read_parts(offset, offset + len, |bytes| crc.update(bytes))?;
+        self.read_parts(offset, offset + len, |bytes| {
+            crc.update(bytes);
+            Ok(())
+        })?;
         if crc.value() != expected {
             return Err(self.damaged(offset, format!("the {what}'s checksum does not match")));
         }
         Ok(())
     }
 
-    /// Reads bytes `start` to `end`, a block's length at a time.
-    fn read_parts(&self, start: u64, end: u64, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let mut buffer = vec![0; BLOCK_LEN];
+    /// Reads bytes `start` to `end`, in pieces of [`READ_LEN`] but for the last.
+    fn read_parts(&self, start: u64, end: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; READ_LEN];
         let mut at = start;
         while at < end {
-            let part = &mut buffer[..(end - at).min(BLOCK_LEN as u64) as usize];
+            let part = &mut buffer[..(end - at).min(READ_LEN as u64) as usize];
             self.file.read_exact_at(at, part)?;
-            take(part);
+            take(part)?;
             at += part.len() as u64;
         }
         Ok(())
@@ -68,7 +76,10 @@ impl SealedFile {
     /// Any error of the storage.
     pub fn current_crc(&self) -> Result<u32> {
         let mut crc = Crc32::new();
-        self.read_parts(0, self.file_meta().len, |bytes| crc.update(bytes))?;
+        self.read_parts(0, self.file_meta().len, |bytes| {
+            crc.update(bytes);
+            Ok(())
+        })?;
         Ok(crc.value())
     }
 }
