@@ -77,7 +77,7 @@ function acknowledge(    path) {
 function rename_file(from, to) {
     if (!is_synced(from)) fail(from " gets its name before it is synced")
     # A manifest that is put by for a repair: nothing depends on that name.
-    if (to ~ /\.old$/) return
+    if (to ~ /\/PREVIOUS-[0-9]+$/) return
     if (to ~ /\/MANIFEST-[0-9]+$/) {
         if (!names_are_synced(db "/data")) fail("a manifest is published before the names of its files are synced")
         manifests++

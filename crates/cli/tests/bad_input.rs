@@ -258,7 +258,7 @@ fn sealed_files(scratch: &Scratch) -> Vec<std::path::PathBuf> {
                 && name != "RESERVE"
                 && !name.ends_with(".tmp")
                 // Put by for a repair, and not read before.
-                && !name.ends_with(".old")
+                && !name.starts_with("PREVIOUS")
             {
                 files.push(path);
             }

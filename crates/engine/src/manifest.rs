@@ -102,6 +102,7 @@ pub(crate) struct IndexEntry {
 }
 
 const PREFIX: &str = "MANIFEST-";
+const OLD_PREFIX: &str = "PREVIOUS-";
 /// A manifest larger than this is damage: it grows with files and sections only.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -201,12 +202,21 @@ pub(crate) fn path(dir: &Path, number: FileNumber) -> PathBuf {
 
 /// Where the manifest with that number is once it was put by.
 pub(crate) fn old_path(dir: &Path, number: FileNumber) -> PathBuf {
-    path(dir, number).with_extension("old")
+    dir.join(format!("{OLD_PREFIX}{:012}", number.0))
 }
 
 /// The number in a manifest's name.
 pub(crate) fn number_of(name: &str) -> Option<FileNumber> {
-    let digits = name.strip_prefix(PREFIX)?;
+    number_after(PREFIX, name)
+}
+
+/// The number in the name of a manifest that was put by.
+pub(crate) fn old_number_of(name: &str) -> Option<FileNumber> {
+    number_after(OLD_PREFIX, name)
+}
+
+fn number_after(prefix: &str, name: &str) -> Option<FileNumber> {
+    let digits = name.strip_prefix(prefix)?;
     let all_digits = digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_digit());
     if all_digits { digits.parse().ok().map(FileNumber) } else { None }
 }

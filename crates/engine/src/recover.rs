@@ -68,7 +68,7 @@ impl Directory {
 
     fn sort(&mut self, DirEntry { name, is_dir, len }: DirEntry) {
         let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
-        let old = name.strip_suffix(".old").and_then(manifest::number_of);
+        let old = manifest::old_number_of(&name);
         match (name.as_str(), is_dir) {
             (LOCK_NAME, false) | (WAL_DIR | DATA_DIR, true) => {}
             (LOST_DIR, true) => {}

@@ -79,8 +79,10 @@ pub struct CollectionRepair {
 pub struct LogRepair {
     /// Batches that were read from it, and are in files now.
     pub batches_kept: u64,
-    /// Batches that are known to be lost, each of them as a whole. There may have been more at its end.
+    /// Batches that are known to be lost, each of them as a whole.
     pub batches_lost: u64,
+    /// Whether its end is damaged or gone: the batches there are lost, and nobody knows how many there were.
+    pub end_damaged: bool,
 }
 
 impl RepairReport {
@@ -240,10 +242,11 @@ impl Repair<'_> {
         }
         let opener = opener(&self.storage, self.path, &base, false);
         let mut next = inventory.as_ref().map_or_else(|| base.clone(), |inventory| inventory.manifest(&base));
-        let mut numbers = next.next_file.0.max(self.highest_number()? + 1);
+        let mut numbers = next.next_file.0.max(self.highest_number()?.saturating_add(1));
         let mut allocate = || {
-            numbers += 1;
-            FileNumber(numbers - 1)
+            let number = FileNumber(numbers);
+            numbers = numbers.saturating_add(1);
+            number
         };
         let mut written = Vec::new();
         for entry in &mut next.collections {
@@ -257,11 +260,12 @@ impl Repair<'_> {
             }
             self.report.collections.push(repair);
         }
+        // Also where only the log is mended: a repair that was cut off may have left files.
+        next.next_file = FileNumber(numbers);
         if self.report.was_damaged() {
             commit_files(&self.storage, &opener.dir, written)?;
             let manifests = directory.manifests.iter().chain(&directory.old_manifests);
             next.number = FileNumber(manifests.map(|number| number.0).max().unwrap_or(0) + 1);
-            next.next_file = FileNumber(numbers);
             next.publish(&self.storage, self.path)?;
             if let Some(inventory) = &inventory {
                 let named: Vec<String> = next.files().map(|meta| meta.name().to_string()).collect();

@@ -88,7 +88,7 @@ fn put_right(disk: &SimStorage, all: &[PathBuf]) {
         let Some(mut bytes) = disk.bytes(path) else { continue };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("wal") => checksums::of_segment(&mut bytes),
-            None | Some("old") => {
+            None => {
                 manifests.push(path);
                 continue;
             }

@@ -60,7 +60,8 @@ pub fn all() -> Vec<Seed> {
     }
     seeds.push(("dump", "manifest".to_owned(), [&[0, 1], MANIFEST].concat()));
     seeds.push(("manifest", "golden".to_owned(), [&[1], MANIFEST].concat()));
-    let manifest = files(&SMALL.disk).into_iter().find(|path| path.extension().is_none());
+    let manifest =
+        files(&SMALL.disk).into_iter().find(|path| path.display().to_string().contains("MANIFEST"));
     let manifest = manifest.and_then(|path| SMALL.disk.bytes(path)).unwrap();
     seeds.push(("manifest", "small".to_owned(), [&[1], &manifest[..]].concat()));
     seeds.push(("log_record", "golden".to_owned(), RECORD.to_vec()));

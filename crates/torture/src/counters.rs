@@ -72,6 +72,8 @@ counters! {
     unharmed: "right in spite of damage",
     /// Repairs.
     repairs: "repairs checked",
+    /// Repairs that were cut off and done again.
+    repairs_cut_off: "repairs cut off and done again",
     /// Documents that a repair could not save.
     documents_lost: "documents lost to damage",
     /// Sizes of a full disk.

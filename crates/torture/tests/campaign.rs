@@ -42,7 +42,9 @@ fn every_counter_counts() {
     faults::every(&campaign, 500);
     full_disk::fill_with(&campaign, 5000);
     Layer::FullDisk.replay(&campaign, "create-3000").unwrap();
-    for (file, _) in Victim::new().files() {
+    let victim = Victim::new();
+    for prefix in ["MANIFEST", "PREVIOUS", "data"] {
+        let (file, _) = victim.files().iter().find(|(file, _)| file.starts_with(prefix)).unwrap();
         Layer::Damage.replay(&campaign, &format!("zero:{file}")).unwrap();
     }
     assert_eq!(campaign.violations(), []);

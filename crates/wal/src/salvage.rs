@@ -23,8 +23,10 @@ pub struct Salvaged {
     pub last: Lsn,
     /// How many records were visited.
     pub records: u64,
-    /// Records that had been there and are lost. Whether there were more after the last one can not be known.
+    /// Records that had been there and are lost.
     pub lost: Vec<LsnRange>,
+    /// Whether the end of the log is damaged or gone, so that there may have been more records, nobody knows how many.
+    pub end_damaged: bool,
     /// What is wrong with which segment.
     pub findings: Vec<Finding>,
     /// The segments there are.
@@ -56,6 +58,7 @@ pub fn salvage<E: From<WalError>>(
         last: anchor.after,
         records: 0,
         lost: Vec::new(),
+        end_damaged: false,
         findings: Vec::new(),
         segments: listing.segments,
     };
@@ -84,6 +87,10 @@ pub fn salvage<E: From<WalError>>(
         salvaged.lost.push(LsnRange::after(salvaged.last, anchor.durable));
         salvaged.last = anchor.durable;
     }
+    // Damage before the last record left a hole in the LSNs, which tells how much was there.
+    let end = places.last_key_value().map(|(_, place)| (segment_path(dir, place.segment), place.offset));
+    salvaged.end_damaged =
+        log.findings.iter().any(|found| found.file == dir || Some((found.file.clone(), found.offset)) > end);
     salvaged.findings = log.findings;
     Ok(salvaged)
 }

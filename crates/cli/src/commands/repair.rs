@@ -37,6 +37,7 @@ struct Collection {
 struct Log {
     batches_kept: u64,
     batches_lost: u64,
+    end_damaged: bool,
 }
 
 impl From<&RepairReport> for Report {
@@ -58,7 +59,11 @@ impl From<&RepairReport> for Report {
             findings: report.findings.iter().map(FindingReport::from).collect(),
             manifest: report.manifest.clone(),
             collections: report.collections.iter().map(collection).collect(),
-            log: log.map(|log| Log { batches_kept: log.batches_kept, batches_lost: log.batches_lost }),
+            log: log.map(|log| Log {
+                batches_kept: log.batches_kept,
+                batches_lost: log.batches_lost,
+                end_damaged: log.end_damaged,
+            }),
             moved_to: report.moved_to.as_ref().map(|path| path.display().to_string()),
             files_moved: report.files_moved,
         }
@@ -82,15 +87,21 @@ pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     }
     if let Some(log) = &report.log {
         let kept = counted(log.batches_kept, "batch", "batches");
-        output.line(format_args!("log: {kept} saved, {} lost; a new log was begun", log.batches_lost))?;
+        let end = if log.end_damaged { ", and any there were at its end" } else { "" };
+        output
+            .line(format_args!("log: {kept} saved, {} lost{end}; a new log was begun", log.batches_lost))?;
     }
     if let Some(moved_to) = &report.moved_to {
         let files = counted(report.files_moved, "damaged file", "damaged files");
         output.line(format_args!("{files} moved to {}", moved_to.display()))?;
     }
-    output.line(match report.lost_anything() {
-        true => "repaired, with losses: what is there now is sound",
-        false => "repaired: nothing that was stored is known to be lost",
+    let end_damaged = report.log.as_ref().is_some_and(|log| log.end_damaged);
+    output.line(match (report.lost_anything(), end_damaged) {
+        (true, _) => "repaired, with losses: what is there now is sound",
+        (false, true) => {
+            "repaired, with what was at the end of the log lost, if anything was: what is there now is sound"
+        }
+        (false, false) => "repaired: nothing that was stored is known to be lost",
     })
 }
 

@@ -41,7 +41,7 @@ pub fn dump(path: impl AsRef<Path>) -> Result<Dump> {
 pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
     storage.open(path)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if let Some(number) = manifest::number_of(name.trim_end_matches(".old")) {
+    if let Some(number) = manifest::number_of(name).or(manifest::old_number_of(name)) {
         return dump_manifest(&Manifest::read_from(storage, path, number)?);
     }
     if name.ends_with(".wal") {

@@ -47,7 +47,7 @@ impl Inventory {
         let mut opened = Vec::new();
         for entry in entries {
             let Some(name) = FileName::parse(&entry.name) else { continue };
-            inventory.next_file = inventory.next_file.max(name.number.0 + 1);
+            inventory.next_file = inventory.next_file.max(name.number.0.saturating_add(1));
             match SealedFile::open_unnamed(storage, &dir.join(&entry.name), ReadMode::Owned) {
                 Ok(file) => {
                     *databases.entry(file.header().database).or_default() += 1;
@@ -104,7 +104,7 @@ impl Inventory {
             let name = format!("collection-{}", info.collection);
             CollectionEntry::new(info.collection, &name, config, Lsn::ZERO)
         });
-        entry.next_ordinal = entry.next_ordinal.max(DocumentOrdinal(last.0 + 1));
+        entry.next_ordinal = entry.next_ordinal.max(DocumentOrdinal(last.0.saturating_add(1)));
         self.last_lsn = self.last_lsn.max(info.last_lsn);
         entry.postings.push(PostingEntry {
             file: meta,
@@ -137,7 +137,7 @@ impl Inventory {
                 }
                 None => manifest.collections.push(found.clone()),
             }
-            manifest.next_collection = manifest.next_collection.max(CollectionId(id.0 + 1));
+            manifest.next_collection = manifest.next_collection.max(CollectionId(id.0.saturating_add(1)));
         }
         manifest
     }

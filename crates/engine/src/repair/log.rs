@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{FileNumber, Lsn};
-use plimsoll_wal::{Anchor, Finding, LsnRange, Record, Recovered, Salvaged, WalError, recover, salvage};
+use plimsoll_wal::{Anchor, Finding, LsnRange, Record, Recovered, Salvaged, WalError, salvage, verify};
 
 use super::LogRepair;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::recover::{WAL_DIR, salts, wal_options};
 
-/// Whether the log is damaged.
+/// Whether the log is damaged, also where nothing is needed of it any more.
 pub(super) fn is_damaged(
     storage: &Arc<dyn Storage>,
     path: &std::path::Path,
@@ -19,8 +19,8 @@ pub(super) fn is_damaged(
     anchor: &Anchor,
 ) -> Result<bool> {
     let dir = path.join(WAL_DIR);
-    match recover(storage, &dir, database, anchor, |_| Ok::<_, WalError>(())) {
-        Ok(_) => Ok(false),
+    match verify(&**storage, &dir, database, anchor) {
+        Ok(findings) => Ok(findings.iter().any(|finding| finding.damage)),
         Err(WalError::Storage(error)) if super::is_damage(&error) => Ok(true),
         Err(error) => Err(error.into()),
     }
@@ -66,5 +66,6 @@ impl Core {
 pub(super) fn report(salvaged: &Salvaged, leading_is_lost: bool, after: Lsn) -> (LogRepair, Vec<Finding>) {
     let is_lost = |range: &&LsnRange| leading_is_lost || range.first != after.next();
     let batches_lost = salvaged.lost.iter().filter(is_lost).map(LsnRange::len).sum();
-    (LogRepair { batches_kept: salvaged.records, batches_lost }, salvaged.findings.clone())
+    let end_damaged = salvaged.end_damaged;
+    (LogRepair { batches_kept: salvaged.records, batches_lost, end_damaged }, salvaged.findings.clone())
 }

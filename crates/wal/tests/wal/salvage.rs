@@ -32,6 +32,7 @@ fn a_sound_log_is_salvaged_whole() {
     let (records, found) = salvaged(&disk, &Anchor::START);
     assert_eq!(records, read(&disk).unwrap());
     assert_eq!((found.records, found.last, found.findings.len(), found.lost.len()), (8, Lsn(8), 0, 0));
+    assert!(!found.end_damaged);
     let (records, found) = salvaged(&disk, &anchor(5, 8));
     assert_eq!((records.len(), found.records, found.last), (3, 3, Lsn(8)));
 }
@@ -71,12 +72,14 @@ fn a_missing_or_cut_segment_costs_its_records() {
             let (records, found) = salvaged(&disk, &known);
             assert!(records.len() >= 8 - per_segment[number as usize - 1], "segment {number} cut at {len}");
             assert_eq!(found.lost.iter().map(LsnRange::len).sum::<u64>(), 8 - records.len() as u64);
+            assert_eq!(found.end_damaged, number == 3, "segment {number} cut at {len}");
             disk.put(segment(number), &bytes).unwrap();
         }
         disk.delete(segment(number)).unwrap();
         let (records, found) = salvaged(&disk, &known);
         assert_eq!(records.len(), 8 - per_segment[number as usize - 1], "segment {number} is missing");
         assert!(!found.findings.is_empty());
+        assert_eq!(found.end_damaged, number == 3, "segment {number} is missing");
         disk.put(segment(number), &bytes).unwrap();
     }
 }
