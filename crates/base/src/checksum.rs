@@ -20,6 +20,11 @@ impl Crc32 {
         self.0.update(bytes);
     }
 
+    /// Adds the bytes that `other` has seen, after those seen here.
+    pub fn combine(&mut self, other: &Self) {
+        self.0.combine(&other.0);
+    }
+
     /// The checksum of everything added so far.
     pub fn value(&self) -> u32 {
         self.0.clone().finalize()

@@ -60,6 +60,8 @@ use plimsoll_base::{FileNumber, Result, StorageError};
 
 use crate::names::{FileName, SealedKind};
 
+pub(crate) use verify::in_pieces;
+
 pub use reader::{ReadMode, SealedFile};
 pub use writer::{PendingFile, SealedWriter, commit_files};
 

@@ -1,15 +1,18 @@
 //! Verifying every byte of a container, whatever its sections mean.
 
+use std::ops::Range;
+
 use plimsoll_base::Result;
 use plimsoll_base::checksum::Crc32;
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{FOOTER_LEN, MAX_BLOCK_LEN, SealedFile};
 
-/// How much is read at once: a multiple of every block's length.
-const READ_LEN: usize = 4 * MAX_BLOCK_LEN;
+/// How much is read at once, by each thread: a multiple of every block's length.
+const READ_LEN: usize = 16 * MAX_BLOCK_LEN;
 
 impl SealedFile {
-    /// Reads the whole file, in pieces and never through the mapping, and verifies each block's
+    /// Reads the whole file, in pieces, on all processors and never through the mapping, and verifies each block's
     /// checksum and that of the whole file. It knows nothing of what the sections mean.
     ///
     /// # Errors
@@ -17,16 +20,21 @@ impl SealedFile {
     /// damaged block or table; any error of the storage.
     pub fn verify(&self) -> Result<()> {
         let table = self.block_table()?;
+        let size = self.footer.block_size as usize;
+        let pieces =
+            in_pieces(self.footer.section_offset, READ_LEN as u64, |buffer: &mut Vec<u8>, piece| {
+                buffer.resize((piece.end - piece.start) as usize, 0);
+                self.file.read_exact_at(piece.start, buffer)?;
+                let first = piece.start / size as u64;
+                (first..)
+                    .zip(buffer.chunks(size))
+                    .try_for_each(|(n, block)| self.check_block(table, n, block))?;
+                let mut crc = Crc32::new();
+                crc.update(buffer);
+                Ok(crc)
+            })?;
         let mut body = Crc32::new();
-        let mut block = 0;
-        self.read_parts(0, self.footer.section_offset, |bytes| {
-            for bytes in bytes.chunks(self.footer.block_size as usize) {
-                self.check_block(table, block, bytes)?;
-                block += 1;
-            }
-            body.update(bytes);
-            Ok(())
-        })?;
+        pieces.iter().for_each(|piece| body.combine(piece));
         let footer = self.footer;
         self.verify_part("section table", footer.section_offset, footer.section_len, footer.section_crc)?;
         self.verify_part("block table", footer.block_offset, footer.block_len, footer.block_crc)?;
@@ -57,7 +65,7 @@ impl SealedFile {
         Ok(())
     }
 
-    /// Reads bytes `start` to `end`, in pieces of [`READ_LEN`] but for the last.
+    /// Reads bytes `start` to `end`, one piece after the other.
     fn read_parts(&self, start: u64, end: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut buffer = vec![0; READ_LEN];
         let mut at = start;
@@ -82,4 +90,21 @@ impl SealedFile {
         })?;
         Ok(crc.value())
     }
+}
+
+/// Does something to each piece of `0..len`, with a buffer that each thread keeps, and on all processors if there
+/// are several. Returns what it gave, or the error of the first piece that had one.
+pub(crate) fn in_pieces<T: Send, B: Default + Send>(
+    len: u64,
+    piece: u64,
+    check: impl Fn(&mut B, Range<u64>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let range = |n: u64| n * piece..len.min((n + 1) * piece);
+    let pieces = len.div_ceil(piece);
+    if pieces <= 1 {
+        return (0..pieces).map(|n| check(&mut B::default(), range(n))).collect();
+    }
+    let checked: Vec<Result<T>> =
+        (0..pieces).into_par_iter().map_init(B::default, |buffer, n| check(buffer, range(n))).collect();
+    checked.into_iter().collect()
 }

@@ -3,9 +3,9 @@
 use plimsoll_base::{DocumentId, Result};
 
 use super::{DocumentEntry, HAS_TEXT, IdEntry, PostingFile, norm};
-use crate::container::Section;
+use crate::container::{Section, in_pieces};
 
-/// How many components of vectors are in memory at once.
+/// How many components of vectors each thread has in memory at once.
 const VERIFY_COMPONENTS: usize = 1 << 18;
 
 /// Where the next document's parts have to begin.
@@ -130,11 +130,10 @@ impl PostingFile {
         }
         let norms = self.norms(0..self.rows())?;
         let at_once = (VERIFY_COMPONENTS / dimension).max(1);
-        let mut buffer = vec![0.0_f32; at_once.min(norms.len()) * dimension];
-        for (piece, stored) in norms.chunks(at_once).enumerate() {
-            let first = piece * at_once;
-            let vectors = &mut buffer[..stored.len() * dimension];
-            let start = (first * dimension * 4) as u64;
+        in_pieces(norms.len() as u64, at_once as u64, |vectors: &mut Vec<f32>, rows| {
+            let (first, stored) = (rows.start as usize, &norms[rows.start as usize..rows.end as usize]);
+            vectors.resize(stored.len() * dimension, 0.0);
+            let start = rows.start * dimension as u64 * 4;
             self.file.read_unverified(&self.sections.raw, start, bytemuck::cast_slice_mut(vectors))?;
             for (row, (stored, vector)) in stored.iter().zip(vectors.chunks_exact(dimension)).enumerate() {
                 let computed = norm(vector);
@@ -143,8 +142,9 @@ impl PostingFile {
                     return Err(self.at::<f32>(&self.sections.norms, first + row, &what));
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// As many distinct ids as documents, each leading to a document with that id: none is missing.
