@@ -46,6 +46,7 @@ mutants! {
     RotateUnsynced "R5" "a new log segment is begun although the one before is not synced"
     AppendAfterFailedAppend "R5" "a segment is written to after an append to it failed"
     SkipLogDirectorySync "R5" "the name of a new log segment is not synced"
+    NameSegmentLate "R5" "no manifest names a new log segment before its writes are acknowledged"
     ReuseFileNumbers "R5" "file numbers begin anew when the database is opened"
     SkipLogSync "R6" "the log is not synced, and everything acts as if it were"
     AcknowledgeBeforeSync "R6" "a durable write is acknowledged before its sync"

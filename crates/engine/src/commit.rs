@@ -242,6 +242,9 @@ impl Core {
     /// same; it is tried again with the next group, or by the log's thread.
     fn name_new_segment(&self, log: &Log) {
         let is_new = self.note_segment(log);
+        if is_new && mutant::is(Mutant::NameSegmentLate) {
+            return self.signals.segment_due(RETRY);
+        }
         let is_sound = log.wal.as_ref().is_some_and(|wal| wal.poisoned().is_none());
         if is_sound
             && (is_new || self.signals.take_segment())

@@ -71,9 +71,10 @@ fn usual(mutant: Mutant) -> Layer {
         | Mutant::RotateUnsynced
         | Mutant::SkipLogDirectorySync => Layer("wal", "crash::"),
         Mutant::SkipValidation => Layer("properties", "limits_refused"),
-        Mutant::OpeningReadsRows | Mutant::SilentlyPartial | Mutant::IdleHoldsPointer => {
-            Layer("properties", "opening_and_damage")
-        }
+        Mutant::OpeningReadsRows
+        | Mutant::SilentlyPartial
+        | Mutant::IdleHoldsPointer
+        | Mutant::NameSegmentLate => Layer("properties", "opening_and_damage"),
         Mutant::NoReserve | Mutant::PublishPoisoned => Layer("properties", "faults_poison"),
         Mutant::RemoveHeldFiles => Layer("properties", "smoke"),
         Mutant::KeepOldGenerations => Layer("properties", "index_recall"),
