@@ -52,6 +52,10 @@ impl ReserveState {
     }
 }
 
+/// What is said when only the reserve would be left to write to.
+const FULL: &str =
+    "the disk is full; deletes, flushes and compaction go on, other writes when more than 4 MiB are free";
+
 impl Reserve {
     /// The reserve in `dir`, as it was found.
     pub(crate) fn new(dir: &Path, state: ReserveState) -> Self {
@@ -68,7 +72,8 @@ impl Reserve {
             self.replenish(storage);
             let dir = self.path.parent().unwrap_or(&self.path);
             if self.is_spent.load(Ordering::Acquire) && storage.free_space(dir)? <= RESERVE_BYTES {
-                return Err(StorageError::io("store in", dir, ErrorKind::StorageFull.into()).into());
+                let full = std::io::Error::new(ErrorKind::StorageFull, FULL);
+                return Err(StorageError::io("store in", dir, full).into());
             }
         }
         Ok(())
