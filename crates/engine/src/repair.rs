@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage};
+use plimsoll_base::storage::{DirEntry, Lock, MeteredStorage, OsStorage, Storage};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
@@ -304,13 +304,11 @@ impl Repair<'_> {
         let inventory = Inventory::take(&self.storage, &self.path.join(DATA_DIR))?;
         inventory.unreadable.iter().for_each(|error| self.report.found(error));
         if found.is_none() && directory.manifests.is_empty() && inventory.names.is_empty() {
-            return match self.storage.list(&self.path.join(WAL_DIR)) {
-                Ok(files) if files.iter().any(|file| file.name.ends_with(".wal")) => Err(self.nothing_left()),
-                Ok(_) => Ok((Manifest { number: FileNumber(0), ..Manifest::new([0; 16]) }, None)),
-                Err(error) if error.is_not_found() => {
-                    Ok((Manifest { number: FileNumber(0), ..Manifest::new([0; 16]) }, None))
-                }
-                Err(error) => Err(error.into()),
+            let log = self.list(&self.path.join(WAL_DIR))?;
+            return if log.iter().any(|file| file.name.ends_with(".wal")) {
+                Err(self.nothing_left())
+            } else {
+                Ok((Manifest { number: FileNumber(0), ..Manifest::new([0; 16]) }, None))
             };
         }
         if directory.manifests.is_empty() {
@@ -339,12 +337,17 @@ impl Repair<'_> {
 
     /// The highest number that any sealed file has, or 0.
     fn highest_number(&self) -> Result<u64> {
-        let files = match self.storage.list(&self.path.join(DATA_DIR)) {
-            Err(error) if error.is_not_found() => Vec::new(),
-            files => files?,
-        };
+        let files = self.list(&self.path.join(DATA_DIR))?;
         let numbers = files.iter().filter_map(|file| FileName::parse(&file.name)).map(|name| name.number.0);
         Ok(numbers.max().unwrap_or(0))
+    }
+
+    /// What is in a directory, which need not be there.
+    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
+        match self.storage.list(dir) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            entries => Ok(entries?),
+        }
     }
 
     fn nothing_left(&self) -> Error {
