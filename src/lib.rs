@@ -36,6 +36,7 @@
 //! | read from another process | [`ReadOnlyDatabase`] |
 //! | know how much is on disk | [`Database::stats`], [`Watermarks`], [`Database::sync`], [`Database::flush`] |
 //! | check files | [`verify`], [`dump`] |
+//! | go on with damaged ones | [`repair`], [`salvage`], [`Search::allow_partial`] |
 //! | know what may go wrong | [`Error`], [`StorageError`] |
 //!
 //! # Vectors

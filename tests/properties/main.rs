@@ -14,4 +14,5 @@ mod limits_refused;
 mod model_random;
 mod opening_and_damage;
 mod recovery_flushes;
+mod repair_and_strangers;
 mod smoke;

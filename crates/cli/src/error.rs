@@ -55,6 +55,10 @@ fn stored_text(stored: u64) -> String {
     }
 }
 
+/// What to do about a damaged database.
+const DAMAGED: &str =
+    "plimsoll: `plimsoll verify DIR` lists what is damaged, `plimsoll repair DIR` keeps what can be read";
+
 impl CliError {
     pub(crate) fn failed(kind: &'static str, message: impl Into<String>) -> Self {
         Self::Failed { kind, message: message.into() }
@@ -79,7 +83,12 @@ impl CliError {
             Self::StdoutClosed => return ExitCode::SUCCESS,
             Self::Reported => return ExitCode::from(1),
             _ if json => eprintln!("{}", self.to_json()),
-            _ => eprintln!("plimsoll: {self}"),
+            _ => {
+                eprintln!("plimsoll: {self}");
+                if self.kind() == "corrupted" {
+                    eprintln!("{DAMAGED}");
+                }
+            }
         }
         ExitCode::from(if matches!(self, Self::Usage(_)) { 2 } else { 1 })
     }

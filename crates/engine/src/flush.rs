@@ -242,7 +242,7 @@ impl Drained {
 
 impl Manifest {
     /// Everything at or below `pointer` is flushed, in every collection.
-    fn advance(&mut self, pointer: Lsn) {
+    pub(crate) fn advance(&mut self, pointer: Lsn) {
         self.wal_pointer = self.wal_pointer.max(pointer);
         for entry in &mut self.collections {
             entry.flushed = entry.flushed.max(pointer);

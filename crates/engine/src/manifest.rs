@@ -195,6 +195,15 @@ impl CollectionEntry {
     }
 }
 
+/// How far beyond the last number that a manifest knows one can be that was given out: by work that a crash cut off.
+const REACH: u64 = 1 << 20;
+
+/// Whether `number` can have been given out by a database that knows of `known`. What has a greater one in its name is
+/// a stranger's.
+pub(crate) fn is_within_reach(number: FileNumber, known: FileNumber) -> bool {
+    number.0 <= known.0.saturating_add(REACH)
+}
+
 /// Where the manifest with that number is.
 pub(crate) fn path(dir: &Path, number: FileNumber) -> PathBuf {
     dir.join(format!("{PREFIX}{:012}", number.0))
@@ -217,6 +226,7 @@ pub(crate) fn old_number_of(name: &str) -> Option<FileNumber> {
 
 fn number_after(prefix: &str, name: &str) -> Option<FileNumber> {
     let digits = name.strip_prefix(prefix)?;
-    let all_digits = digits.len() == 12 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let canonical = digits.len() == 12 || (digits.len() > 12 && !digits.starts_with('0'));
+    let all_digits = canonical && digits.bytes().all(|digit| digit.is_ascii_digit());
     if all_digits { digits.parse().ok().map(FileNumber) } else { None }
 }

@@ -19,7 +19,7 @@ use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
-use crate::repair::LOST_DIR;
+use crate::repair::{LOST_DIR, finish_cut_off};
 use crate::reserve::{RESERVE_NAME, Reserve, ReserveState};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
@@ -162,6 +162,7 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     };
     let core = assemble(options, storage, &directory, manifest, lock)?;
     // Before the replay, which may flush: no file that a crash left behind may stand in the way of a new one.
+    finish_cut_off(&core.storage, &core.options.path, &crate::core::lock(&core.root).manifest)?;
     let orphans_removed = remove_orphans(&core, &directory)?;
     let mut recovery = RecoveryStats { orphans_removed, ..RecoveryStats::default() };
     let recovered = replay_log(&core, &mut recovery)?;
@@ -345,6 +346,10 @@ fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
     };
     for entry in entries {
         let Some(name) = FileName::parse(&entry.name) else { continue };
+        if entry.is_dir || !manifest::is_within_reach(name.number, root.manifest.next_file) {
+            tracing::warn!(name = %entry.name, "this is not of the database, and is left alone");
+            continue;
+        }
         core.never_reuse(name.number);
         if !named.contains(&entry.name) {
             core.storage.remove(&core.data_dir().join(&entry.name))?;

@@ -6,6 +6,7 @@
 //! log gives all records that are whole. Then a new manifest is published, and only after that what was damaged is
 //! moved to `lost/`: a repair that is interrupted has lost nothing, and is simply run again.
 
+mod aside;
 mod collection;
 mod inventory;
 mod log;
@@ -16,26 +17,25 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plimsoll_base::storage::{DirEntry, Lock, MeteredStorage, OsStorage, Storage};
-use plimsoll_base::{FileNumber, Lsn, StorageError};
+use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage};
+use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
 use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
 use plimsoll_wal::{Anchor, Finding};
 
 use crate::check::{self, Severity, VerifyReport, verify_in};
 use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::model::Key;
-use crate::options::{DatabaseBuilder, Options};
+use crate::options::{CollectionConfig, DatabaseBuilder, Options};
 use crate::read_only::ReadOnlyDatabase;
 use crate::recover::{self, DATA_DIR, Directory, LOCK_NAME, WAL_DIR, opener};
+use aside::list;
+pub(crate) use aside::{LOST_DIR, finish as finish_cut_off};
 use collection::Mended;
-use inventory::Inventory;
+use inventory::{Inventory, Missing};
 use medium::BadMedium;
 use overlay::Overlay;
-
-/// Where a repair puts what is damaged, in the database's directory.
-pub(crate) const LOST_DIR: &str = "lost";
 
 /// What [`repair`] found and did.
 #[derive(Debug, Clone, Default)]
@@ -81,14 +81,15 @@ pub struct LogRepair {
     pub batches_kept: u64,
     /// Batches that are known to be lost, each of them as a whole.
     pub batches_lost: u64,
-    /// Whether its end is damaged or gone: the batches there are lost, and nobody knows how many there were.
-    pub end_damaged: bool,
+    /// Whether more batches may be lost, and nobody knows how many: its end is damaged or gone, or its beginning is
+    /// together with the newest manifest.
+    pub uncounted: bool,
 }
 
 impl RepairReport {
     /// Whether there was anything to repair.
     pub fn was_damaged(&self) -> bool {
-        !self.findings.is_empty()
+        !self.findings.is_empty() || self.log.is_some()
     }
 
     /// Whether data is known to be lost, or deletions to be undone.
@@ -156,8 +157,12 @@ pub fn repair_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<RepairReport
         lock: Some(lock),
         report: RepairReport::default(),
         aside: Vec::new(),
+        log_has_gap: false,
     };
     repair.run()?;
+    if repair.report.was_damaged() {
+        repair.move_unnamed_aside()?;
+    }
     let report = std::mem::take(&mut repair.report);
     drop(repair);
     if report.was_damaged() {
@@ -217,6 +222,8 @@ struct Repair<'a> {
     report: RepairReport,
     /// Damaged files, to be moved away once a manifest does without them.
     aside: Vec<PathBuf>,
+    /// Whether batches may be missing before the log's beginning.
+    log_has_gap: bool,
 }
 
 /// Whether an error says that bytes are not what they were, or can not be read.
@@ -237,12 +244,16 @@ impl Repair<'_> {
             self.storage.remove(&self.path.join(name))?;
         }
         let (base, inventory) = self.find_manifest(&directory)?;
+        for unfinished in aside::finish(&self.storage, self.path, &base)? {
+            let what = "an earlier repair was cut off; what it has put aside is here, and its report is lost";
+            self.report.found(&StorageError::corrupted(&unfinished, 0, what));
+        }
         if base.number.0 == 0 && inventory.is_none() {
             return Ok(()); // Begun, and nothing in it yet: the next writer completes it.
         }
         let opener = opener(&self.storage, self.path, &base, false);
         let mut next = inventory.as_ref().map_or_else(|| base.clone(), |inventory| inventory.manifest(&base));
-        let mut numbers = next.next_file.0.max(self.highest_number()?.saturating_add(1));
+        let mut numbers = self.free_number(next.next_file)?;
         let mut allocate = || {
             let number = FileNumber(numbers);
             numbers = numbers.saturating_add(1);
@@ -250,7 +261,11 @@ impl Repair<'_> {
         };
         let mut written = Vec::new();
         for entry in &mut next.collections {
-            let mended = collection::mend(&opener, entry, inventory.is_some(), &mut allocate)?;
+            let missing = inventory.as_ref().map(|inventory| {
+                let before = base.collection(entry.id);
+                before.map_or_else(Missing::default, |before| inventory.missing(before))
+            });
+            let mended = collection::mend(&opener, entry, missing, &mut allocate)?;
             let Some(Mended { entry: better, files, damage, repair }) = mended else { continue };
             *entry = better;
             written.extend(files);
@@ -265,13 +280,13 @@ impl Repair<'_> {
         if self.report.was_damaged() {
             commit_files(&self.storage, &opener.dir, written)?;
             let manifests = directory.manifests.iter().chain(&directory.old_manifests);
-            next.number = FileNumber(manifests.map(|number| number.0).max().unwrap_or(0) + 1);
-            next.publish(&self.storage, self.path)?;
+            let ours = manifests.filter(|number| manifest::is_within_reach(**number, base.number));
+            next.number = FileNumber(ours.map(|number| number.0).max().unwrap_or(0) + 1);
             if let Some(inventory) = &inventory {
-                let named: Vec<String> = next.files().map(|meta| meta.name().to_string()).collect();
-                let unnamed = inventory.names.iter().filter(|name| !named.contains(name));
-                self.aside.extend(unnamed.map(|name| opener.dir.join(name)));
+                self.believe_log(&mut next, base.next_collection, inventory)?;
             }
+            self.note_aside(next.number)?;
+            next.publish(&self.storage, self.path)?;
             self.move_aside(next.number)?;
         }
         self.mend_log(next, inventory.as_ref())
@@ -301,10 +316,14 @@ impl Repair<'_> {
         if let (Some(manifest), true) = (&found, is_newest) {
             return Ok((manifest.clone(), None));
         }
-        let inventory = Inventory::take(&self.storage, &self.path.join(DATA_DIR))?;
+        let inventory = Inventory::take(
+            &self.storage,
+            &self.path.join(DATA_DIR),
+            found.as_ref().map(|found| found.database),
+        )?;
         inventory.unreadable.iter().for_each(|error| self.report.found(error));
         if found.is_none() && directory.manifests.is_empty() && inventory.names.is_empty() {
-            let log = self.list(&self.path.join(WAL_DIR))?;
+            let log = list(&self.storage, &self.path.join(WAL_DIR))?;
             return if log.iter().any(|file| file.name.ends_with(".wal")) {
                 Err(self.nothing_left())
             } else {
@@ -335,61 +354,52 @@ impl Repair<'_> {
         Ok((base, Some(inventory)))
     }
 
-    /// The highest number that any sealed file has, or 0.
-    fn highest_number(&self) -> Result<u64> {
-        let files = self.list(&self.path.join(DATA_DIR))?;
-        let numbers = files.iter().filter_map(|file| FileName::parse(&file.name)).map(|name| name.number.0);
-        Ok(numbers.max().unwrap_or(0))
-    }
-
-    /// What is in a directory, which need not be there.
-    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
-        match self.storage.list(dir) {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            entries => Ok(entries?),
-        }
+    /// The first number at or above `known` from which on no file has one.
+    fn free_number(&self, known: FileNumber) -> Result<u64> {
+        let files = list(&self.storage, &self.path.join(DATA_DIR))?;
+        let numbers = files.iter().filter_map(|file| FileName::parse(&file.name)).map(|name| name.number);
+        let ours = numbers.filter(|number| manifest::is_within_reach(*number, known));
+        Ok(ours.map(|number| number.0 + 1).max().unwrap_or(0).max(known.0))
     }
 
     fn nothing_left(&self) -> Error {
         let what = "no manifest and no file with data can be read: nothing says what the database was";
         StorageError::corrupted(self.path, 0, what).into()
     }
-
-    /// Moves what is damaged to a directory of this repair's own.
-    fn move_aside(&mut self, repair: FileNumber) -> Result<()> {
-        let mut moved = Vec::new();
-        let target = self.path.join(LOST_DIR).join(format!("{:012}", repair.0));
-        self.aside.sort();
-        self.aside.dedup();
-        for from in &self.aside {
-            if moved.is_empty() {
-                self.storage.create_dir(&target)?;
-            }
-            let to = target.join(from.file_name().unwrap_or_default());
-            match self.storage.rename_noreplace(from, &to) {
-                Ok(()) => moved.push(from.clone()),
-                // Damage includes that it is missing.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let mut touched: Vec<PathBuf> =
-            moved.iter().filter_map(|from| from.parent().map(Path::to_path_buf)).collect();
-        touched.extend([target.clone(), self.path.join(LOST_DIR), self.path.to_path_buf()]);
-        touched.dedup();
-        for dir in touched {
-            self.storage.sync_dir(&dir)?;
-        }
-        self.report.files_moved += moved.len() as u64;
-        self.report.moved_to = Some(target);
-        Ok(())
-    }
 }
 
 impl Repair<'_> {
+    /// Adds to a manifest that was put together what the log says: where it begins, and of which collections, from
+    /// `unknown` on, only it knows.
+    fn believe_log(
+        &mut self,
+        next: &mut Manifest,
+        unknown: CollectionId,
+        inventory: &Inventory,
+    ) -> Result<()> {
+        // The log goes on where it is, and no LSN is given twice, whatever the older manifest knew.
+        let before = log::before(&self.storage, self.path)?;
+        let known = next.wal_pointer.max(next.durable).max(inventory.last_lsn);
+        self.log_has_gap = before > known;
+        next.advance(before);
+        next.durable = next.durable.max(inventory.last_lsn);
+        let anchor = Anchor { after: next.wal_pointer, ..Anchor::START };
+        for (id, dimension) in log::collections(&self.storage, self.path, next.database, &anchor)? {
+            // One with a lower number, which no manifest names, was dropped.
+            if id < unknown || next.collection(id).is_some() {
+                continue;
+            }
+            let config = CollectionConfig::new(dimension, Metric::Cosine);
+            let name = format!("collection-{id}");
+            if let Some(said) = &mut self.report.manifest {
+                said.push_str(&format!("; {name} is known from the log only: its name and metric are lost"));
+            }
+            next.collections.push(CollectionEntry::new(id, &name, config, next.wal_pointer));
+            next.next_collection = next.next_collection.max(CollectionId(id.0.saturating_add(1)));
+        }
+        Ok(())
+    }
+
     /// Takes what is whole out of a damaged log, and begins a new one. Where the newest manifest is lost, so is
     /// what it knew about the log: then that is done in any case.
     fn mend_log(&mut self, manifest: Manifest, inventory: Option<&Inventory>) -> Result<()> {
@@ -398,7 +408,8 @@ impl Repair<'_> {
             None => manifest.anchor(),
             Some(_) => Anchor { after: manifest.wal_pointer, ..Anchor::START },
         };
-        if inventory.is_none() && !log::is_damaged(&storage, self.path, manifest.database, &anchor)? {
+        let damage = log::damage(&storage, self.path, manifest.database, &anchor)?;
+        if inventory.is_none() && damage.is_empty() {
             return Ok(());
         }
         let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(()) };
@@ -406,19 +417,21 @@ impl Repair<'_> {
         let number = manifest.number;
         let newest_known = manifest.newest_segment;
         let core = recover::assemble(self.options.clone(), self.storage.clone(), &directory, manifest, lock)?;
-        let salvaged = core.flush_salvaged(&anchor)?;
+        let least = inventory.map_or(Lsn::ZERO, |inventory| inventory.last_lsn);
+        let salvaged = core.flush_salvaged(&anchor, least)?;
         let (repaired, findings) = log::report(&salvaged, inventory.is_none(), anchor.after);
-        for Finding { file, offset, what, .. } in findings {
+        for Finding { file, offset, what, .. } in if findings.is_empty() { damage } else { findings } {
             let offset = Some(offset);
             self.report.findings.push(check::Finding { severity: Severity::Damage, file, offset, what });
         }
-        let last_segment = salvaged.segments.last().copied().unwrap_or_default().max(newest_known);
+        let ours =
+            salvaged.segments.iter().filter(|number| manifest::is_within_reach(**number, newest_known));
+        let last_segment = ours.max().copied().unwrap_or_default().max(newest_known);
         let dir = self.path.join(WAL_DIR);
         self.aside = salvaged.segments.iter().map(|number| segment_path(&dir, *number)).collect();
         self.move_aside(number)?;
-        let last = salvaged.last.max(inventory.map_or(Lsn::ZERO, |inventory| inventory.last_lsn));
-        core.begin_log(last, last_segment)?;
-        self.report.log = Some(repaired);
+        core.begin_log(salvaged.last.max(least), last_segment)?;
+        self.report.log = Some(LogRepair { uncounted: repaired.uncounted || self.log_has_gap, ..repaired });
         Ok(())
     }
 }

@@ -174,16 +174,14 @@ impl Recorder {
 
     /// Stores a document that is not there, and is refused one that is: as one batch.
     pub fn insert(&mut self, name: &str, document: Document) {
-        self.step(true, |run| {
-            let collection = run.of(name);
-            match collection.insert(document.clone()) {
-                Err(Error::AlreadyExists(key)) => {
-                    assert!(run.model.collections[name].documents.contains_key(&key));
-                }
-                inserted => {
-                    inserted.unwrap();
-                    run.model.collection(name).put(document);
-                }
+        let is_there = self.model.collections[name].documents.contains_key(&document.key);
+        // A refusal writes nothing, and makes nothing durable.
+        self.step(!is_there, |run| match run.of(name).insert(document.clone()) {
+            Err(Error::AlreadyExists(key)) => assert!(is_there && key == document.key),
+            inserted => {
+                inserted.unwrap();
+                assert!(!is_there, "a document that is there was inserted");
+                run.model.collection(name).put(document);
             }
         });
     }

@@ -46,7 +46,7 @@ pub fn salvage<E: From<WalError>>(
     mut visit: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<Salvaged, E> {
     let listing = Listing::read(storage, dir).map_err(WalError::from)?;
-    let mut log = Log { storage, dir, database, findings: Vec::new() };
+    let mut log = Log { storage, dir, database, findings: Vec::new(), newest_is_another: false };
     if let Some(missing) = listing.missing(dir, anchor) {
         log.damage(&missing, 0, crate::recovery::NEWEST_IS_MISSING);
     }
@@ -89,8 +89,11 @@ pub fn salvage<E: From<WalError>>(
     }
     // Damage before the last record left a hole in the LSNs, which tells how much was there.
     let end = places.last_key_value().map(|(_, place)| (segment_path(dir, place.segment), place.offset));
-    salvaged.end_damaged =
-        log.findings.iter().any(|found| found.file == dir || Some((found.file.clone(), found.offset)) > end);
+    salvaged.end_damaged = log.newest_is_another
+        || log
+            .findings
+            .iter()
+            .any(|found| found.file == dir || Some((found.file.clone(), found.offset)) > end);
     salvaged.findings = log.findings;
     Ok(salvaged)
 }
@@ -119,6 +122,8 @@ struct Log<'a> {
     dir: &'a Path,
     database: [u8; 16],
     findings: Vec<Finding>,
+    /// Whether another file is in the place of the newest segment.
+    newest_is_another: bool,
 }
 
 impl Log<'_> {
@@ -144,7 +149,9 @@ impl Log<'_> {
                 || listing.segments.iter().rev().find(|other| **other < number).map(|other| (*other, None));
             let header = self.storage.open(&path).and_then(|file| {
                 let header = read_header(&*file, &path)?;
-                header.file.expect_identity(self.database, number, &path)?;
+                let is_it = header.file.expect_identity(self.database, number, &path);
+                self.newest_is_another |= is_it.is_err() && listing.segments.last() == Some(&number);
+                is_it?;
                 Ok((header, file.len()))
             });
             next = match header {

@@ -135,7 +135,18 @@ pub fn verify(
 fn verify_link(storage: &dyn Storage, link: &Link, proven: Lsn, findings: &mut Findings) -> Result<()> {
     let Some(mut cursor) = findings.take(&link.path, Cursor::open(storage, link))? else { return Ok(()) };
     let Some(end) = link.end else {
-        let newest = read_newest(&mut cursor, link, proven, |_| Ok::<_, StorageError>(()));
+        let look = |cursor: &mut Cursor| read_newest(cursor, link, proven, |_| Ok::<_, StorageError>(()));
+        let mut newest = look(&mut cursor);
+        // Beside a writer the evidence may be younger than the look at what it speaks of. A look that is younger than
+        // the evidence sees that if it is sound, and gets further; damage stays where it is.
+        while let Err(StorageError::Corrupted { .. }) = newest {
+            let before = cursor.at;
+            cursor = Cursor::open(storage, link)?;
+            newest = look(&mut cursor);
+            if cursor.at <= before {
+                break;
+            }
+        }
         if let Some(end) = findings.take(&link.path, newest)?.filter(NewestEnd::is_cut) {
             let what = format!("a torn tail: {}; the next writer goes on before it", end.why);
             findings.note(&link.path, cursor.at, &what);

@@ -49,6 +49,9 @@ impl Storage for OsStorage {
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>> {
+        if is_other(path) {
+            return Err(StorageError::corrupted(path, 0, NO_FILE));
+        }
         let open = || {
             let file = File::open(path)?;
             let len = file.metadata()?.len();
@@ -77,6 +80,9 @@ impl Storage for OsStorage {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn Lock>> {
         let failed = |error| StorageError::io("lock", path, error);
+        if is_other(path) {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE)));
+        }
         let mut file = open_lock_file(path).map_err(failed)?;
         match file.try_lock_exclusive() {
             Ok(()) => {}
@@ -117,6 +123,14 @@ impl Storage for OsStorage {
 
 /// How the holder's note begins.
 const HOLDER: &str = "process ";
+
+/// What is said of what can not be a file of a database.
+const NO_FILE: &str = "this is not a regular file";
+
+/// Whether there is something else than a regular file: opening a pipe would wait for whoever writes to it.
+fn is_other(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file())
+}
 
 /// Opens or creates a lock file, which is never somewhere else by way of a link.
 fn open_lock_file(path: &Path) -> io::Result<File> {
@@ -262,6 +276,19 @@ fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    #[cfg_attr(miri, ignore = "real files: locks, mappings, renameat2")]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        for path in [&pipe, dir.path()] {
+            assert!(matches!(OsStorage.open(path), Err(StorageError::Corrupted { .. })));
+            assert!(OsStorage.lock(path).is_err());
+        }
+    }
 
     #[test]
     #[cfg_attr(miri, ignore = "real files: locks, mappings, renameat2")]

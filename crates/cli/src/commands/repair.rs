@@ -37,7 +37,7 @@ struct Collection {
 struct Log {
     batches_kept: u64,
     batches_lost: u64,
-    end_damaged: bool,
+    uncounted: bool,
 }
 
 impl From<&RepairReport> for Report {
@@ -62,7 +62,7 @@ impl From<&RepairReport> for Report {
             log: log.map(|log| Log {
                 batches_kept: log.batches_kept,
                 batches_lost: log.batches_lost,
-                end_damaged: log.end_damaged,
+                uncounted: log.uncounted,
             }),
             moved_to: report.moved_to.as_ref().map(|path| path.display().to_string()),
             files_moved: report.files_moved,
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     }
     if let Some(log) = &report.log {
         let kept = counted(log.batches_kept, "batch", "batches");
-        let end = if log.end_damaged { ", and any there were at its end" } else { "" };
+        let end = if log.uncounted { ", and perhaps more that can not be counted" } else { "" };
         output
             .line(format_args!("log: {kept} saved, {} lost{end}; a new log was begun", log.batches_lost))?;
     }
@@ -95,12 +95,10 @@ pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
         let files = counted(report.files_moved, "damaged file", "damaged files");
         output.line(format_args!("{files} moved to {}", moved_to.display()))?;
     }
-    let end_damaged = report.log.as_ref().is_some_and(|log| log.end_damaged);
-    output.line(match (report.lost_anything(), end_damaged) {
+    let uncounted = report.manifest.is_some() || report.log.as_ref().is_some_and(|log| log.uncounted);
+    output.line(match (report.lost_anything(), uncounted) {
         (true, _) => "repaired, with losses: what is there now is sound",
-        (false, true) => {
-            "repaired, with what was at the end of the log lost, if anything was: what is there now is sound"
-        }
+        (false, true) => "repaired, perhaps with losses that can not be counted: what is there now is sound",
         (false, false) => "repaired: nothing that was stored is known to be lost",
     })
 }

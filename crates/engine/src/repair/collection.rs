@@ -11,6 +11,7 @@ use plimsoll_shard::{
 };
 use roaring::RoaringTreemap;
 
+use super::inventory::Missing;
 use super::{CollectionRepair, is_damage};
 use crate::check::{check_collection, check_file};
 use crate::documents::StoredDocuments;
@@ -34,12 +35,12 @@ pub(super) struct Mended<'a> {
     pub repair: CollectionRepair,
 }
 
-/// Mends a collection; `None` if nothing is wrong with it. `uncertain` says that the entry was put together from
-/// what the files say: then ordinals may overlap, and nothing derived is believed.
+/// Mends a collection; `None` if nothing is wrong with it. If the entry was put together from what the files say,
+/// `uncertain` is what they do not have: then ordinals may overlap, and nothing derived is believed.
 pub(super) fn mend<'a>(
     opener: &'a FileOpener,
     entry: &CollectionEntry,
-    uncertain: bool,
+    uncertain: Option<Missing>,
     allocate: &mut impl FnMut() -> FileNumber,
 ) -> Result<Option<Mended<'a>>> {
     let mut damage = Vec::new();
@@ -50,7 +51,7 @@ pub(super) fn mend<'a>(
             Err(error) => return Err(error.into()),
         }
     }
-    if damage.is_empty() && !uncertain {
+    if damage.is_empty() && uncertain.is_none() {
         // Each file is sound; do they fit each other?
         match check_collection(opener, entry) {
             Ok(_) => return Ok(None),
@@ -83,7 +84,7 @@ struct Source {
 struct Mender<'a, 'b> {
     opener: &'a FileOpener,
     entry: &'b CollectionEntry,
-    uncertain: bool,
+    uncertain: Option<Missing>,
     damage: Vec<(FileMeta, StorageError)>,
     kills: RoaringTreemap,
     /// In the order of their ordinals once all are found.
@@ -153,7 +154,7 @@ impl<'a> Mender<'a, '_> {
 
     /// Which documents are deleted or replaced, as far as that is known or follows from the documents.
     fn find_kills(&mut self) -> Result<()> {
-        let mut complete = !self.uncertain;
+        let mut complete = self.uncertain.is_none();
         for kill in &self.entry.kills {
             let file = self.open::<KillFile>(&kill.file);
             match file.as_ref().map(KillFile::ordinals) {
@@ -198,15 +199,16 @@ impl<'a> Mender<'a, '_> {
                 entry.postings.push(posting);
             }
         }
-        self.lost_keys(&mut repair);
+        let lost = self.lost_documents(&mut repair);
         self.derive(&mut entry, &mut files, &mut repair, allocate)?;
         repair.documents_kept = entry.live_documents();
         // What was lost is the difference, as far as the manifest knew.
-        let known = if self.uncertain { repair.lost_keys.len() as u64 } else { self.entry.live_documents() };
+        let known = self.entry.live_documents();
         let killed_before: u64 = self.entry.postings.iter().map(|posting| posting.killed).sum();
         let kills_lost = self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
-        if self.uncertain {
-            repair.documents_lost = known;
+        if let Some(missing) = self.uncertain {
+            repair.documents_lost = lost + missing.documents;
+            repair.deletions_lost = missing.deletions;
         } else if kills_lost {
             let killed_now: u64 = entry.postings.iter().map(|posting| posting.killed).sum();
             repair.deletions_lost = killed_before.saturating_sub(killed_now);
@@ -254,15 +256,20 @@ impl<'a> Mender<'a, '_> {
         Ok(Some(posting))
     }
 
-    /// The keys of documents whose key can be read and whose rest can not.
-    fn lost_keys(&self, repair: &mut CollectionRepair) {
+    /// Counts the documents of damaged files that can not be read, and notes the keys of those whose key can.
+    fn lost_documents(&self, repair: &mut CollectionRepair) -> u64 {
+        let mut lost = 0;
         for (meta, _) in self.damage.iter().filter(|(meta, _)| meta.kind == SealedKind::Posting) {
             let Some(file) = self.open::<PostingFile>(meta) else { continue };
             let kept: BTreeSet<DocumentOrdinal> =
                 readable_documents(&file).map(|(_, ordinal)| ordinal).collect();
             for index in 0..file.documents() {
-                let (Ok(entry), Ok(key)) = (file.entry(index), file.key(index)) else { continue };
+                let (Ok(entry), Ok(key)) = (file.entry(index), file.key(index)) else {
+                    lost += 1;
+                    continue;
+                };
                 let is_lost = !kept.contains(&entry.ordinal()) && !self.kills.contains(entry.ordinal().0);
+                lost += u64::from(is_lost);
                 if is_lost
                     && repair.lost_keys.len() < KEYS_REPORTED
                     && let Ok(key) = Key::decode(key, Path::new(""))
@@ -271,6 +278,7 @@ impl<'a> Mender<'a, '_> {
                 }
             }
         }
+        lost
     }
 
     /// Writes kills and lists anew.
@@ -282,7 +290,8 @@ impl<'a> Mender<'a, '_> {
         allocate: &mut impl FnMut() -> FileNumber,
     ) -> Result<()> {
         let opener = self.opener;
-        let rewrite_kills = self.uncertain || self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
+        let rewrite_kills =
+            self.uncertain.is_some() || self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
         if rewrite_kills {
             entry.kills.clear();
             if !self.kills.is_empty() {

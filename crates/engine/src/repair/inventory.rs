@@ -14,11 +14,20 @@ use crate::error::Result;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
 use crate::options::CollectionConfig;
 
+/// What an older manifest names, and no file has: at most that much is lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Missing {
+    /// Documents that were not deleted.
+    pub documents: u64,
+    /// Deleted or replaced documents.
+    pub deletions: u64,
+}
+
 /// The sealed files of a directory.
 pub(super) struct Inventory {
     /// The names of all of them.
     pub names: Vec<String>,
-    /// The database that the most of them say they belong to.
+    /// The database: the one that is known, or that the most of them say they belong to.
     pub database: Option<[u8; 16]>,
     /// The files that can not be opened, and why.
     pub unreadable: Vec<StorageError>,
@@ -29,8 +38,8 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Reads the headers of the files in `dir`; what can not be opened is only counted.
-    pub(super) fn take(storage: &dyn Storage, dir: &Path) -> Result<Self> {
+    /// Reads the headers of the files of database `known` in `dir`, or of the one that most of them are of; what can not be opened is only counted.
+    pub(super) fn take(storage: &dyn Storage, dir: &Path, known: Option<[u8; 16]>) -> Result<Self> {
         let entries = match storage.list(dir) {
             Err(error) if error.is_not_found() => Vec::new(),
             entries => entries?,
@@ -46,11 +55,11 @@ impl Inventory {
         let mut databases: BTreeMap<[u8; 16], usize> = BTreeMap::new();
         let mut opened = Vec::new();
         for entry in entries {
-            let Some(name) = FileName::parse(&entry.name) else { continue };
-            inventory.next_file = inventory.next_file.max(name.number.0.saturating_add(1));
+            let Some(name) = FileName::parse(&entry.name).filter(|_| !entry.is_dir) else { continue };
             match SealedFile::open_unnamed(storage, &dir.join(&entry.name), ReadMode::Owned) {
                 Ok(file) => {
                     *databases.entry(file.header().database).or_default() += 1;
+                    inventory.next_file = inventory.next_file.max(name.number.0.saturating_add(1));
                     opened.push(file);
                 }
                 Err(error) if is_damage(&error) => inventory.unreadable.push(error),
@@ -58,7 +67,8 @@ impl Inventory {
             }
             inventory.names.push(entry.name);
         }
-        inventory.database = databases.into_iter().max_by_key(|(_, files)| *files).map(|(id, _)| id);
+        let most = databases.into_iter().max_by_key(|(_, files)| *files).map(|(id, _)| id);
+        inventory.database = known.or(most);
         // A collection is known by its documents.
         opened.sort_by_key(|file| file.file_meta().kind != SealedKind::Posting);
         let database = inventory.database;
@@ -114,6 +124,29 @@ impl Inventory {
             rows: header.rows,
             killed: 0,
         });
+    }
+
+    /// What a collection of an older manifest had that the files have not.
+    pub(super) fn missing(&self, base: &CollectionEntry) -> Missing {
+        let found = self.collections.get(&base.id);
+        let postings = found.map_or(&[][..], |found| &found.postings);
+        let kills = found.map_or(&[][..], |found| &found.kills);
+        // A file whose ordinals another one has was merged into that.
+        let is_gone = |lost: &&PostingEntry| {
+            postings
+                .iter()
+                .all(|has| lost.last_ordinal < has.first_ordinal || has.last_ordinal < lost.first_ordinal)
+        };
+        let is_forgotten = |lost: &&KillEntry| kills.iter().all(|has| has.file.number < lost.file.number);
+        Missing {
+            documents: base
+                .postings
+                .iter()
+                .filter(is_gone)
+                .map(|lost| lost.documents.saturating_sub(lost.killed))
+                .sum(),
+            deletions: base.kills.iter().filter(is_forgotten).map(|lost| lost.ordinals).sum(),
+        }
     }
 
     /// What `base`, an older manifest or an empty one, and the files say together.

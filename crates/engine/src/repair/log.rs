@@ -1,34 +1,75 @@
 //! A damaged log: what is whole in it goes to files, and a new log begins after it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plimsoll_base::storage::Storage;
-use plimsoll_base::{FileNumber, Lsn};
-use plimsoll_wal::{Anchor, Finding, LsnRange, Record, Recovered, Salvaged, WalError, salvage, verify};
+use plimsoll_base::{CollectionId, FileNumber, Lsn};
+use plimsoll_wal::{
+    Anchor, Finding, LsnRange, Record, Recovered, Salvaged, WalError, describe, salvage, verify,
+};
 
 use super::LogRepair;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
+use crate::record;
 use crate::recover::{WAL_DIR, salts, wal_options};
 
-/// Whether the log is damaged, also where nothing is needed of it any more.
-pub(super) fn is_damaged(
+/// What is damaged in the log, also where nothing is needed of it any more.
+pub(super) fn damage(
     storage: &Arc<dyn Storage>,
     path: &std::path::Path,
     database: [u8; 16],
     anchor: &Anchor,
-) -> Result<bool> {
+) -> Result<Vec<Finding>> {
     let dir = path.join(WAL_DIR);
     match verify(&**storage, &dir, database, anchor) {
-        Ok(findings) => Ok(findings.iter().any(|finding| finding.damage)),
-        Err(WalError::Storage(error)) if super::is_damage(&error) => Ok(true),
+        Ok(mut findings) => {
+            findings.retain(|finding| finding.damage);
+            Ok(findings)
+        }
+        Err(WalError::Storage(error)) if super::is_damage(&error) => {
+            Ok(vec![Finding { file: dir, offset: 0, what: error.to_string(), damage: true }])
+        }
         Err(error) => Err(error.into()),
     }
 }
 
+/// The collections that the log writes to, with the dimensions of their vectors.
+pub(super) fn collections(
+    storage: &dyn Storage,
+    path: &std::path::Path,
+    database: [u8; 16],
+    anchor: &Anchor,
+) -> Result<BTreeMap<CollectionId, usize>> {
+    let dir = path.join(WAL_DIR);
+    let mut found = BTreeMap::new();
+    salvage(storage, &dir, database, anchor, |record| -> Result<()> {
+        for group in record::decode(record.payload(), &dir)? {
+            found.insert(group.collection, group.dimension);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The LSN before the first one of the log, or 0 if its header can not be read: all up to there is in files.
+pub(super) fn before(storage: &dyn Storage, path: &std::path::Path) -> Result<Lsn> {
+    let dir = path.join(WAL_DIR);
+    let entries = match storage.list(&dir) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        entries => entries?,
+    };
+    let names = entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".wal"));
+    // If the header of the oldest segment is damaged, its records may not be.
+    let oldest = names.min().and_then(|name| describe(storage, &dir.join(name), |_| Ok(())).ok());
+    Ok(oldest.map_or(Lsn::ZERO, |oldest| Lsn(oldest.header.first_lsn().0.saturating_sub(1))))
+}
+
 impl Core {
-    /// Applies what is whole in a damaged log, and flushes all of it.
-    pub(super) fn flush_salvaged(&self, anchor: &Anchor) -> Result<Salvaged> {
+    /// Applies what is whole in a damaged log, and flushes all of it. Afterwards nothing up to `least` is needed of
+    /// the log either.
+    pub(super) fn flush_salvaged(&self, anchor: &Anchor, least: Lsn) -> Result<Salvaged> {
         let dir = self.options.path.join(WAL_DIR);
         let database = lock(&self.root).manifest.database;
         self.published.advance(anchor.after);
@@ -37,8 +78,9 @@ impl Core {
             self.replay_record(record, true)
         };
         let salvaged = salvage(&self.storage, &dir, database, anchor, visit)?;
-        self.published.advance(salvaged.last);
-        self.flush_replayed(salvaged.last)?;
+        let last = salvaged.last.max(least);
+        self.published.advance(last);
+        self.flush_replayed(last)?;
         Ok(salvaged)
     }
 
@@ -66,6 +108,6 @@ impl Core {
 pub(super) fn report(salvaged: &Salvaged, leading_is_lost: bool, after: Lsn) -> (LogRepair, Vec<Finding>) {
     let is_lost = |range: &&LsnRange| leading_is_lost || range.first != after.next();
     let batches_lost = salvaged.lost.iter().filter(is_lost).map(LsnRange::len).sum();
-    let end_damaged = salvaged.end_damaged;
-    (LogRepair { batches_kept: salvaged.records, batches_lost, end_damaged }, salvaged.findings.clone())
+    let uncounted = salvaged.end_damaged;
+    (LogRepair { batches_kept: salvaged.records, batches_lost, uncounted }, salvaged.findings.clone())
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use plimsoll_base::Result;
 use plimsoll_base::checksum::Crc32;
+use rayon::ThreadPoolBuilder;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::{FOOTER_LEN, MAX_BLOCK_LEN, SealedFile};
@@ -101,10 +102,14 @@ pub(crate) fn in_pieces<T: Send, B: Default + Send>(
 ) -> Result<Vec<T>> {
     let range = |n: u64| n * piece..len.min((n + 1) * piece);
     let pieces = len.div_ceil(piece);
-    if pieces <= 1 {
-        return (0..pieces).map(|n| check(&mut B::default(), range(n))).collect();
-    }
-    let checked: Vec<Result<T>> =
-        (0..pieces).into_par_iter().map_init(B::default, |buffer, n| check(buffer, range(n))).collect();
+    // Where no thread can be started, this one does it.
+    let threads = if pieces > 1 { ThreadPoolBuilder::new().build().ok() } else { None };
+    let Some(threads) = threads else {
+        let mut buffer = B::default();
+        return (0..pieces).map(|n| check(&mut buffer, range(n))).collect();
+    };
+    let checked: Vec<Result<T>> = threads.install(|| {
+        (0..pieces).into_par_iter().map_init(B::default, |buffer, n| check(buffer, range(n))).collect()
+    });
     checked.into_iter().collect()
 }

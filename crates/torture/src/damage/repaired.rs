@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plimsoll::storage::Storage;
-use plimsoll::{Database, Error, ReadOnlyDatabase, RepairReport, StorageError, repair_in};
+use plimsoll::{Database, ReadOnlyDatabase, RepairReport, repair_in};
 use plimsoll_sim::{CrashPolicy, SimStorage};
 
 use super::Damage;
@@ -17,21 +17,12 @@ use crate::recovery::{PATH, builder};
 
 impl Victim {
     /// A repair makes it sound, keeps what could be read, and invents nothing.
-    pub(super) fn check_repair(&self, campaign: &Campaign, disk: &SimStorage, seen: &Seen) {
+    pub(super) fn check_repair(&self, campaign: &Campaign, disk: &SimStorage, damage: &Damage, seen: &Seen) {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let report = match repair_in(Path::new(PATH), &storage) {
-            Ok(report) => report,
-            // Nothing is left that says what it was.
-            Err(Error::Storage(StorageError::Corrupted { .. })) if matches!(seen, Seen::Refused) => {
-                let files = disk.paths();
-                let has = |part: &str| files.iter().any(|file| file.display().to_string().contains(part));
-                assert!(!has("MANIFEST-") || !has("/data/"), "there is something to go by");
-                return;
-            }
-            Err(error) => panic!("the repair failed: {error}"),
-        };
+        let report =
+            repair_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("the repair failed: {error}"));
         campaign.counters.repairs.one();
-        let lost = self.check_repaired(disk, seen, &report);
+        let lost = self.check_repaired(disk, damage, seen, &report);
         campaign.counters.documents_lost.add(lost);
         let again = repair_in(Path::new(PATH), &storage).unwrap();
         assert!(!again.was_damaged(), "a second repair finds more: {:?}", again.findings);
@@ -45,9 +36,8 @@ impl Victim {
         let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let seen = Seen::of(ReadOnlyDatabase::open_in(Path::new(PATH), storage, false), self, damage);
         let first = disk.operations();
-        let Ok(report) = repair_in(Path::new(PATH), &(Arc::new(disk.clone()) as Arc<dyn Storage>)) else {
-            return;
-        };
+        let report = repair_in(Path::new(PATH), &(Arc::new(disk.clone()) as Arc<dyn Storage>))
+            .unwrap_or_else(|error| panic!("the repair failed: {error}"));
         let saved = Model::of(&builder(&disk.after_kill()).open().unwrap());
         let mut states = HashSet::new();
         for number in first..disk.operations() {
@@ -70,7 +60,7 @@ impl Victim {
                     );
                 }
                 // What is lost is what the report of the whole repair says.
-                self.check_repaired(&cut, &seen, &report);
+                self.check_repaired(&cut, damage, &seen, &report);
                 let storage: Arc<dyn Storage> = Arc::new(cut.after_kill());
                 let third = repair_in(Path::new(PATH), &storage).unwrap();
                 assert!(!third.was_damaged(), "cut off before {number}: {:?}", third.findings);
@@ -79,13 +69,19 @@ impl Victim {
     }
 
     /// Returns how many documents are lost.
-    fn check_repaired(&self, disk: &SimStorage, seen: &Seen, report: &RepairReport) -> u64 {
+    fn check_repaired(&self, disk: &SimStorage, damage: &Damage, seen: &Seen, report: &RepairReport) -> u64 {
         let db =
             builder(disk).mapped(false).open().unwrap_or_else(|error| panic!("after the repair: {error}"));
         let verified = db.verify().unwrap();
         assert!(!verified.is_damaged(), "after the repair: {:?}", verified.findings);
         let found = Model::of(&db);
-        let names_lost = report.manifest.is_some();
+        // Where no manifest is left, nothing tells what there was.
+        let is_manifest = |file: &&&str| file.starts_with("MANIFEST-") || file.starts_with("PREVIOUS-");
+        let manifests = damage.files().iter().filter(is_manifest).count();
+        let names_lost = report.manifest.is_some() && manifests > 1;
+        // Together with the log nobody knows what it was.
+        let is_log = damage.files().iter().any(|file| file.starts_with("wal/"));
+        let log_unknown = report.manifest.is_some() && manifests > 0 && is_log;
         let mut lost = 0;
         for (name, collection) in &self.model.collections {
             let Some(now) = found.collections.get(name) else {
@@ -117,10 +113,10 @@ impl Victim {
             let missing = missing.count() as u64;
             let of_it = report.collections.iter().find(|repaired| repaired.name == *name);
             let said = of_it.is_some_and(|repaired| repaired.documents_lost + repaired.deletions_lost > 0);
-            let log = report.log.as_ref();
+            let log_lost = report.log.as_ref().is_some_and(|log| log.batches_lost > 0 || log.uncounted);
             let tail_only = self.before[0].collections[name] == *now;
             assert!(
-                missing == 0 || said || names_lost || tail_only || log.is_some(),
+                missing == 0 || said || names_lost || tail_only || log_lost || log_unknown,
                 "{missing} documents of {name} are lost, and the report does not say so: {report:?}"
             );
             lost += missing;

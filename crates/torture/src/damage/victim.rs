@@ -43,6 +43,15 @@ pub(super) fn document(key: u64, version: u64, dimension: usize) -> Document {
 impl Victim {
     /// Two collections with sealed files, replaced and deleted documents, and a log with several segments.
     pub fn new() -> Self {
+        Self::after(false)
+    }
+
+    /// The same, closed: all of it is in sealed files, and the log is empty.
+    pub fn closed() -> Self {
+        Self::after(true)
+    }
+
+    fn after(closed: bool) -> Self {
         let mut run = Recorder::new();
         let mut written: BTreeMap<(String, Key), Vec<Document>> = BTreeMap::new();
         run.open();
@@ -75,12 +84,18 @@ impl Victim {
         write(&mut run, "a", 2..4, 99, &[]);
         run.db().sync().unwrap();
         let model = run.model.clone();
+        let mut before = [one_before, two_before];
+        if closed {
+            // Then sealed files prove everything.
+            run.close();
+            before = [model.clone(), model.clone()];
+        }
         // A disk without the guard of the recorder's: that holds for sound databases.
         let disk = SimStorage::new();
         for path in run.disk.paths() {
             disk.put(&path, run.disk.bytes(&path).unwrap()).unwrap();
         }
-        Self::of(disk, model, [one_before, two_before], written)
+        Self::of(disk, model, before, written)
     }
 
     fn of(
@@ -141,7 +156,7 @@ impl Victim {
             self.check_writer(&disk.after_kill(), damage);
         }
         if depth >= Depth::Repair {
-            self.check_repair(campaign, &disk.after_kill(), &seen);
+            self.check_repair(campaign, &disk.after_kill(), damage, &seen);
         }
         if let Depth::CutOff { random } = depth {
             self.check_interrupted(campaign, damage, random);
