@@ -68,7 +68,7 @@ impl SealedFile {
 
     /// Reads bytes `start` to `end`, one piece after the other.
     fn read_parts(&self, start: u64, end: u64, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut buffer = vec![0; READ_LEN];
+        let mut buffer = vec![0; (end - start).min(READ_LEN as u64) as usize];
         let mut at = start;
         while at < end {
             let part = &mut buffer[..(end - at).min(READ_LEN as u64) as usize];
