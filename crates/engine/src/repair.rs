@@ -244,10 +244,6 @@ impl Repair<'_> {
             self.storage.remove(&self.path.join(name))?;
         }
         let (base, inventory) = self.find_manifest(&directory)?;
-        for unfinished in aside::finish(&self.storage, self.path, &base)? {
-            let what = "an earlier repair was cut off; what it has put aside is here, and its report is lost";
-            self.report.found(&StorageError::corrupted(&unfinished, 0, what));
-        }
         if base.number.0 == 0 && inventory.is_none() {
             return Ok(()); // Begun, and nothing in it yet: the next writer completes it.
         }
@@ -311,6 +307,11 @@ impl Repair<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        let unfinished = found.as_ref().map(|found| aside::finish(&self.storage, self.path, found));
+        for unfinished in unfinished.transpose()?.unwrap_or_default() {
+            let what = "an earlier repair was cut off; what it has put aside is here, and its report is lost";
+            self.report.found(&StorageError::corrupted(&unfinished, 0, what));
         }
         let is_newest = found.as_ref().is_some_and(|found| Some(&found.number) == directory.manifests.last());
         if let (Some(manifest), true) = (&found, is_newest) {
