@@ -52,6 +52,23 @@ fn buffered_writes_reach_readers_without_another_write() {
 }
 
 #[test]
+fn no_more_than_so_many_buffered_writes_can_be_lost() {
+    let disk = SimStorage::new();
+    let builder = Database::builder("/db").storage(Arc::new(disk.clone())).background(false);
+    let db = builder.buffer_records(4).open().unwrap();
+    let collection = create(&db);
+    let mut most = 0;
+    for key in 1..=30 {
+        write_buffered(&collection, key);
+        let after = disk.after_crash(CrashPolicy::LoseAll);
+        let db = Database::builder("/db").storage(Arc::new(after)).background(false).open().unwrap();
+        let kept = db.collection("c").unwrap().count().unwrap();
+        most = most.max(key - kept);
+    }
+    assert_eq!(most, 3, "the fourth is synced, with the three before it");
+}
+
+#[test]
 fn writes_go_on_when_a_full_disk_has_room_again() {
     let disk = SimStorage::new();
     let db = Database::builder("/db").storage(Arc::new(disk.clone())).wal_segment_bytes(64 << 10).open();

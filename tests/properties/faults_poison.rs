@@ -127,6 +127,10 @@ fn a_full_disk_refuses_writes_and_allows_deletes() {
         run.model.collection("a").documents.remove(&key);
     }
     assert_allowed(&contents(run.db()), &[&run.model], "after deletes");
+    // What the reserve has given is for what gives space back, and not for the next writer.
+    assert_eq!(run.disk.bytes(format!("{PATH}/RESERVE")), Some(Vec::new()), "the reserve is spent");
+    let refused = collection.upsert(document(1)).unwrap_err();
+    assert!(refused.to_string().contains("the disk is full"), "{refused}");
     run.db().flush().unwrap();
     run.db().compact().unwrap();
     assert_allowed(&contents(run.db()), &[&run.model], "after a compaction on a full disk");

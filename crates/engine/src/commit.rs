@@ -186,7 +186,8 @@ impl Core {
 
     fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Durability)>) -> Result<Vec<Lsn>> {
         let buffered = group.iter().filter(|(_, _, durability)| *durability == Durability::Buffered).count();
-        let sync = buffered < group.len() || log.buffered + buffered >= self.options.buffer_records;
+        let is_full = log.buffered + buffered >= self.options.buffer_records;
+        let sync = buffered < group.len() || (is_full && !mutant::is(Mutant::IgnoreBufferBound));
         let mut records: Vec<Record> = group.into_iter().map(|(_, record, _)| record).collect();
         let wal = log.wal.as_mut().ok_or(Error::Closed)?;
         let mut references: Vec<&mut Record> = records.iter_mut().collect();

@@ -68,7 +68,7 @@ impl Reserve {
     /// # Errors
     /// `StorageFull`.
     pub(crate) fn check(&self, storage: &dyn Storage) -> Result<()> {
-        if self.is_spent.load(Ordering::Acquire) {
+        if self.is_spent.load(Ordering::Acquire) && !mutant::is(Mutant::WritersSpendReserve) {
             self.replenish(storage);
             let dir = self.path.parent().unwrap_or(&self.path);
             if self.is_spent.load(Ordering::Acquire) && storage.free_space(dir)? <= RESERVE_BYTES {

@@ -75,7 +75,10 @@ fn usual(mutant: Mutant) -> Layer {
         | Mutant::SilentlyPartial
         | Mutant::IdleHoldsPointer
         | Mutant::NameSegmentLate => Layer("properties", "opening_and_damage"),
-        Mutant::NoReserve | Mutant::PublishPoisoned => Layer("properties", "faults_poison"),
+        Mutant::NoReserve | Mutant::PublishPoisoned | Mutant::WritersSpendReserve => {
+            Layer("properties", "faults_poison")
+        }
+        Mutant::IgnoreBufferBound => Layer("properties", "background_log"),
         Mutant::RemoveHeldFiles => Layer("properties", "smoke"),
         Mutant::KeepOldGenerations => Layer("properties", "index_recall"),
         Mutant::ForgetAmbiguity => Layer("properties", "faults_everywhere"),
