@@ -9,6 +9,7 @@ use plimsoll_shard::{
     FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
 };
 
+use super::aside::list;
 use super::is_damage;
 use crate::error::Result;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
@@ -40,10 +41,6 @@ pub(super) struct Inventory {
 impl Inventory {
     /// Reads the headers of the files of database `known` in `dir`, or of the one that most of them are of; what can not be opened is only counted.
     pub(super) fn take(storage: &dyn Storage, dir: &Path, known: Option<[u8; 16]>) -> Result<Self> {
-        let entries = match storage.list(dir) {
-            Err(error) if error.is_not_found() => Vec::new(),
-            entries => entries?,
-        };
         let mut inventory = Self {
             names: Vec::new(),
             database: None,
@@ -54,7 +51,7 @@ impl Inventory {
         };
         let mut databases: BTreeMap<[u8; 16], usize> = BTreeMap::new();
         let mut opened = Vec::new();
-        for entry in entries {
+        for entry in list(storage, dir)? {
             let Some(name) = FileName::parse(&entry.name).filter(|_| !entry.is_dir) else { continue };
             match SealedFile::open_unnamed(storage, &dir.join(&entry.name), ReadMode::Owned) {
                 Ok(file) => {

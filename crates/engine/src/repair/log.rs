@@ -10,6 +10,7 @@ use plimsoll_wal::{
 };
 
 use super::LogRepair;
+use super::aside::list;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::record;
@@ -56,11 +57,8 @@ pub(super) fn collections(
 /// The LSN before the first one of the log, or 0 if its header can not be read: all up to there is in files.
 pub(super) fn before(storage: &dyn Storage, path: &std::path::Path) -> Result<Lsn> {
     let dir = path.join(WAL_DIR);
-    let entries = match storage.list(&dir) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        entries => entries?,
-    };
-    let names = entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".wal"));
+    let names =
+        list(storage, &dir)?.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".wal"));
     // If the header of the oldest segment is damaged, its records may not be.
     let oldest = names.min().and_then(|name| describe(storage, &dir.join(name), |_| Ok(())).ok());
     Ok(oldest.map_or(Lsn::ZERO, |oldest| Lsn(oldest.header.first_lsn().0.saturating_sub(1))))
