@@ -24,6 +24,7 @@ use plimsoll_wal::format::segment_path;
 use plimsoll_wal::{Anchor, Finding};
 
 use crate::check::{self, Severity, VerifyReport, verify_in};
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::model::Key;
@@ -160,9 +161,6 @@ pub fn repair_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<RepairReport
         log_has_gap: false,
     };
     repair.run()?;
-    if repair.report.was_damaged() {
-        repair.move_unnamed_aside()?;
-    }
     let report = std::mem::take(&mut repair.report);
     drop(repair);
     if report.was_damaged() {
@@ -285,7 +283,9 @@ impl Repair<'_> {
             next.publish(&self.storage, self.path)?;
             self.move_aside(next.number)?;
         }
-        self.mend_log(next, inventory.as_ref())
+        // What has the lock from here on, if that is not the repair: nobody else may have files that no manifest names.
+        let _locked = self.mend_log(next, inventory.as_ref())?;
+        if self.report.was_damaged() { self.move_unnamed_aside() } else { Ok(()) }
     }
 
     /// The manifest to go by; if that is not the newest one, with what the files themselves say.
@@ -402,8 +402,8 @@ impl Repair<'_> {
     }
 
     /// Takes what is whole out of a damaged log, and begins a new one. Where the newest manifest is lost, so is
-    /// what it knew about the log: then that is done in any case.
-    fn mend_log(&mut self, manifest: Manifest, inventory: Option<&Inventory>) -> Result<()> {
+    /// what it knew about the log: then that is done in any case. Returns what has the lock then.
+    fn mend_log(&mut self, manifest: Manifest, inventory: Option<&Inventory>) -> Result<Option<Arc<Core>>> {
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
         let anchor = match inventory {
             None => manifest.anchor(),
@@ -411,10 +411,10 @@ impl Repair<'_> {
         };
         let damage = log::damage(&storage, self.path, manifest.database, &anchor)?;
         if inventory.is_none() && damage.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(()) };
-        let Some(lock) = self.lock.take() else { return Ok(()) };
+        let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(None) };
+        let Some(lock) = self.lock.take() else { return Ok(None) };
         let number = manifest.number;
         let newest_known = manifest.newest_segment;
         let core = recover::assemble(self.options.clone(), self.storage.clone(), &directory, manifest, lock)?;
@@ -433,6 +433,6 @@ impl Repair<'_> {
         self.move_aside(number)?;
         core.begin_log(salvaged.last.max(least), last_segment)?;
         self.report.log = Some(LogRepair { uncounted: repaired.uncounted || self.log_has_gap, ..repaired });
-        Ok(())
+        Ok(Some(core))
     }
 }
