@@ -1,11 +1,11 @@
 //! A failed sync of the log: writes are refused from then on, reads go on, nothing is published, and
 //! reopening decides what is there. And a full disk: typed errors, deletes go on, and space comes back.
 
-use plimsoll::{Document, Durability, Error, Metric, WriteBatch};
+use plimsoll::{CollectionConfig, Document, Durability, Error, Metric, WriteBatch};
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind};
 
 use plimsoll_torture::recorder::Recorder;
-use plimsoll_torture::recovery::{PATH, assert_allowed, check_recovery, contents};
+use plimsoll_torture::recovery::{PATH, assert_allowed, builder, check_recovery, contents};
 
 fn document(key: u64) -> Document {
     Document::new(key).text("some text").vector([key as f32, 1.0])
@@ -45,7 +45,7 @@ fn a_failed_sync_refuses_writes_and_publishes_nothing() {
         poisoned(collection.write_with(&batch(11), Durability::Buffered).map(drop));
         poisoned(run.db().sync().map(drop));
         poisoned(run.db().flush().map(drop));
-        poisoned(run.db().create_collection("b", plimsoll::CollectionConfig::new(2, Metric::L2)).map(drop));
+        poisoned(run.db().create_collection("b", CollectionConfig::new(2, Metric::L2)).map(drop));
         poisoned(run.db().drop_collection("a"));
         drop(run.db().compact());
         assert_eq!(manifests(&run), manifests_before, "something was published");
@@ -81,6 +81,35 @@ fn a_poisoned_database_publishes_no_compaction() {
         assert_eq!(compacted.is_err(), poisons, "{compacted:?}");
         assert_eq!(manifests(&run) != before, !poisons, "poisoned: {poisons}");
     }
+}
+
+#[test]
+fn a_poisoned_database_does_not_name_the_segment_of_its_log() {
+    let mut unnamed = 0;
+    for row in 1..60 {
+        let run = Recorder::new();
+        let db = builder(&run.disk).open().unwrap();
+        let collection = db.create_collection("a", CollectionConfig::new(2, Metric::L2)).unwrap();
+        for key in 0..row {
+            collection.upsert(document(key)).unwrap();
+        }
+        // The name of a new segment is the first rename of a write, that of the manifest the second.
+        let before = manifests(&run);
+        run.disk.fail_after(OperationKind::Rename, 1, std::io::ErrorKind::PermissionDenied, 1);
+        collection.upsert(document(100)).unwrap();
+        run.disk.clear_faults();
+        if run.disk.faults_struck().is_empty() {
+            continue;
+        }
+        unnamed += 1;
+        run.disk.fail_next(OperationKind::Sync, Failure::errno(5), 1);
+        for key in 101..104 {
+            let refused = collection.upsert(document(key));
+            assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+        }
+        assert_eq!(manifests(&run), before, "row {row}");
+    }
+    assert!(unnamed > 0);
 }
 
 fn batch(key: u64) -> WriteBatch {

@@ -127,6 +127,70 @@ fn a_segment_with_an_acknowledged_write_is_missed_when_it_is_gone() {
 }
 
 #[test]
+fn opening_names_a_segment_only_when_a_power_cut_can_not_take_it_away() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).open().unwrap();
+    store(&db, 0..40);
+    drop(db);
+    let manifests = |disk: &SimStorage| {
+        disk.paths().into_iter().filter(|path| path.display().to_string().contains("MANIFEST-")).max()
+    };
+    let segments = |disk: &SimStorage| {
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
+        disk.paths().into_iter().filter(is_segment).count()
+    };
+    let mut named = 0;
+    for number in 1..disk.operations() {
+        let killed = disk.after_kill_at(number);
+        if segments(&killed) == segments(&disk.after_kill_at(number - 1)) {
+            continue;
+        }
+        // The writer died between the rename that gave the segment its name and the sync of that.
+        let before = manifests(&killed);
+        let db = builder(&killed).background(true).open().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        while manifests(&killed) == before && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        named += u64::from(manifests(&killed) != before);
+        let cut = killed.after_crash(CrashPolicy::LoseAll);
+        drop(db);
+        builder(&cut).open().unwrap_or_else(|error| panic!("killed before operation {number}: {error}"));
+    }
+    assert!(named > 0);
+}
+
+#[test]
+fn what_a_manifest_says_is_durable_is_missed_when_it_is_cut_off() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).wal_segment_bytes(16 << 10).open().unwrap();
+    let config = CollectionConfig::new(2, Metric::L2);
+    let collection = db.create_collection("a", config.clone()).unwrap();
+    for key in 0..3u64 {
+        collection.upsert(Document::new(key).vector([1.0, key as f32])).unwrap();
+    }
+    // Its manifests come after three durable writes, none of which is in a sealed file; and nothing but the LSN in
+    // them says so once it is gone.
+    db.create_collection("b", config).unwrap();
+    db.drop_collection("b").unwrap();
+    drop(db);
+    let log = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "wal")).unwrap();
+    let written = disk.bytes(&log).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    let lost = |end: usize| {
+        let damaged = disk.after_kill();
+        let mut bytes = damaged.bytes(&log).unwrap();
+        bytes[end..].fill(0);
+        damaged.put(&log, bytes).unwrap();
+        match builder(&damaged).open() {
+            Ok(db) => db.collection("a").unwrap().count().unwrap() < 3,
+            Err(Error::Storage(StorageError::Corrupted { .. })) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(!(64..=written).any(lost));
+}
+
+#[test]
 fn a_segment_that_could_not_be_named_is_named_with_the_next_write() {
     let disk = SimStorage::new();
     let db = builder(&disk).wal_segment_bytes(4096).open().unwrap();

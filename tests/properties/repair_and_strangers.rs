@@ -106,14 +106,19 @@ fn a_repair_that_is_cut_off_leaves_what_was_damaged_to_be_found() {
     let disk = SimStorage::new();
     let db = builder(&disk).open().unwrap();
     let collection = create(&db, "a");
-    store(&collection, 0..40);
+    // Several blocks, only one of which is damaged.
+    for key in 0..12 {
+        collection.upsert(document(key).text("text ".repeat(400))).unwrap();
+    }
     db.close().unwrap();
     let disk = disk.after_kill();
     let posting = newest(&disk, ".posting");
-    disk.flip_bit(&posting, 8 * 300).unwrap();
+    disk.flip_bit(&posting, 8 * 9000).unwrap();
     let damaged = disk.bytes(&posting).unwrap();
     let disk = disk.after_kill();
     assert!(repair(&disk).was_damaged());
+    let saved = counts(&disk.after_kill());
+    assert!((1..12).contains(&saved[0]), "{saved:?}");
     let name = posting.file_name().unwrap();
     for number in 0..=disk.operations() {
         for policy in [CrashPolicy::LoseAll, CrashPolicy::KeepAll, CrashPolicy::Random(number)] {
@@ -122,6 +127,7 @@ fn a_repair_that_is_cut_off_leaves_what_was_damaged_to_be_found() {
             let writer = cut.after_kill();
             drop(builder(&writer).open());
             repair(&cut);
+            assert_eq!(counts(&cut.after_kill()), saved, "cut off before {number}, {policy:?}");
             for after in [&writer, &cut] {
                 let is_it =
                     |path: &PathBuf| path.file_name() == Some(name) && after.bytes(path).unwrap() == damaged;

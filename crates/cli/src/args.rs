@@ -48,7 +48,7 @@ pub(crate) enum Command {
     /// Create a collection (and the database, if there is none)
     Create(Create),
     /// List the collections: name, dimension, metric, documents
-    Ls(Dir),
+    Ls(Ls),
     /// Remove a collection and all its documents
     Drop(Target),
     /// Store the rows of files, or of standard input
@@ -56,13 +56,13 @@ pub(crate) enum Command {
     /// Find the nearest passages
     Search(Search),
     /// Print documents as JSON lines
-    Get(Ids),
+    Get(Get),
     /// Remove documents
     Delete(Ids),
     /// Count the documents of a collection
-    Count(Target),
+    Count(ReadTarget),
     /// Print all documents of a collection as JSON lines that `import` reads, ordered by id
-    Export(Target),
+    Export(ReadTarget),
     /// Move what is only in the log into sealed files
     Flush(Dir),
     /// Print watermarks, collections, log and input/output figures
@@ -72,8 +72,12 @@ pub(crate) enum Command {
     /// Check every byte of a database without changing it; exit 1 when it is damaged
     Verify(Dir),
     /// Make a damaged database one that opens, and say what was saved and what is lost
+    ///
+    /// Damaged files are moved to the directory `lost` in the database's, never removed. A database without damage is
+    /// not changed. The exit code is 0 once the database is sound, also if something is lost: --json says how much. An
+    /// interrupted repair is simply run again. `export --salvage` shows what a repair would keep, and changes nothing.
     Repair(Dir),
-    /// Print what is in a database file
+    /// Print what is in a database file; exit 1 when it is damaged
     Dump(Dump),
     /// Measure this machine with this database
     #[command(subcommand)]
@@ -92,6 +96,30 @@ pub(crate) struct Target {
     pub dir: PathBuf,
     /// The collection
     pub collection: String,
+}
+
+/// How a database is read.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Reading {
+    /// Read a damaged database as `repair` would leave it, without changing it; nobody may be writing to it
+    #[arg(long)]
+    pub salvage: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    pub dir: Dir,
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadTarget {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub reading: Reading,
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +205,8 @@ pub(crate) struct Search {
     #[command(flatten)]
     pub target: Target,
     #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
     pub query: Query,
     /// How many passages to find
     #[arg(short, default_value_t = 10, value_parser = parse_k)]
@@ -225,6 +255,15 @@ pub(crate) struct Ids {
     /// The ids
     #[arg(required = true, value_name = "ID", allow_negative_numbers = true)]
     pub ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = ID_HELP)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub ids: Ids,
+    #[command(flatten)]
+    pub reading: Reading,
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +340,6 @@ mod tests {
     fn ids_may_be_negative_numbers() {
         let cli = Cli::try_parse_from(["plimsoll", "get", "d", "c", "-7", "8"]).unwrap();
         let Command::Get(get) = cli.command else { panic!("{cli:?}") };
-        assert_eq!(get.ids, ["-7", "8"]);
+        assert_eq!(get.ids.ids, ["-7", "8"]);
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll::{Database, Error, Lsn, ReadOnlyCollection, ReadOnlyDatabase, StorageError};
 
-use crate::args::{Command, Target};
+use crate::args::{Command, Reading, Target};
 use crate::error::{CliError, Result};
 use crate::output::Output;
 use crate::{bench, demo};
@@ -65,7 +65,17 @@ fn writer(dir: &Path) -> Result<Database> {
 /// A reader shows only what is proven to be on disk, and the last records of a log have no proof yet. A living
 /// writer gives it when it pauses; after a crash, recovery does. So that everything acknowledged before this
 /// call is shown, either is waited for.
-pub(crate) fn reader(dir: &Path) -> Result<ReadOnlyDatabase> {
+///
+/// A damaged database is salvaged if that is asked for, and what is lost is said.
+pub(crate) fn reader(dir: &Path, reading: Reading) -> Result<ReadOnlyDatabase> {
+    if reading.salvage {
+        let (db, report) = plimsoll::salvage(dir)?;
+        repair::tell(&report, |line| {
+            eprintln!("plimsoll: {line}");
+            Ok(())
+        })?;
+        return Ok(db);
+    }
     let mut db = ReadOnlyDatabase::open(dir)?;
     if db.pending_records() == 0 {
         return Ok(db);
@@ -103,8 +113,8 @@ fn recover(dir: &Path) -> Result<(), Error> {
 }
 
 /// Opens a collection for reading.
-fn collection(target: &Target) -> Result<ReadOnlyCollection> {
-    let db = reader(&target.dir)?;
+fn collection(target: &Target, reading: Reading) -> Result<ReadOnlyCollection> {
+    let db = reader(&target.dir, reading)?;
     named(db.collection(&target.collection), || {
         db.collections().iter().map(|collection| collection.name().to_owned()).collect()
     })

@@ -232,6 +232,7 @@ fn a_damaged_file_is_named_and_verify_says_so() {
         bad[middle] ^= 0x10;
         fs::write(&path, &bad).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(plimsoll(["dump".as_ref(), path.as_os_str()]).code, 1, "{name}");
         let run = scratch.run("verify", "");
         assert_eq!(run.code, 1, "{name}: {run:?}");
         assert!(run.stdout.contains(name) || run.stderr.contains(name), "{name}: {run:?}");

@@ -123,8 +123,11 @@ fn ten_kinds_of_damage_are_repaired_and_what_is_lost_is_said() {
         copy(Path::new(&original.db), Path::new(&scratch.db));
         damage(Path::new(&scratch.db));
         assert_eq!(scratch.run("verify", "").code, 1, "{what}: verify does not notice");
+        let salvaged = plimsoll(["export", &scratch.db, "c", "--salvage"]).ok();
+        assert_eq!(scratch.run("verify", "").code, 1, "{what}: salvaging has changed something");
         let report = plimsoll(["repair", &scratch.db, "--json"]).json().remove(0);
         scratch.verify();
+        assert_eq!(scratch.export(), salvaged, "{what}");
         let saved = scratch.export().lines().count();
         println!("{what}: {saved} of {ROWS} rows saved; {report}");
         assert_eq!(report["damaged"], Value::Bool(true), "{what}");
@@ -152,6 +155,20 @@ fn ten_kinds_of_damage_are_repaired_and_what_is_lost_is_said() {
         assert_eq!(scratch.export().lines().count(), saved + 10, "{what}");
         let again = scratch.run("repair", "").ok();
         assert!(again.contains("nothing is damaged"), "{what}: {again}");
+    }
+}
+
+#[test]
+fn without_a_manifest_the_files_are_verified_all_the_same() {
+    let scratch = filled();
+    let db = Path::new(&scratch.db);
+    flip(&manifest(db), 100);
+    let posting = largest(files(db, "data", ".posting"));
+    flip(&posting, 9000);
+    let said = scratch.run("verify", "");
+    assert_eq!(said.code, 1);
+    for file in [manifest(db), posting] {
+        assert!(said.stdout.contains(file.to_str().unwrap()), "{}", said.stdout);
     }
 }
 

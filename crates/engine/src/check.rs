@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plimsoll_base::StorageError;
-use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_base::storage::{DirEntry, OsStorage, Storage};
 use plimsoll_shard::{
     FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedKind, SealedView, VectorFile,
 };
@@ -215,7 +215,11 @@ fn verify_once(
         }
         if report.findings.is_empty() {
             report.note(path, "its creation was interrupted; the next writer completes it");
+            return Ok(report);
         }
+        check_files_alone(path, &**storage, &mut report, progress)?;
+        report
+            .note(path, "without a manifest nobody can say whether files or the log are missing or too many");
         return Ok(report);
     };
     report.files += 1;
@@ -269,6 +273,28 @@ fn check_named_files(
                 report.rows += rows;
             }
         }
+    }
+    Ok(())
+}
+
+/// Each sealed file by itself: there is no manifest that could say which there are.
+fn check_files_alone(
+    path: &Path,
+    storage: &dyn Storage,
+    report: &mut VerifyReport,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<()> {
+    let dir = path.join(DATA_DIR);
+    let Some(entries) = report.record(storage.list(&dir).map_err(Error::from))? else { return Ok(()) };
+    let is_sealed = |entry: &&DirEntry| !entry.is_dir && FileName::parse(&entry.name).is_some();
+    let total = entries.iter().filter(is_sealed).map(|entry| entry.len).sum();
+    for entry in entries.iter().filter(is_sealed) {
+        report.files += 1;
+        report.bytes += entry.len;
+        let described = plimsoll_shard::describe(storage, &dir.join(&entry.name));
+        let damage = described.and_then(|description| description.damage.map_or(Ok(()), Err));
+        report.record(damage.map_err(Error::from))?;
+        progress(VerifyProgress { bytes: report.bytes, total });
     }
     Ok(())
 }

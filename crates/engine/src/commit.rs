@@ -247,7 +247,7 @@ impl Core {
             return self.signals.segment_due(RETRY);
         }
         let is_sound = log.wal.as_ref().is_some_and(|wal| wal.poisoned().is_none());
-        if is_sound
+        if (is_sound || mutant::is(Mutant::NamePoisoned))
             && (is_new || self.signals.take_segment())
             && let Err(error) = self.name_segment()
         {

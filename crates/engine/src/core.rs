@@ -224,7 +224,9 @@ impl Core {
             next.number = self.free_manifest_number(FileNumber(tried).max(next.number))?;
         }
         next.next_file = FileNumber(self.next_file.load(Ordering::Relaxed));
-        next.durable = next.durable.max(durable);
+        if !mutant::is(Mutant::ForgetDurable) {
+            next.durable = next.durable.max(durable);
+        }
         next.newest_segment = FileNumber(self.newest_segment.load(Ordering::Acquire));
         Ok(next)
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{FileNumber, Lsn, StorageError};
@@ -168,7 +169,8 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
     let recovered = replay_log(&core, &mut recovery)?;
     {
         let mut log = lock_log(&core);
-        if recovered.newest().0 > core.newest_segment.load(Ordering::Acquire) {
+        let is_unnamed = recovered.newest().0 > core.newest_segment.load(Ordering::Acquire);
+        if is_unnamed && !mutant::is(Mutant::NameSegmentUnsynced) {
             // Who started it may have died before its name was durable, and a manifest is to name it.
             core.storage.sync_dir(&core.options.path.join(WAL_DIR))?;
         }

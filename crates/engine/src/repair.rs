@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
 use plimsoll_shard::{FileName, commit_files};
@@ -280,6 +281,9 @@ impl Repair<'_> {
                 self.believe_log(&mut next, base.next_collection, inventory)?;
             }
             self.note_aside(next.number)?;
+            if mutant::is(Mutant::RepairMovesFirst) {
+                self.move_aside(next.number)?;
+            }
             next.publish(&self.storage, self.path)?;
             self.move_aside(next.number)?;
         }

@@ -23,7 +23,7 @@ impl fmt::Display for Layer {
 }
 
 /// All layers, cheap ones first.
-const LAYERS: [Layer; 20] = [
+const LAYERS: [Layer; 21] = [
     Layer("bit_equal", ""),
     Layer("plimsoll_shard", "container"),
     Layer("round_trip", ""),
@@ -36,6 +36,7 @@ const LAYERS: [Layer; 20] = [
     Layer("properties", "limits_refused"),
     Layer("properties", "opening_and_damage"),
     Layer("properties", "recovery_flushes"),
+    Layer("properties", "repair_and_strangers"),
     Layer("properties", "faults_poison"),
     Layer("properties", "background_log"),
     Layer("properties", "crash_workloads"),
@@ -74,10 +75,13 @@ fn usual(mutant: Mutant) -> Layer {
         Mutant::OpeningReadsRows
         | Mutant::SilentlyPartial
         | Mutant::IdleHoldsPointer
+        | Mutant::ForgetDurable
+        | Mutant::NameSegmentUnsynced
         | Mutant::NameSegmentLate => Layer("properties", "opening_and_damage"),
-        Mutant::NoReserve | Mutant::PublishPoisoned | Mutant::WritersSpendReserve => {
+        Mutant::NoReserve | Mutant::PublishPoisoned | Mutant::NamePoisoned | Mutant::WritersSpendReserve => {
             Layer("properties", "faults_poison")
         }
+        Mutant::RepairMovesFirst | Mutant::RepairNotesNothing => Layer("properties", "repair_and_strangers"),
         Mutant::IgnoreBufferBound => Layer("properties", "background_log"),
         Mutant::RemoveHeldFiles => Layer("properties", "smoke"),
         Mutant::KeepOldGenerations => Layer("properties", "index_recall"),

@@ -1,13 +1,13 @@
 //! `plimsoll export`: every document as a line that `import` reads, ordered by id.
 
-use crate::args::Target;
+use crate::args::ReadTarget;
 use crate::error::{CliError, Result};
 use crate::json::DocumentLine;
 use crate::output::Output;
 use crate::progress::Progress;
 
-pub(super) fn run(args: &Target, output: &mut Output) -> Result<()> {
-    let collection = super::collection(args)?;
+pub(super) fn run(args: &ReadTarget, output: &mut Output) -> Result<()> {
+    let collection = super::collection(&args.target, args.reading)?;
     // The keys are sorted in memory, and each document is read when its turn has come. Both see the same
     // state: a reader's view moves only when it is told to.
     let mut keys = collection.keys().collect::<Result<Vec<_>, _>>()?;

@@ -1,14 +1,15 @@
 //! `plimsoll get`: documents by their ids, as the lines that `import` reads.
 
-use crate::args::Ids;
+use crate::args::{Get, Ids};
 use crate::error::{CliError, Result};
 use crate::json::{DocumentLine, KeyJson, parse_argument};
 use crate::output::Output;
 
-pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
-    let collection = super::collection(&args.target)?;
+pub(super) fn run(args: &Get, output: &mut Output) -> Result<()> {
+    let Ids { target, ids } = &args.ids;
+    let collection = super::collection(target, args.reading)?;
     let mut missing = Vec::new();
-    for id in &args.ids {
+    for id in ids {
         let key = parse_argument(id);
         match collection.get(&key)? {
             Some(document) => output.value(&DocumentLine(&document))?,
@@ -19,6 +20,6 @@ pub(super) fn run(args: &Ids, output: &mut Output) -> Result<()> {
         return Ok(());
     }
     output.flush()?;
-    let name = &args.target.collection;
+    let name = &target.collection;
     Err(CliError::failed("document_not_found", format!("{name} has no document {}", missing.join(", "))))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::args::{Dir, Target};
+use crate::args::{Ls, ReadTarget};
 use crate::error::Result;
 use crate::output::Output;
 
@@ -19,8 +19,8 @@ struct Entry {
     documents: u64,
 }
 
-pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let db = super::reader(&args.dir)?;
+pub(super) fn run(args: &Ls, output: &mut Output) -> Result<()> {
+    let db = super::reader(&args.dir.dir, args.reading)?;
     let mut collections = Vec::new();
     for collection in db.collections() {
         collections.push(Entry {
@@ -45,7 +45,7 @@ struct Count {
     count: u64,
 }
 
-pub(super) fn count(args: &Target, output: &mut Output) -> Result<()> {
-    let count = super::collection(args)?.count()?;
+pub(super) fn count(args: &ReadTarget, output: &mut Output) -> Result<()> {
+    let count = super::collection(&args.target, args.reading)?.count()?;
     output.either(&Count { count }, count)
 }

@@ -78,21 +78,9 @@ pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     if !report.was_damaged() {
         return output.line("ok: nothing is damaged, nothing was changed");
     }
-    report.findings.iter().try_for_each(|finding| output.line(finding))?;
-    if let Some(manifest) = &report.manifest {
-        output.line(format_args!("manifest: {manifest}"))?;
-    }
-    for repair in &report.collections {
-        tell_collection(repair, output)?;
-    }
-    if let Some(log) = &report.log {
-        let kept = counted(log.batches_kept, "batch", "batches");
-        let end = if log.uncounted { ", and perhaps more that can not be counted" } else { "" };
-        output
-            .line(format_args!("log: {kept} saved, {} lost{end}; a new log was begun", log.batches_lost))?;
-    }
+    tell(&report, |line| output.line(line))?;
     if let Some(moved_to) = &report.moved_to {
-        let files = counted(report.files_moved, "damaged file", "damaged files");
+        let files = counted(report.files_moved, "file", "files");
         output.line(format_args!("{files} moved to {}", moved_to.display()))?;
     }
     let uncounted = report.manifest.is_some() || report.log.as_ref().is_some_and(|log| log.uncounted);
@@ -103,22 +91,42 @@ pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     })
 }
 
-fn tell_collection(repair: &CollectionRepair, output: &mut Output) -> Result<()> {
+/// Says what was damaged, what of it was saved and what is lost, a line each.
+pub(super) fn tell(report: &RepairReport, mut line: impl FnMut(String) -> Result<()>) -> Result<()> {
+    report.findings.iter().try_for_each(|finding| line(finding.to_string()))?;
+    if let Some(manifest) = &report.manifest {
+        line(format!("manifest: {manifest}"))?;
+    }
+    for repair in &report.collections {
+        tell_collection(repair, &mut line)?;
+    }
+    if let Some(log) = &report.log {
+        let kept = counted(log.batches_kept, "batch", "batches");
+        let end = if log.uncounted { ", and perhaps more that can not be counted" } else { "" };
+        line(format!("log: {kept} saved, {} lost{end}", log.batches_lost))?;
+    }
+    Ok(())
+}
+
+fn tell_collection(repair: &CollectionRepair, line: &mut impl FnMut(String) -> Result<()>) -> Result<()> {
     let name = &repair.name;
     let documents = counted(repair.documents_kept, "document", "documents");
-    output.line(format_args!("{name}: {documents} saved, {} lost", repair.documents_lost))?;
+    line(format!("{name}: {documents} saved, {} lost", repair.documents_lost))?;
     if !repair.lost_keys.is_empty() {
         let keys: Vec<String> = repair.lost_keys.iter().map(|key| format!("{key:#}")).collect();
-        output.line(format_args!("{name}: lost are {}", keys.join(", ")))?;
+        let others = match repair.documents_lost.saturating_sub(keys.len() as u64) {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        line(format!("{name}: lost are {}{others}", keys.join(", ")))?;
     }
     if repair.deletions_lost > 0 {
         let documents = counted(repair.deletions_lost, "document", "documents");
-        output
-            .line(format_args!("{name}: up to {documents} that had been deleted or replaced may be back"))?;
+        line(format!("{name}: up to {documents} that had been deleted or replaced may be back"))?;
     }
     if repair.rebuilt.is_empty() {
         Ok(())
     } else {
-        output.line(format_args!("{name}: made anew: {}", repair.rebuilt.join(", ")))
+        line(format!("{name}: made anew: {}", repair.rebuilt.join(", ")))
     }
 }

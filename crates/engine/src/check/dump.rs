@@ -16,6 +16,8 @@ pub struct Dump {
     pub title: String,
     /// What it says, in the order of the file.
     pub fields: Vec<(String, String)>,
+    /// The first damage in it, if there is any.
+    pub damage: Option<String>,
 }
 
 impl Dump {
@@ -49,15 +51,17 @@ pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
     }
     if FileName::parse(name).is_some() {
         let description = plimsoll_shard::describe(storage, path)?;
-        let mut dump = Dump { title: "sealed file".to_owned(), fields: description.fields };
+        let mut dump = Dump {
+            title: "sealed file".to_owned(),
+            fields: description.fields,
+            damage: description.damage.map(|damage| damage.to_string()),
+        };
         for section in &description.sections {
             dump.field(
                 format!("section {} of {}", section.name, section.owner),
                 format!("{} bytes at {}", section.len, section.offset),
             );
         }
-        let state = description.damage.map_or_else(|| "sound".to_owned(), |damage| damage.to_string());
-        dump.field("state", state);
         return Ok(dump);
     }
     let what = "is nothing to dump: its name is not that of a manifest, a log segment, or a sealed file";
@@ -120,6 +124,7 @@ fn dump_collection(dump: &mut Dump, entry: &CollectionEntry) {
 
 fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
     let mut records = Vec::new();
+    let mut damage = None;
     let info = plimsoll_wal::describe(storage, path, |record| {
         let gap = if record.gap > 0 {
             format!(", after {} bytes that are no record", record.gap)
@@ -127,6 +132,9 @@ fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
             String::new()
         };
         let state = if record.payload_valid { "valid" } else { "damaged" };
+        if !record.payload_valid {
+            damage.get_or_insert_with(|| format!("the record at byte {} is not whole", record.offset));
+        }
         let what = format!(
             "{:?} LSN {}, {} bytes, durable before {}, {state}{gap}",
             record.header.kind, record.header.lsn, record.header.payload_len, record.header.durable_before
@@ -134,7 +142,7 @@ fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
         records.push((format!("record at {}", record.offset), what));
         Ok(())
     })?;
-    let mut dump = Dump { title: "WAL segment".to_owned(), ..Dump::default() };
+    let mut dump = Dump { title: "WAL segment".to_owned(), damage, ..Dump::default() };
     dump.field("header", format!("{:?}", info.header));
     dump.field("file bytes", info.file_len);
     dump.field("records end", info.records_end);
