@@ -15,4 +15,5 @@ mod model_random;
 mod opening_and_damage;
 mod recovery_flushes;
 mod repair_and_strangers;
+mod repair_keeps;
 mod smoke;

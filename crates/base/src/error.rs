@@ -75,6 +75,18 @@ impl StorageError {
         self.io_kind() == Some(io::ErrorKind::NotFound)
     }
 
+    /// Whether this file can not be read, while others may be: the medium fails under it, or its permissions do not
+    /// allow it.
+    pub fn is_unreadable(&self) -> bool {
+        self.is_medium_error() || self.io_kind() == Some(io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether the disk could not give the bytes.
+    pub fn is_medium_error(&self) -> bool {
+        const EIO: i32 = 5;
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(EIO))
+    }
+
     /// Whether the disk or a quota is full.
     pub fn is_storage_full(&self) -> bool {
         matches!(self.io_kind(), Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))

@@ -33,6 +33,7 @@ macro_rules! mutants {
 
 mutants! {
     SnapshotSeesLaterWrites "R1" "a snapshot shows what is written after it"
+    RepairForgetsKills "R2" "a repair brings back what had been deleted"
     ForgetKill "R2" "a flush does not kill the stored version of a document"
     CompactAwayUnflushedKills "R2" "a compaction drops documents whose deletion is only in memory"
     SealTooHigh "R3" "a seal covers a record that is not written yet"
@@ -58,6 +59,7 @@ mutants! {
     IgnoreBufferBound "R6" "buffered writes are not synced when there are as many as are allowed"
     PublishPoisoned "R6" "a poisoned database publishes what it flushes or compacts"
     NamePoisoned "R6" "a poisoned database names a new log segment in a manifest"
+    RepairReplaysOver "R7" "a repair replaces what files hold by older records of the log"
     FlushedTooHigh "R7" "the manifest says that one record more is flushed than is"
     PointerIgnoresUnflushed "R7" "the log's pointer passes records that are only in memory"
     IdleHoldsPointer "R7" "a collection without unflushed data holds the log's pointer back"
@@ -71,6 +73,7 @@ mutants! {
     ForgetAmbiguity "R8" "after a publish of unknown outcome the new files are removed"
     ReleaseFilesEarly "R9" "data files go before the manifest that does without them is durable"
     RemoveHeldFiles "R9" "data files go although a snapshot holds them"
+    OpeningRemovesNewer "R9" "an opening removes files whose writes nothing else has"
     RepairMovesFirst "R9" "a repair moves damaged files away before a manifest does without them"
     RepairNotesNothing "R9" "a repair does not write down which files it is going to move away"
     ReaderShowsUnproven "R10" "a reading process shows records that may not be durable"
@@ -81,6 +84,7 @@ mutants! {
     NoReserve "R16" "no reserve is kept for a full disk"
     WritersSpendReserve "R16" "any write may use what the reserve has given"
     SilentlyPartial "R17" "a partial answer does not say what is missing"
+    RepairCountsNothing "R17" "a repair does not say what is lost"
     MapAlways "R18" "files are mapped in reading mode, too"
     SkipBlockChecksum "R18" "the checksums of a sealed file's blocks are not checked"
     SkipValidation "R19" "vectors are not validated before they are logged"

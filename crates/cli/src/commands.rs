@@ -67,13 +67,10 @@ fn writer(dir: &Path) -> Result<Database> {
 /// call is shown, either is waited for.
 ///
 /// A damaged database is salvaged if that is asked for, and what is lost is said.
-pub(crate) fn reader(dir: &Path, reading: Reading) -> Result<ReadOnlyDatabase> {
+pub(crate) fn reader(dir: &Path, reading: Reading, output: &Output) -> Result<ReadOnlyDatabase> {
     if reading.salvage {
         let (db, report) = plimsoll::salvage(dir)?;
-        repair::tell(&report, |line| {
-            eprintln!("plimsoll: {line}");
-            Ok(())
-        })?;
+        repair::tell_salvaged(&report, output.json);
         return Ok(db);
     }
     let mut db = ReadOnlyDatabase::open(dir)?;
@@ -113,8 +110,8 @@ fn recover(dir: &Path) -> Result<(), Error> {
 }
 
 /// Opens a collection for reading.
-fn collection(target: &Target, reading: Reading) -> Result<ReadOnlyCollection> {
-    let db = reader(&target.dir, reading)?;
+fn collection(target: &Target, reading: Reading, output: &Output) -> Result<ReadOnlyCollection> {
+    let db = reader(&target.dir, reading, output)?;
     named(db.collection(&target.collection), || {
         db.collections().iter().map(|collection| collection.name().to_owned()).collect()
     })

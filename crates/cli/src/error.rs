@@ -20,6 +20,9 @@ pub(crate) enum CliError {
     /// The library's answer.
     #[error(transparent)]
     Database(#[from] Error),
+    /// A repair that failed: what there was before it is still there.
+    #[error("the repair failed, and what was there before it is still there: {0}")]
+    Repair(Error),
     /// A file that was to be read.
     #[error(transparent)]
     Input(#[from] InputError),
@@ -85,7 +88,7 @@ impl CliError {
             _ if json => eprintln!("{}", self.to_json()),
             _ => {
                 eprintln!("plimsoll: {self}");
-                if self.kind() == "corrupted" {
+                if self.kind() == "corrupted" && !matches!(self, Self::Repair(_)) {
                     eprintln!("{DAMAGED}");
                 }
             }
@@ -120,7 +123,7 @@ impl CliError {
     fn kind(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
-            Self::Database(error) => kind_of(error),
+            Self::Database(error) | Self::Repair(error) => kind_of(error),
             Self::Input(error) => error.kind,
             Self::Import { cause, .. } => cause.kind(),
             Self::Failed { kind, .. } => kind,

@@ -148,6 +148,12 @@ fn ten_kinds_of_damage_are_repaired_and_what_is_lost_is_said() {
             "{what}: nothing is said of the {} rows: {report}",
             ROWS - saved
         );
+        let aside = PathBuf::from(report["moved_to"].as_str().unwrap());
+        let kept = fs::read_to_string(aside.join("REPORT")).unwrap();
+        for finding in report["findings"].as_array().unwrap() {
+            assert!(kept.contains(finding["what"].as_str().unwrap()), "{what}: {kept}");
+        }
+        assert!(!aside.join("UNFINISHED").exists(), "{what}");
         // The other collection is as it was.
         assert_eq!(scratch.run("count", "other").ok().trim(), "50", "{what}");
         // And all of it goes on.

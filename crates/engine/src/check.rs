@@ -4,6 +4,7 @@ mod cross;
 mod dump;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use crate::error::{Error, Result};
 use crate::flush::entry_problem;
 use crate::manifest::{self, Manifest};
 use crate::recover::{DATA_DIR, Directory, WAL_DIR};
+use crate::repair::aside;
 use crate::tree::{Damaged, FileOpener};
+use crate::unnamed;
 
 pub(crate) use cross::check_collection;
 pub use dump::{Dump, dump, dump_in};
@@ -105,8 +108,14 @@ impl VerifyReport {
                 self.damage(&file, None, format!("needs a newer Plimsoll: {what}"));
                 Ok(None)
             }
-            Err(Error::Storage(StorageError::Io { path, source, .. })) if is_missing(&source) => {
-                self.damage(&path, None, "the file is missing or too short");
+            Err(Error::Storage(error)) if error.is_unreadable() || is_missing(&error) => {
+                let StorageError::Io { path, source, .. } = &error else { return Err(error.into()) };
+                let what = match source.kind() {
+                    ErrorKind::NotFound => "it is missing".to_owned(),
+                    ErrorKind::UnexpectedEof => "it is too short".to_owned(),
+                    _ => format!("it can not be read: {source}"),
+                };
+                self.damage(path, None, what);
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -114,8 +123,8 @@ impl VerifyReport {
     }
 }
 
-fn is_missing(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+fn is_missing(error: &StorageError) -> bool {
+    matches!(error.io_kind(), Some(ErrorKind::NotFound | ErrorKind::UnexpectedEof))
 }
 
 /// Reads and checks every file of a database, whether it can be opened or not, and changes nothing.
@@ -327,19 +336,35 @@ fn check_strays(
     let dir = path.join(DATA_DIR);
     let entries = match storage.list(&dir) {
         Err(error) if error.is_not_found() => {
-            if !named.is_empty() {
-                report.damage(&dir, None, "the directory is missing");
-            }
+            report.damage(&dir, None, "the directory is missing");
             return Ok(());
         }
         entries => entries?,
     };
+    let newer = unnamed::newer_than_the_log(storage, path, manifest)?;
+    if let Some(newer) = &newer {
+        report.damage(&newer.file, None, newer.to_string());
+    }
+    let put_aside = aside::directories(storage, path)?;
+    for aside in &put_aside {
+        report.note(
+            &aside.path,
+            match aside.is_unfinished {
+                true => "a repair was cut off, and is finished when the database is next opened or repaired",
+                false => "what a repair has put aside; the file REPORT in it says why, and what was lost",
+            },
+        );
+    }
+    let is_unfinished = put_aside.iter().any(|aside| aside.is_unfinished);
     for entry in entries.iter().filter(|entry| !named.contains(&entry.name)) {
+        let file = dir.join(&entry.name);
         let what = match FileName::parse(&entry.name) {
+            Some(_) if newer.as_ref().is_some_and(|newer| newer.file == file) => continue,
+            Some(_) if is_unfinished => "no manifest names it; the repair that was cut off puts it aside",
             Some(_) => "no manifest names it; the next opening removes it",
             None => "not a file of a database",
         };
-        report.note(&dir.join(&entry.name), what);
+        report.note(&file, what);
     }
     Ok(())
 }

@@ -69,6 +69,8 @@ pub(crate) struct Root {
     pub manifest: Manifest,
     /// An earlier attempt to publish may have reached the disk: the files of both stay (rule R8).
     pub ambiguous: bool,
+    /// No sealed file is removed: a repair is under way, which puts them aside.
+    pub keeps_obsolete: bool,
     /// The manifest before this one, to be put by as [`Root::kept`].
     pub previous: Option<FileNumber>,
     /// An earlier manifest under another name, by which a repair knows the collections if the newest is damaged.
@@ -296,6 +298,9 @@ impl Core {
                 }
                 Err(error) => tracing::warn!(%error, "the manifest before the newest could not be put by"),
             }
+        }
+        if root.keeps_obsolete {
+            return;
         }
         root.graveyard.retain(|grave| {
             let free = Arc::strong_count(&grave.held) == 1 || mutant::is(Mutant::RemoveHeldFiles);

@@ -42,6 +42,7 @@ mod schedules;
 mod state;
 mod stats;
 mod tree;
+mod unnamed;
 
 pub use batch::WriteBatch;
 pub use check::{

@@ -25,6 +25,7 @@ use crate::reserve::{RESERVE_NAME, Reserve, ReserveState};
 use crate::state::{CollectionState, Published, State};
 use crate::stats::{FlushReason, RecoveryStats};
 use crate::tree::{Damaged, FileOpener, Tree};
+use crate::unnamed;
 
 /// The lock file's name in the database's directory.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -41,6 +42,8 @@ pub(crate) struct Directory {
     pub reserve: ReserveState,
     /// Files left over from a publish that did not finish.
     pub temporary: Vec<String>,
+    /// Whether the directory of the sealed files is there.
+    pub has_data: bool,
     foreign: Option<String>,
     is_empty: bool,
 }
@@ -58,6 +61,7 @@ impl Directory {
             old_manifests: Vec::new(),
             reserve: ReserveState::Never,
             temporary: Vec::new(),
+            has_data: false,
             foreign: None,
             is_empty: entries.is_empty(),
         };
@@ -68,6 +72,8 @@ impl Directory {
     }
 
     fn sort(&mut self, DirEntry { name, is_dir, len }: DirEntry) {
+        // It may be a link to one.
+        self.has_data |= name == DATA_DIR;
         let temporary = name.strip_suffix(".tmp").and_then(manifest::number_of);
         let old = manifest::old_number_of(&name);
         match (name.as_str(), is_dir) {
@@ -157,16 +163,21 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
         Some(manifest) => {
             // Who published it may have died before its name was durable; what it replaced goes only after.
             storage.sync_dir(&path)?;
+            if !directory.has_data {
+                let what = "the directory is missing";
+                return Err(StorageError::corrupted(&path.join(DATA_DIR), 0, what).into());
+            }
             manifest
         }
         None => create_database(&storage, &options, &directory)?,
     };
     let core = assemble(options, storage, &directory, manifest, lock)?;
-    // Before the replay, which may flush: no file that a crash left behind may stand in the way of a new one.
     finish_cut_off(&core.storage, &core.options.path, &crate::core::lock(&core.root).manifest)?;
-    let orphans_removed = remove_orphans(&core, &directory)?;
+    // Before the replay, which may flush: no file that a crash left behind may stand in the way of a new one.
+    let orphans_removed = make_way(&core, &directory)?;
     let mut recovery = RecoveryStats { orphans_removed, ..RecoveryStats::default() };
     let recovered = replay_log(&core, &mut recovery)?;
+    recovery.orphans_removed += remove_orphans(&core)?;
     {
         let mut log = lock_log(&core);
         let is_unnamed = recovered.newest().0 > core.newest_segment.load(Ordering::Acquire);
@@ -260,6 +271,7 @@ pub(crate) fn assemble(
         old_manifests,
         manifest,
         ambiguous: false,
+        keeps_obsolete: false,
         graveyard: Vec::new(),
     };
     let published = Published::new(state, visible);
@@ -334,30 +346,27 @@ impl Core {
     }
 }
 
-/// Removes files that no manifest names: those of a flush or a compaction that did not finish, and those
-/// that a finished one replaced.
-fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
-    let mut root = lock(&core.root);
-    core.bury(&mut root);
-    let named: std::collections::HashSet<String> =
-        root.manifest.files().map(|meta| meta.name().to_string()).collect();
-    let mut removed = 0;
-    let entries = match core.storage.list(core.data_dir()) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        entries => entries?,
-    };
-    for entry in entries {
+/// The sealed files in the directory of the database's, named by its manifest or not.
+fn sealed_files(core: &Core, manifest: &Manifest) -> Result<Vec<(String, FileName)>> {
+    let mut files = Vec::new();
+    for entry in core.storage.list(core.data_dir())? {
         let Some(name) = FileName::parse(&entry.name) else { continue };
-        if entry.is_dir || !manifest::is_within_reach(name.number, root.manifest.next_file) {
+        if entry.is_dir || !manifest::is_within_reach(name.number, manifest.next_file) {
             tracing::warn!(name = %entry.name, "this is not of the database, and is left alone");
             continue;
         }
-        core.never_reuse(name.number);
-        if !named.contains(&entry.name) {
-            core.storage.remove(&core.data_dir().join(&entry.name))?;
-            removed += 1;
-        }
+        files.push((entry.name, name));
     }
+    Ok(files)
+}
+
+/// Gives no number again that a sealed file has, and removes what is left of other files: manifests that were replaced
+/// or that nobody published.
+fn make_way(core: &Core, directory: &Directory) -> Result<usize> {
+    let mut root = lock(&core.root);
+    core.bury(&mut root);
+    sealed_files(core, &root.manifest)?.into_iter().for_each(|(_, name)| core.never_reuse(name.number));
+    let mut removed = 0;
     // A crash came between putting one by and removing the one before.
     let surplus = directory.old_manifests.iter().rev().skip(1);
     let surplus = surplus.map(|number| manifest::old_path(&core.options.path, *number));
@@ -371,6 +380,25 @@ fn remove_orphans(core: &Core, directory: &Directory) -> Result<usize> {
                 removed += 1;
             }
         }
+    }
+    Ok(removed)
+}
+
+/// Removes files that no manifest names: those of a flush or a compaction that did not finish, and those
+/// that a finished one replaced. All that they hold is in the log or in other files, or the database does not open.
+fn remove_orphans(core: &Core) -> Result<usize> {
+    let root = lock(&core.root);
+    let known = core.published.visible().max(root.manifest.anchor().durable);
+    let newer = unnamed::postings_above(&core.storage, &core.options.path, &root.manifest, known)?;
+    if let Some(newer) = newer.first().filter(|_| !mutant::is(Mutant::OpeningRemovesNewer)) {
+        return Err(StorageError::corrupted(&newer.file, 0, newer.to_string()).into());
+    }
+    let named = unnamed::named(&root.manifest);
+    let mut removed = 0;
+    for (name, _) in sealed_files(core, &root.manifest)?.into_iter().filter(|(name, _)| !named.contains(name))
+    {
+        core.storage.remove(&core.data_dir().join(&name))?;
+        removed += 1;
     }
     if removed > 0 {
         core.storage.sync_dir(core.data_dir())?;

@@ -4,21 +4,22 @@
 //! and where none can, the headers of the files do. Of each damaged collection the documents that can be read are
 //! written again if their file is damaged, and what is derived from them (kills, lists) is made anew. A damaged
 //! log gives all records that are whole. Then a new manifest is published, and only after that what was damaged is
-//! moved to `lost/`: a repair that is interrupted has lost nothing, and is simply run again.
+//! moved to `lost/`, with a report: a repair that is interrupted has lost nothing, and is simply run again.
 
-mod aside;
+pub(crate) mod aside;
 mod collection;
 mod inventory;
 mod log;
 mod medium;
 mod overlay;
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage};
+use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, WriteFile};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
 use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
@@ -32,6 +33,7 @@ use crate::model::Key;
 use crate::options::{CollectionConfig, DatabaseBuilder, Options};
 use crate::read_only::ReadOnlyDatabase;
 use crate::recover::{self, DATA_DIR, Directory, LOCK_NAME, WAL_DIR, opener};
+use crate::unnamed;
 use aside::list;
 pub(crate) use aside::{LOST_DIR, finish as finish_cut_off};
 use collection::Mended;
@@ -53,8 +55,11 @@ pub struct RepairReport {
     pub log: Option<LogRepair>,
     /// Where the damaged files are now, if there are any.
     pub moved_to: Option<PathBuf>,
-    /// How many there are.
+    /// How many files there are: damaged ones, and those that no manifest names any more.
     pub files_moved: u64,
+    /// Where earlier repairs that were cut off have put files aside. What they lost is in the file `REPORT` there, and
+    /// not in this report.
+    pub earlier: Vec<PathBuf>,
 }
 
 /// What became of a damaged collection.
@@ -65,7 +70,8 @@ pub struct CollectionRepair {
     pub name: String,
     /// Documents it has now, without those that are in the log only.
     pub documents_kept: u64,
-    /// Documents that it had in its files and has no more.
+    /// Documents that it had in its files and that these have no more. Of some the log may have a newer version, which
+    /// is there.
     pub documents_lost: u64,
     /// The keys of lost documents, as far as they can be read, a hundred at most.
     pub lost_keys: Vec<Key>,
@@ -83,9 +89,78 @@ pub struct LogRepair {
     pub batches_kept: u64,
     /// Batches that are known to be lost, each of them as a whole.
     pub batches_lost: u64,
+    /// Their LSNs, from the first to the last of each gap.
+    pub lsns_lost: Vec<(Lsn, Lsn)>,
     /// Whether more batches may be lost, and nobody knows how many: its end is damaged or gone, or its beginning is
     /// together with the newest manifest.
     pub uncounted: bool,
+}
+
+impl fmt::Display for RepairReport {
+    /// What was damaged, what of it was saved and what is lost, a line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.findings.iter().try_for_each(|finding| writeln!(f, "{finding}"))?;
+        for earlier in &self.earlier {
+            let earlier = earlier.display();
+            writeln!(
+                f,
+                "what an earlier repair, which was cut off, has put aside and lost is in {earlier}/REPORT"
+            )?;
+        }
+        if let Some(manifest) = &self.manifest {
+            writeln!(f, "manifest: {manifest}")?;
+        }
+        self.collections.iter().try_for_each(|repair| write!(f, "{repair}"))?;
+        self.log.iter().try_for_each(|log| writeln!(f, "{log}"))
+    }
+}
+
+/// A number of things, with their name in the singular and the plural.
+fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+impl fmt::Display for CollectionRepair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        let documents = counted(self.documents_kept, "document", "documents");
+        writeln!(f, "{name}: {documents} saved, {} lost", self.documents_lost)?;
+        if !self.lost_keys.is_empty() {
+            let keys: Vec<String> = self.lost_keys.iter().map(|key| format!("{key:#}")).collect();
+            let others = match self.documents_lost.saturating_sub(keys.len() as u64) {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            writeln!(f, "{name}: lost are {}{others}", keys.join(", "))?;
+        }
+        if self.deletions_lost > 0 {
+            let documents = counted(self.deletions_lost, "document", "documents");
+            writeln!(f, "{name}: up to {documents} that had been deleted or replaced may be back")?;
+        }
+        if !self.rebuilt.is_empty() {
+            writeln!(f, "{name}: made anew: {}", self.rebuilt.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LogRepair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = counted(self.batches_kept, "batch", "batches");
+        write!(f, "log: {kept} saved, {} lost", self.batches_lost)?;
+        let range = |(first, last): &(Lsn, Lsn)| match first == last {
+            true => first.to_string(),
+            false => format!("{first} to {last}"),
+        };
+        if !self.lsns_lost.is_empty() {
+            let ranges: Vec<String> = self.lsns_lost.iter().map(range).collect();
+            write!(f, " (LSN {})", ranges.join(", "))?;
+        }
+        if self.uncounted {
+            write!(f, ", and perhaps more that can not be counted")?;
+        }
+        Ok(())
+    }
 }
 
 impl RepairReport {
@@ -159,14 +234,16 @@ pub fn repair_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<RepairReport
         lock: Some(lock),
         report: RepairReport::default(),
         aside: Vec::new(),
+        note: None,
+        moved: String::new(),
         log_has_gap: false,
     };
     repair.run()?;
     let report = std::mem::take(&mut repair.report);
     drop(repair);
     if report.was_damaged() {
-        // The proof: it opens, recovers its log, and is sound.
-        settings().open()?.close()?;
+        // The proof: it opens, recovers its log, and is sound. (Closing it would merge files.)
+        drop(settings().open()?);
         let checked: VerifyReport = verify_in(path, &settings().into_options()?.storage)?;
         if let Some(left) = checked.findings.iter().find(|finding| finding.severity == Severity::Damage) {
             let what = format!("still damaged after the repair: {}", left.what);
@@ -208,8 +285,10 @@ pub fn salvage(path: impl AsRef<Path>) -> Result<(ReadOnlyDatabase, RepairReport
 pub fn salvage_in(path: &Path, storage: &Arc<dyn Storage>) -> Result<(ReadOnlyDatabase, RepairReport)> {
     let overlay: Arc<dyn Storage> = Arc::new(Overlay::new(Arc::clone(storage)));
     let report = repair_in(path, &overlay)?;
-    let shown = if report.was_damaged() { overlay } else { Arc::clone(storage) };
-    Ok((ReadOnlyDatabase::open_in(path, shown, false)?, report))
+    // A crashed writer's last records are shown only once a writer has recovered them.
+    let settings = DatabaseBuilder::new(path).storage(Arc::clone(&overlay)).background(false).create(false);
+    drop(settings.open()?);
+    Ok((ReadOnlyDatabase::open_in(path, overlay, false)?, report))
 }
 
 /// A repair under way.
@@ -221,6 +300,10 @@ struct Repair<'a> {
     report: RepairReport,
     /// Damaged files, to be moved away once a manifest does without them.
     aside: Vec<PathBuf>,
+    /// What is written down for whoever comes next, if this repair is cut off.
+    note: Option<Box<dyn WriteFile>>,
+    /// The files that were moved away, a line each.
+    moved: String,
     /// Whether batches may be missing before the log's beginning.
     log_has_gap: bool,
 }
@@ -230,7 +313,7 @@ fn is_damage(error: &StorageError) -> bool {
     let is_gone = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::UnexpectedEof);
     matches!(error, StorageError::Corrupted { .. })
         || error.io_kind().is_some_and(is_gone)
-        || medium::is_medium_error(error)
+        || error.is_medium_error()
 }
 
 impl Repair<'_> {
@@ -241,6 +324,13 @@ impl Repair<'_> {
         };
         for name in &directory.temporary {
             self.storage.remove(&self.path.join(name))?;
+        }
+        let was_created = !directory.manifests.is_empty() || !directory.old_manifests.is_empty();
+        if was_created && !directory.has_data {
+            let data = self.path.join(DATA_DIR);
+            self.report.found(&StorageError::corrupted(&data, 0, "the directory is missing"));
+            self.storage.create_dir(&data)?;
+            self.storage.sync_dir(self.path)?;
         }
         let (base, inventory) = self.find_manifest(&directory)?;
         if base.number.0 == 0 && inventory.is_none() {
@@ -260,9 +350,15 @@ impl Repair<'_> {
                 let before = base.collection(entry.id);
                 before.map_or_else(Missing::default, |before| inventory.missing(before))
             });
+            // What sound files hold need not be read from the log again, which may have lost what came after it.
+            let covered = inventory.as_ref().and_then(|inventory| inventory.covered(entry.id));
+            let is_all_there = missing.as_ref().is_some_and(|missing| missing.documents == 0);
             let mended = collection::mend(&opener, entry, missing, &mut allocate)?;
             let Some(Mended { entry: better, files, damage, repair }) = mended else { continue };
             *entry = better;
+            if damage.is_empty() && is_all_there && !mutant::is(Mutant::RepairReplaysOver) {
+                entry.flushed = entry.flushed.max(covered.unwrap_or_default());
+            }
             written.extend(files);
             for (meta, error) in damage {
                 self.report.found(&error);
@@ -280,7 +376,11 @@ impl Repair<'_> {
             if let Some(inventory) = &inventory {
                 self.believe_log(&mut next, base.next_collection, inventory)?;
             }
-            self.note_aside(next.number)?;
+            // Nothing is published that is not sound.
+            for entry in &next.collections {
+                check::check_collection(&opener, entry)?;
+            }
+            self.note(next.number)?;
             if mutant::is(Mutant::RepairMovesFirst) {
                 self.move_aside(next.number)?;
             }
@@ -312,14 +412,22 @@ impl Repair<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let unfinished = found.as_ref().map(|found| aside::finish(&self.storage, self.path, found));
-        for unfinished in unfinished.transpose()?.unwrap_or_default() {
-            let what = "an earlier repair was cut off; what it has put aside is here, and its report is lost";
-            self.report.found(&StorageError::corrupted(&unfinished, 0, what));
+        for unfinished in aside::directories(&self.storage, self.path)? {
+            if unfinished.is_unfinished {
+                let what = "an earlier repair was cut off";
+                self.report.found(&StorageError::corrupted(&unfinished.path, 0, what));
+                self.report.earlier.push(unfinished.path);
+            }
         }
         let is_newest = found.as_ref().is_some_and(|found| Some(&found.number) == directory.manifests.last());
+        let mut newer = None;
         if let (Some(manifest), true) = (&found, is_newest) {
-            return Ok((manifest.clone(), None));
+            newer = unnamed::newer_than_the_log(&self.storage, self.path, manifest)?;
+            let Some(newer) = &newer else {
+                aside::finish(&self.storage, self.path, manifest)?;
+                return Ok((manifest.clone(), None));
+            };
+            self.report.found(&StorageError::corrupted(&newer.file, 0, newer.to_string()));
         }
         let inventory = Inventory::take(
             &self.storage,
@@ -340,9 +448,10 @@ impl Repair<'_> {
         }
         let base = match (found, inventory.database) {
             (Some(manifest), _) => {
+                let became = if newer.is_some() { "that is gone" } else { "that is damaged" };
                 self.report.manifest = Some(format!(
-                    "manifest {} took the place of a newer one that is damaged, together with the files that are \
-                     there; collections created or dropped with the newer one are not known to be",
+                    "manifest {} took the place of a newer one {became}, together with the files that are there; \
+                     collections created or dropped with the newer one are not known to be",
                     manifest.number
                 ));
                 manifest
@@ -383,7 +492,7 @@ impl Repair<'_> {
         inventory: &Inventory,
     ) -> Result<()> {
         // The log goes on where it is, and no LSN is given twice, whatever the older manifest knew.
-        let before = log::before(&self.storage, self.path)?;
+        let before = log::before(&self.storage, self.path, next.database)?;
         let known = next.wal_pointer.max(next.durable).max(inventory.last_lsn);
         self.log_has_gap = before > known;
         next.advance(before);
@@ -420,23 +529,32 @@ impl Repair<'_> {
         let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(None) };
         let Some(lock) = self.lock.take() else { return Ok(None) };
         let number = manifest.number;
+        let stored = manifest.collections.iter().map(|entry| entry.flushed).min().unwrap_or_default();
         let newest_known = manifest.newest_segment;
         let core = recover::assemble(self.options.clone(), self.storage.clone(), &directory, manifest, lock)?;
+        // Files that were emptied are put aside in the end, as all that no manifest names.
+        crate::core::lock(&core.root).keeps_obsolete = true;
         let least = inventory.map_or(Lsn::ZERO, |inventory| inventory.last_lsn);
-        let salvaged = core.flush_salvaged(&anchor, least)?;
-        let (repaired, findings) = log::report(&salvaged, inventory.is_none(), anchor.after);
+        // Once to know what is lost, and to write it down; then to store what is not.
+        let database = crate::core::lock(&core.root).manifest.database;
+        let wal = self.path.join(WAL_DIR);
+        let salvaged = plimsoll_wal::salvage(&*storage, &wal, database, &anchor, |_| Ok::<(), Error>(()))?;
+        let (repaired, findings) = log::report(&salvaged, inventory.is_none(), &anchor, stored);
         for Finding { file, offset, what, .. } in if findings.is_empty() { damage } else { findings } {
             let offset = Some(offset);
             self.report.findings.push(check::Finding { severity: Severity::Damage, file, offset, what });
         }
+        self.report.log = Some(LogRepair { uncounted: repaired.uncounted || self.log_has_gap, ..repaired });
+        self.note(number)?;
+        core.flush_salvaged(&anchor, least)?;
         let ours =
             salvaged.segments.iter().filter(|number| manifest::is_within_reach(**number, newest_known));
         let last_segment = ours.max().copied().unwrap_or_default().max(newest_known);
         let dir = self.path.join(WAL_DIR);
         self.aside = salvaged.segments.iter().map(|number| segment_path(&dir, *number)).collect();
+        self.note(number)?;
         self.move_aside(number)?;
         core.begin_log(salvaged.last.max(least), last_segment)?;
-        self.report.log = Some(LogRepair { uncounted: repaired.uncounted || self.log_has_gap, ..repaired });
         Ok(Some(core))
     }
 }

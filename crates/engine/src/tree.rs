@@ -31,7 +31,7 @@ pub(crate) struct FileOpener {
     pub damaged: Damaged,
 }
 
-/// What becomes of a file that is damaged so that it can not even be opened.
+/// What becomes of a file that can not even be opened, because it is damaged or can not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damaged {
     /// Nothing is opened: it was written a moment ago, or is about to be checked.
@@ -62,6 +62,7 @@ impl FileOpener {
         });
         let file = match opened {
             Err(error @ StorageError::Corrupted { .. }) if self.damaged != Damaged::Fails => Err(error),
+            Err(error) if error.is_unreadable() && self.damaged != Damaged::Fails => Err(error),
             Err(error) if error.is_not_found() && self.damaged == Damaged::OrMissingLeftOut => {
                 Err(StorageError::corrupted(&self.dir.join(meta.name().to_string()), 0, MISSING))
             }

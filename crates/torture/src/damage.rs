@@ -194,6 +194,11 @@ pub(crate) fn replay(campaign: &Campaign, case: &str) -> Result<String, String> 
         Some(damage) => (Victim::closed(), damage.parse()?),
         None => (Victim::new(), case.parse()?),
     };
+    let is_unknown = |file: &&str| victim.files().iter().all(|(name, _)| name != file);
+    if let Some(unknown) = damage.files().into_iter().find(is_unknown) {
+        let files: Vec<&str> = victim.files().iter().map(|(name, _)| name.as_str()).collect();
+        return Err(format!("there is no file {unknown}; there are {}", files.join(", ")));
+    }
     let check = || victim.check(campaign, &damage, Depth::CutOff { random: 0 });
     campaign.case(Layer::Damage, || case.to_owned(), check);
     let files = victim.files().iter().map(|(file, len)| format!("  {file}: {len} bytes\n"));

@@ -36,7 +36,7 @@ const LAYERS: [Layer; 21] = [
     Layer("properties", "limits_refused"),
     Layer("properties", "opening_and_damage"),
     Layer("properties", "recovery_flushes"),
-    Layer("properties", "repair_and_strangers"),
+    Layer("properties", "repair_"),
     Layer("properties", "faults_poison"),
     Layer("properties", "background_log"),
     Layer("properties", "crash_workloads"),
@@ -81,7 +81,12 @@ fn usual(mutant: Mutant) -> Layer {
         Mutant::NoReserve | Mutant::PublishPoisoned | Mutant::NamePoisoned | Mutant::WritersSpendReserve => {
             Layer("properties", "faults_poison")
         }
-        Mutant::RepairMovesFirst | Mutant::RepairNotesNothing => Layer("properties", "repair_and_strangers"),
+        Mutant::RepairMovesFirst
+        | Mutant::RepairNotesNothing
+        | Mutant::RepairForgetsKills
+        | Mutant::RepairReplaysOver
+        | Mutant::RepairCountsNothing
+        | Mutant::OpeningRemovesNewer => Layer("properties", "repair_"),
         Mutant::IgnoreBufferBound => Layer("properties", "background_log"),
         Mutant::RemoveHeldFiles => Layer("properties", "smoke"),
         Mutant::KeepOldGenerations => Layer("properties", "index_recall"),

@@ -105,7 +105,7 @@ impl Storage for OsStorage {
             if !start.is_empty() && start != HOLDER.as_bytes() {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    "this is not a lock file of Plimsoll",
+                    "this is not a lock file of Plimsoll; if no process has the database open, remove it",
                 ));
             }
             file.set_len(0)?;

@@ -7,7 +7,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 
 pub(super) fn run(args: &ReadTarget, output: &mut Output) -> Result<()> {
-    let collection = super::collection(&args.target, args.reading)?;
+    let collection = super::collection(&args.target, args.reading, output)?;
     // The keys are sorted in memory, and each document is read when its turn has come. Both see the same
     // state: a reader's view moves only when it is told to.
     let mut keys = collection.keys().collect::<Result<Vec<_>, _>>()?;

@@ -7,7 +7,7 @@ use crate::output::Output;
 
 pub(super) fn run(args: &Get, output: &mut Output) -> Result<()> {
     let Ids { target, ids } = &args.ids;
-    let collection = super::collection(target, args.reading)?;
+    let collection = super::collection(target, args.reading, output)?;
     let mut missing = Vec::new();
     for id in ids {
         let key = parse_argument(id);

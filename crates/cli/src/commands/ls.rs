@@ -20,7 +20,7 @@ struct Entry {
 }
 
 pub(super) fn run(args: &Ls, output: &mut Output) -> Result<()> {
-    let db = super::reader(&args.dir.dir, args.reading)?;
+    let db = super::reader(&args.dir.dir, args.reading, output)?;
     let mut collections = Vec::new();
     for collection in db.collections() {
         collections.push(Entry {
@@ -46,6 +46,6 @@ struct Count {
 }
 
 pub(super) fn count(args: &ReadTarget, output: &mut Output) -> Result<()> {
-    let count = super::collection(&args.target, args.reading)?.count()?;
+    let count = super::collection(&args.target, args.reading, output)?.count()?;
     output.either(&Count { count }, count)
 }

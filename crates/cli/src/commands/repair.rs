@@ -1,11 +1,11 @@
 //! `plimsoll repair`: makes a damaged database one that opens, and says what was saved and what is lost.
 
-use plimsoll::{CollectionRepair, RepairReport};
+use plimsoll::{CollectionRepair, Error, RepairReport, StorageError};
 use serde::Serialize;
 
 use super::verify::FindingReport;
 use crate::args::Dir;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::json::KeyJson;
 use crate::output::{Output, counted};
 
@@ -21,6 +21,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     moved_to: Option<String>,
     files_moved: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +39,7 @@ struct Collection {
 struct Log {
     batches_kept: u64,
     batches_lost: u64,
+    lsns_lost: Vec<[u64; 2]>,
     uncounted: bool,
 }
 
@@ -62,71 +65,62 @@ impl From<&RepairReport> for Report {
             log: log.map(|log| Log {
                 batches_kept: log.batches_kept,
                 batches_lost: log.batches_lost,
+                lsns_lost: log.lsns_lost.iter().map(|(first, last)| [first.0, last.0]).collect(),
                 uncounted: log.uncounted,
             }),
             moved_to: report.moved_to.as_ref().map(|path| path.display().to_string()),
             files_moved: report.files_moved,
+            earlier: report.earlier.iter().map(|path| path.display().to_string()).collect(),
         }
     }
 }
 
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let report = plimsoll::repair(&args.dir)?;
+    let report = plimsoll::repair(&args.dir).map_err(|error| match error {
+        Error::Storage(StorageError::Corrupted { .. } | StorageError::Io { .. }) => CliError::Repair(error),
+        error => error.into(),
+    })?;
     if output.json {
         return output.value(&Report::from(&report));
     }
     if !report.was_damaged() {
         return output.line("ok: nothing is damaged, nothing was changed");
     }
-    tell(&report, |line| output.line(line))?;
+    output.line(report.to_string().trim_end())?;
     if let Some(moved_to) = &report.moved_to {
-        let files = counted(report.files_moved, "file", "files");
-        output.line(format_args!("{files} moved to {}", moved_to.display()))?;
+        let moved_to = moved_to.display();
+        match report.files_moved {
+            0 => output.line(format_args!("this report is in {moved_to}"))?,
+            files => {
+                let files = counted(files, "file", "files");
+                output.line(format_args!(
+                    "{files} that the database does without, and this report, are in {moved_to}"
+                ))?;
+            }
+        }
     }
     let uncounted = report.manifest.is_some() || report.log.as_ref().is_some_and(|log| log.uncounted);
-    output.line(match (report.lost_anything(), uncounted) {
-        (true, _) => "repaired, with losses: what is there now is sound",
-        (false, true) => "repaired, perhaps with losses that can not be counted: what is there now is sound",
-        (false, false) => "repaired: nothing that was stored is known to be lost",
+    output.line(match (report.lost_anything(), uncounted, report.earlier.is_empty()) {
+        (true, _, _) => "repaired, with losses: what is there now is sound",
+        (false, true, _) => {
+            "repaired, perhaps with losses that can not be counted: what is there now is sound"
+        }
+        (false, false, false) => {
+            "repaired: nothing more than what the earlier repair lost is known to be lost"
+        }
+        (false, false, true) => "repaired: nothing that was stored is known to be lost",
     })
 }
 
-/// Says what was damaged, what of it was saved and what is lost, a line each.
-pub(super) fn tell(report: &RepairReport, mut line: impl FnMut(String) -> Result<()>) -> Result<()> {
-    report.findings.iter().try_for_each(|finding| line(finding.to_string()))?;
-    if let Some(manifest) = &report.manifest {
-        line(format!("manifest: {manifest}"))?;
+/// Says on standard error what reading a damaged database without changing it leaves out.
+pub(super) fn tell_salvaged(report: &RepairReport, json: bool) {
+    if !report.was_damaged() {
+        return;
     }
-    for repair in &report.collections {
-        tell_collection(repair, &mut line)?;
-    }
-    if let Some(log) = &report.log {
-        let kept = counted(log.batches_kept, "batch", "batches");
-        let end = if log.uncounted { ", and perhaps more that can not be counted" } else { "" };
-        line(format!("log: {kept} saved, {} lost{end}", log.batches_lost))?;
-    }
-    Ok(())
-}
-
-fn tell_collection(repair: &CollectionRepair, line: &mut impl FnMut(String) -> Result<()>) -> Result<()> {
-    let name = &repair.name;
-    let documents = counted(repair.documents_kept, "document", "documents");
-    line(format!("{name}: {documents} saved, {} lost", repair.documents_lost))?;
-    if !repair.lost_keys.is_empty() {
-        let keys: Vec<String> = repair.lost_keys.iter().map(|key| format!("{key:#}")).collect();
-        let others = match repair.documents_lost.saturating_sub(keys.len() as u64) {
-            0 => String::new(),
-            others => format!(" and {others} more"),
-        };
-        line(format!("{name}: lost are {}{others}", keys.join(", ")))?;
-    }
-    if repair.deletions_lost > 0 {
-        let documents = counted(repair.deletions_lost, "document", "documents");
-        line(format!("{name}: up to {documents} that had been deleted or replaced may be back"))?;
-    }
-    if repair.rebuilt.is_empty() {
-        Ok(())
+    if json {
+        let salvaged = serde_json::json!({ "salvaged": Report::from(report) });
+        eprintln!("{salvaged}");
     } else {
-        line(format!("{name}: made anew: {}", repair.rebuilt.join(", ")))
+        report.to_string().lines().for_each(|line| eprintln!("plimsoll: {line}"));
     }
 }

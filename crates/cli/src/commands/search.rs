@@ -54,7 +54,7 @@ impl EffortArgs {
 }
 
 pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
-    let collection = super::collection(&args.target, args.reading)?;
+    let collection = super::collection(&args.target, args.reading, output)?;
     let effort = args.effort.effort();
     let answer = |vector: &[f32]| {
         collection.search(vector).k(args.k).effort(effort).with_text(true).with_metadata(true).run()

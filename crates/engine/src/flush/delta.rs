@@ -54,7 +54,8 @@ impl<'a> Delta<'a> {
         let newest = newest_versions(drained)?;
         let kills = resolve(tree, &newest)?;
         let first = tree.entry.next_ordinal;
-        let documents = NewDocuments::new(first, &newest);
+        let documents =
+            NewDocuments::new(first, newest.iter().filter(|entry| !kills.outdated.contains(&entry.id())));
         let lsns = drained.sealed.iter().filter_map(|sealed| sealed.memtable.lsns());
         let lsns = lsns.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
         let mut delta = Self {
@@ -193,10 +194,17 @@ fn newest_versions(drained: &Drained) -> Result<Vec<MemtableEntry<'_>>> {
 struct Resolved {
     ordinals: RoaringTreemap,
     per_file: Vec<u64>,
+    /// Those of which a newer version is stored. That is so only in a repair, when a log is read again of which files
+    /// hold the end.
+    outdated: HashSet<DocumentId>,
 }
 
 fn resolve(tree: &Tree, newest: &[MemtableEntry<'_>]) -> Result<Resolved> {
-    let mut resolved = Resolved { ordinals: RoaringTreemap::new(), per_file: vec![0; tree.postings.len()] };
+    let mut resolved = Resolved {
+        ordinals: RoaringTreemap::new(),
+        per_file: vec![0; tree.postings.len()],
+        outdated: HashSet::new(),
+    };
     for entry in newest {
         let Some(place) = tree.find(entry.id())? else { continue };
         let StoredPlace { file, document } = place;
@@ -209,7 +217,12 @@ fn resolve(tree: &Tree, newest: &[MemtableEntry<'_>]) -> Result<Resolved> {
         if mutant::is(Mutant::ForgetKill) {
             continue;
         }
-        resolved.ordinals.insert(posting.entry(document)?.ordinal().0);
+        let document = posting.entry(document)?;
+        if document.version() > entry.version() && !mutant::is(Mutant::RepairReplaysOver) {
+            resolved.outdated.insert(entry.id());
+            continue;
+        }
+        resolved.ordinals.insert(document.ordinal().0);
         resolved.per_file[file] += 1;
     }
     Ok(resolved)
@@ -222,8 +235,11 @@ struct NewDocuments<'a> {
 }
 
 impl<'a> NewDocuments<'a> {
-    fn new(first: DocumentOrdinal, newest: &[MemtableEntry<'a>]) -> Self {
-        let mut entries: Vec<_> = newest.iter().filter(|entry| !entry.is_delete()).copied().collect();
+    fn new<'e>(first: DocumentOrdinal, newest: impl Iterator<Item = &'e MemtableEntry<'a>>) -> Self
+    where
+        'a: 'e,
+    {
+        let mut entries: Vec<_> = newest.filter(|entry| !entry.is_delete()).copied().collect();
         entries.sort_unstable_by_key(MemtableEntry::version);
         Self { first, entries }
     }

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentId, DocumentOrdinal, FileNumber, Generation, StorageError, Version};
 use plimsoll_shard::{
     FileMeta, IndexFile, KillFile, PendingFile, PostingFile, SealedKind, SealedView, SegmentKind,
@@ -51,6 +52,7 @@ pub(super) fn mend<'a>(
             Err(error) => return Err(error.into()),
         }
     }
+    let mut is_inconsistent = false;
     if damage.is_empty() && uncertain.is_none() {
         // Each file is sound; do they fit each other?
         match check_collection(opener, entry) {
@@ -61,12 +63,13 @@ pub(super) fn mend<'a>(
                     return Err(error.into());
                 };
                 damage.push((meta, error));
+                is_inconsistent = true;
             }
             Err(error) => return Err(error),
         }
     }
-    let mut mender =
-        Mender { opener, entry, uncertain, damage, kills: RoaringTreemap::new(), sources: Vec::new() };
+    let (kills, sources) = (RoaringTreemap::new(), Vec::new());
+    let mut mender = Mender { opener, entry, uncertain, damage, is_inconsistent, kills, sources };
     mender.find_documents()?;
     mender.find_kills()?;
     mender.write(allocate).map(Some)
@@ -86,6 +89,8 @@ struct Mender<'a, 'b> {
     entry: &'b CollectionEntry,
     uncertain: Option<Missing>,
     damage: Vec<(FileMeta, StorageError)>,
+    /// Whether the files, each of them sound, do not fit each other.
+    is_inconsistent: bool,
     kills: RoaringTreemap,
     /// In the order of their ordinals once all are found.
     sources: Vec<Source>,
@@ -154,26 +159,24 @@ impl<'a> Mender<'a, '_> {
 
     /// Which documents are deleted or replaced, as far as that is known or follows from the documents.
     fn find_kills(&mut self) -> Result<()> {
-        let mut complete = self.uncertain.is_none();
+        let mut complete = self.uncertain.is_none() && !self.is_inconsistent;
         for kill in &self.entry.kills {
             let file = self.open::<KillFile>(&kill.file);
             match file.as_ref().map(KillFile::ordinals) {
-                Some(Ok(ordinals)) => self.kills |= ordinals,
+                Some(Ok(ordinals)) if !mutant::is(Mutant::RepairForgetsKills) => self.kills |= ordinals,
+                Some(Ok(_)) => {}
                 _ => complete = false,
             }
         }
         if complete {
             return Ok(());
         }
-        // Of the documents with one id, the newest counts.
+        // Of the documents with one id the newest counts, also where it is deleted itself.
         let mut newest: HashMap<DocumentId, (Version, u64)> = HashMap::new();
         let mut superseded = Vec::new();
         for source in &self.sources {
             source.each(|found| {
                 let now = (found.version, found.ordinal.0);
-                if self.kills.contains(found.ordinal.0) {
-                    return;
-                }
                 match newest.entry(found.id) {
                     Entry::Vacant(first) => drop(first.insert(now)),
                     Entry::Occupied(mut before) => {
@@ -190,6 +193,9 @@ impl<'a> Mender<'a, '_> {
     /// Writes what has to be written.
     fn write(mut self, allocate: &mut impl FnMut() -> FileNumber) -> Result<Mended<'a>> {
         let mut entry = self.entry.clone();
+        // Of documents whose file is gone, the kills may be left.
+        let last_killed = self.kills.max().map_or(0, |last| last.saturating_add(1));
+        entry.next_ordinal = entry.next_ordinal.max(DocumentOrdinal(last_killed));
         let mut repair = CollectionRepair { name: entry.name.clone(), ..CollectionRepair::default() };
         let mut files = Vec::new();
         entry.postings.clear();
@@ -206,15 +212,26 @@ impl<'a> Mender<'a, '_> {
         let known = self.entry.live_documents();
         let killed_before: u64 = self.entry.postings.iter().map(|posting| posting.killed).sum();
         let kills_lost = self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
-        if let Some(missing) = self.uncertain {
+        if let Some(missing) = &self.uncertain {
             repair.documents_lost = lost + missing.documents;
-            repair.deletions_lost = missing.deletions;
+            // As many of a file's documents were killed as the older manifest says, or more.
+            let is_there =
+                |known: &&PostingEntry| self.entry.postings.iter().any(|has| has.file == known.file);
+            let forgotten = |known: &PostingEntry| {
+                let ordinals = known.first_ordinal.0..=known.last_ordinal.0;
+                known.killed.saturating_sub(self.kills.range_cardinality(ordinals))
+            };
+            let forgotten: u64 = missing.known.iter().filter(is_there).map(forgotten).sum();
+            repair.deletions_lost = forgotten.max(missing.deletions);
         } else if kills_lost {
             let killed_now: u64 = entry.postings.iter().map(|posting| posting.killed).sum();
             repair.deletions_lost = killed_before.saturating_sub(killed_now);
             repair.documents_lost = (known + repair.deletions_lost).saturating_sub(repair.documents_kept);
         } else {
             repair.documents_lost = known.saturating_sub(repair.documents_kept);
+        }
+        if mutant::is(Mutant::RepairCountsNothing) {
+            repair.documents_lost = 0;
         }
         let damage = std::mem::take(&mut self.damage);
         Ok(Mended { entry, files, damage, repair })
@@ -290,8 +307,9 @@ impl<'a> Mender<'a, '_> {
         allocate: &mut impl FnMut() -> FileNumber,
     ) -> Result<()> {
         let opener = self.opener;
-        let rewrite_kills =
-            self.uncertain.is_some() || self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
+        let rewrite_kills = self.uncertain.is_some()
+            || self.is_inconsistent
+            || self.entry.kills.iter().any(|kill| self.is_damaged(&kill.file));
         if rewrite_kills {
             entry.kills.clear();
             if !self.kills.is_empty() {

@@ -15,13 +15,15 @@ use crate::error::Result;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
 use crate::options::CollectionConfig;
 
-/// What an older manifest names, and no file has: at most that much is lost.
-#[derive(Debug, Clone, Copy, Default)]
+/// What an older manifest knows of a collection, and the files do not say.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Missing {
-    /// Documents that were not deleted.
+    /// Documents of files that are gone, and that were not deleted: at most that many are lost.
     pub documents: u64,
-    /// Deleted or replaced documents.
+    /// Kills of files that are damaged or gone, and that no other file seems to have.
     pub deletions: u64,
+    /// The posting files that it names, with how many of their documents had been deleted or replaced.
+    pub known: Vec<PostingEntry>,
 }
 
 /// The sealed files of a directory.
@@ -35,6 +37,9 @@ pub(super) struct Inventory {
     /// The newest version of any document.
     pub last_lsn: Lsn,
     collections: BTreeMap<CollectionId, CollectionEntry>,
+    /// Up to where the files hold everything that was written to a collection, if they are sound: the last write of
+    /// the newest flush.
+    covered: BTreeMap<CollectionId, Lsn>,
     next_file: u64,
 }
 
@@ -47,6 +52,7 @@ impl Inventory {
             unreadable: Vec::new(),
             last_lsn: Lsn::ZERO,
             collections: BTreeMap::new(),
+            covered: BTreeMap::new(),
             next_file: 1,
         };
         let mut databases: BTreeMap<[u8; 16], usize> = BTreeMap::new();
@@ -70,20 +76,20 @@ impl Inventory {
         opened.sort_by_key(|file| file.file_meta().kind != SealedKind::Posting);
         let database = inventory.database;
         for file in opened.into_iter().filter(|file| Some(file.header().database) == database) {
-            inventory.enter(file);
+            match inventory.enter(file) {
+                Err(error) if !is_damage(&error) => return Err(error.into()),
+                entered => inventory.unreadable.extend(entered.err()),
+            }
         }
         Ok(inventory)
     }
 
-    fn enter(&mut self, file: SealedFile) {
+    fn enter(&mut self, file: SealedFile) -> Result<(), StorageError> {
         let meta = *file.file_meta();
         match meta.kind {
-            SealedKind::Posting => {
-                let Ok(file) = PostingFile::from_sealed(file) else { return };
-                self.enter_posting(meta, &file);
-            }
+            SealedKind::Posting => self.enter_posting(meta, &PostingFile::from_sealed(file)?),
             SealedKind::Kill => {
-                let Ok(file) = KillFile::from_sealed(file) else { return };
+                let file = KillFile::from_sealed(file)?;
                 let header = *file.header();
                 if let Some(entry) = self.collections.get_mut(&header.collection) {
                     entry.kills.push(KillEntry { file: meta, ordinals: header.count });
@@ -91,7 +97,7 @@ impl Inventory {
             }
             // Only for the numbers that are not to be given again: lists are made anew.
             SealedKind::Index => {
-                let Ok(file) = IndexFile::from_sealed(file) else { return };
+                let file = IndexFile::from_sealed(file)?;
                 let header = *file.header();
                 if let Some(entry) = self.collections.get_mut(&header.collection) {
                     entry.next_list = entry.next_list.max(header.next_list);
@@ -100,6 +106,7 @@ impl Inventory {
             }
             SealedKind::Vector => {}
         }
+        Ok(())
     }
 
     fn enter_posting(&mut self, meta: FileMeta, file: &PostingFile) {
@@ -113,6 +120,8 @@ impl Inventory {
         });
         entry.next_ordinal = entry.next_ordinal.max(DocumentOrdinal(last.0.saturating_add(1)));
         self.last_lsn = self.last_lsn.max(info.last_lsn);
+        let covered = self.covered.entry(info.collection).or_default();
+        *covered = (*covered).max(info.last_lsn);
         entry.postings.push(PostingEntry {
             file: meta,
             first_ordinal: first,
@@ -123,18 +132,31 @@ impl Inventory {
         });
     }
 
+    /// Up to where the files hold everything that was written to a collection; `None` if one of them is damaged.
+    pub(super) fn covered(&self, collection: CollectionId) -> Option<Lsn> {
+        self.covered.get(&collection).filter(|_| self.unreadable.is_empty()).copied()
+    }
+
     /// What a collection of an older manifest had that the files have not.
     pub(super) fn missing(&self, base: &CollectionEntry) -> Missing {
         let found = self.collections.get(&base.id);
         let postings = found.map_or(&[][..], |found| &found.postings);
         let kills = found.map_or(&[][..], |found| &found.kills);
+        // One that is gone was merged into a newer one, if there is one with as many.
+        let is_forgotten = |lost: &&KillEntry| {
+            let name = lost.file.name().to_string();
+            let is_damaged = self.names.contains(&name);
+            let is_newer =
+                |has: &&KillEntry| base.kills.iter().all(|known| known.file.number < has.file.number);
+            let is_merged = || kills.iter().filter(is_newer).any(|has| has.ordinals >= lost.ordinals);
+            kills.iter().all(|has| has.file != lost.file) && (is_damaged || !is_merged())
+        };
         // A file whose ordinals another one has was merged into that.
         let is_gone = |lost: &&PostingEntry| {
             postings
                 .iter()
                 .all(|has| lost.last_ordinal < has.first_ordinal || has.last_ordinal < lost.first_ordinal)
         };
-        let is_forgotten = |lost: &&KillEntry| kills.iter().all(|has| has.file.number < lost.file.number);
         Missing {
             documents: base
                 .postings
@@ -143,6 +165,7 @@ impl Inventory {
                 .map(|lost| lost.documents.saturating_sub(lost.killed))
                 .sum(),
             deletions: base.kills.iter().filter(is_forgotten).map(|lost| lost.ordinals).sum(),
+            known: base.postings.clone(),
         }
     }
 

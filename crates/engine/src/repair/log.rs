@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plimsoll_base::storage::Storage;
 use plimsoll_base::{CollectionId, FileNumber, Lsn};
+use plimsoll_wal::format::{segment_number, segment_path};
 use plimsoll_wal::{
     Anchor, Finding, LsnRange, Record, Recovered, Salvaged, WalError, describe, salvage, verify,
 };
@@ -55,19 +56,27 @@ pub(super) fn collections(
 }
 
 /// The LSN before the first one of the log, or 0 if its header can not be read: all up to there is in files.
-pub(super) fn before(storage: &dyn Storage, path: &std::path::Path) -> Result<Lsn> {
+pub(super) fn before(storage: &dyn Storage, path: &std::path::Path, database: [u8; 16]) -> Result<Lsn> {
     let dir = path.join(WAL_DIR);
-    let names =
-        list(storage, &dir)?.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".wal"));
-    // If the header of the oldest segment is damaged, its records may not be.
-    let oldest = names.min().and_then(|name| describe(storage, &dir.join(name), |_| Ok(())).ok());
-    Ok(oldest.map_or(Lsn::ZERO, |oldest| Lsn(oldest.header.first_lsn().0.saturating_sub(1))))
+    let mut numbers: Vec<FileNumber> =
+        list(storage, &dir)?.iter().filter_map(|entry| segment_number(&entry.name)).collect();
+    numbers.sort_unstable();
+    for number in numbers {
+        let path = segment_path(&dir, number);
+        // If the header of the oldest segment is damaged, its records may not be.
+        let Ok(oldest) = describe(storage, &path, |_| Ok(())) else { return Ok(Lsn::ZERO) };
+        // Files of others are skipped.
+        if oldest.header.file.expect_identity(database, number, &path).is_ok() {
+            return Ok(Lsn(oldest.header.first_lsn().0.saturating_sub(1)));
+        }
+    }
+    Ok(Lsn::ZERO)
 }
 
 impl Core {
     /// Applies what is whole in a damaged log, and flushes all of it. Afterwards nothing up to `least` is needed of
     /// the log either.
-    pub(super) fn flush_salvaged(&self, anchor: &Anchor, least: Lsn) -> Result<Salvaged> {
+    pub(super) fn flush_salvaged(&self, anchor: &Anchor, least: Lsn) -> Result<()> {
         let dir = self.options.path.join(WAL_DIR);
         let database = lock(&self.root).manifest.database;
         self.published.advance(anchor.after);
@@ -78,8 +87,7 @@ impl Core {
         let salvaged = salvage(&self.storage, &dir, database, anchor, visit)?;
         let last = salvaged.last.max(least);
         self.published.advance(last);
-        self.flush_replayed(last)?;
-        Ok(salvaged)
+        self.flush_replayed(last)
     }
 
     /// Begins a new log after `last`, in a directory that holds none, and lets a manifest name it.
@@ -102,10 +110,21 @@ impl Core {
     }
 }
 
-/// What became of the batches.
-pub(super) fn report(salvaged: &Salvaged, leading_is_lost: bool, after: Lsn) -> (LogRepair, Vec<Finding>) {
-    let is_lost = |range: &&LsnRange| leading_is_lost || range.first != after.next();
-    let batches_lost = salvaged.lost.iter().filter(is_lost).map(LsnRange::len).sum();
-    let uncounted = salvaged.end_damaged;
-    (LogRepair { batches_kept: salvaged.records, batches_lost, uncounted }, salvaged.findings.clone())
+/// What became of the batches; all up to `stored` are in files.
+pub(super) fn report(
+    salvaged: &Salvaged,
+    leading_is_lost: bool,
+    anchor: &Anchor,
+    stored: Lsn,
+) -> (LogRepair, Vec<Finding>) {
+    let is_lost =
+        |range: &&LsnRange| range.last > stored && (leading_is_lost || range.first != anchor.after.next());
+    let lost: Vec<LsnRange> = salvaged.lost.iter().filter(is_lost).copied().collect();
+    let repair = LogRepair {
+        batches_kept: salvaged.records,
+        batches_lost: lost.iter().map(LsnRange::len).sum(),
+        lsns_lost: lost.iter().map(|range| (range.first, range.last)).collect(),
+        uncounted: salvaged.end_damaged,
+    };
+    (repair, salvaged.findings.clone())
 }

@@ -3,17 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use plimsoll_base::Result;
 use plimsoll_base::storage::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
-use plimsoll_base::{Result, StorageError};
 
 /// What is read at once where a larger read failed: a page.
 const PIECE: usize = 4096;
-
-/// Whether the disk could not give the bytes.
-pub(super) fn is_medium_error(error: &StorageError) -> bool {
-    const EIO: i32 = 5;
-    matches!(error, StorageError::Io { source, .. } if source.raw_os_error() == Some(EIO))
-}
 
 /// Reads as zeros what the medium does not give back: the checksums then tell which blocks these are, so that a
 /// bad sector costs its block and not its file. It never maps files.
@@ -68,12 +62,15 @@ impl ReadFile for BadFile {
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match self.0.read_exact_at(offset, buffer) {
-            Err(error) if is_medium_error(&error) => {}
+            Err(error) if error.is_medium_error() => {}
             result => return result,
         }
         for (piece, bytes) in buffer.chunks_mut(PIECE).enumerate() {
             match self.0.read_exact_at(offset + (piece * PIECE) as u64, bytes) {
-                Err(error) if is_medium_error(&error) => bytes.fill(0),
+                Err(error) if error.is_medium_error() => {
+                    tracing::warn!(%error, "a page can not be read");
+                    bytes.fill(0);
+                }
                 result => result?,
             }
         }

@@ -45,9 +45,9 @@ impl Overlay {
             Some(Change::Removed) => Ok(false),
             Some(_) => Ok(true),
             None => match self.base.open(path) {
-                Ok(_) => Ok(true),
                 Err(error) if error.is_not_found() => Ok(false),
-                Err(error) => Err(error),
+                // Also what can not be read is there, and may be moved.
+                _ => Ok(true),
             },
         }
     }
@@ -88,7 +88,7 @@ impl Storage for Overlay {
                     continue;
                 }
                 Change::Directory => entry(0, true),
-                Change::Moved(from) => entry(self.base.open(from)?.len(), false),
+                Change::Moved(from) => entry(self.base.open(from).map_or(0, |file| file.len()), false),
                 Change::Written(bytes) => entry(lock(bytes).len() as u64, false),
             };
             entries.insert(name, entry);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plimsoll::storage::Storage;
-use plimsoll::{Database, ReadOnlyDatabase, RepairReport, repair_in};
+use plimsoll::{Database, Document, Key, ReadOnlyDatabase, RepairReport, repair_in};
 use plimsoll_sim::{CrashPolicy, SimStorage};
 
 use super::Damage;
@@ -22,6 +22,7 @@ impl Victim {
         let report =
             repair_in(Path::new(PATH), &storage).unwrap_or_else(|error| panic!("the repair failed: {error}"));
         campaign.counters.repairs.one();
+        self.assert_kept(disk, damage, "after the repair");
         let lost = self.check_repaired(disk, damage, seen, &report);
         campaign.counters.documents_lost.add(lost);
         let again = repair_in(Path::new(PATH), &storage).unwrap();
@@ -46,9 +47,11 @@ impl Victim {
             let cuts = cuts.into_iter().chain([disk.after_kill_at(number)]);
             for cut in cuts.filter(|cut| states.insert(campaign.counters.state(cut))) {
                 let storage: Arc<dyn Storage> = Arc::new(cut.clone());
-                let _again = repair_in(Path::new(PATH), &storage)
+                let again = repair_in(Path::new(PATH), &storage)
                     .unwrap_or_else(|error| panic!("repairing again, cut off before {number}: {error}"));
                 campaign.counters.repairs_cut_off.one();
+                self.assert_kept(&cut, damage, &format!("cut off before {number}"));
+                assert_told(&cut, &again, &report, number);
                 let now = Model::of(&builder(&cut.after_kill()).mapped(false).open().unwrap());
                 for (name, collection) in &saved.collections {
                     let kept = &now.collections[name].documents;
@@ -68,6 +71,21 @@ impl Victim {
         }
     }
 
+    /// No data file is removed, damaged or not: its bytes are somewhere.
+    fn assert_kept(&self, disk: &SimStorage, damage: &Damage, when: &str) {
+        let now: HashSet<Vec<u8>> = disk.paths().into_iter().filter_map(|path| disk.bytes(path)).collect();
+        let before = self.damaged(damage);
+        for path in before.paths().into_iter().filter(|path| path.starts_with(Path::new(PATH).join("data"))) {
+            let is_kept = now.contains(&before.bytes(&path).unwrap());
+            assert!(
+                is_kept,
+                "{when}: the bytes of {} are nowhere; there are {:?}",
+                path.display(),
+                disk.paths()
+            );
+        }
+    }
+
     /// Returns how many documents are lost.
     fn check_repaired(&self, disk: &SimStorage, damage: &Damage, seen: &Seen, report: &RepairReport) -> u64 {
         let db =
@@ -84,12 +102,26 @@ impl Victim {
         let log_unknown = report.manifest.is_some() && manifests > 0 && is_log;
         let mut lost = 0;
         for (name, collection) in &self.model.collections {
-            let Some(now) = found.collections.get(name) else {
+            let mut open = name;
+            if !found.collections.contains_key(name) {
                 assert!(names_lost, "collection {name} is lost, and the report does not say so");
-                lost += collection.documents.len() as u64;
-                continue;
-            };
-            let snapshot = db.snapshot().collection(name).unwrap();
+                // It has another name now: what the files say tells which it is.
+                let is_it = |now: &&String| {
+                    now.starts_with("collection-")
+                        && found.collections[*now].config.dimension == collection.config.dimension
+                };
+                match found.collections.keys().find(is_it) {
+                    Some(now) => open = now,
+                    // All of it was in the files that are gone.
+                    None => {
+                        assert!(damage.files().len() > 1, "collection {name} is lost for nothing");
+                        lost += collection.documents.len() as u64;
+                        continue;
+                    }
+                }
+            }
+            let now = &found.collections[open];
+            let snapshot = db.snapshot().collection(open).unwrap();
             now.check(&snapshot);
             now.check_search(&snapshot, &vec![1.0; collection.config.dimension], 5);
             for (key, document) in &now.documents {
@@ -111,19 +143,42 @@ impl Victim {
                 .iter()
                 .filter(|(key, document)| now.documents.get(*key) != Some(document));
             let missing = missing.count() as u64;
-            let of_it = report.collections.iter().find(|repaired| repaired.name == *name);
-            let said = of_it.is_some_and(|repaired| repaired.documents_lost + repaired.deletions_lost > 0);
+            let of_it = report.collections.iter().find(|repaired| repaired.name == *open);
+            let (said_lost, said_back) =
+                of_it.map_or((0, 0), |repaired| (repaired.documents_lost, repaired.deletions_lost));
             let log_lost = report.log.as_ref().is_some_and(|log| log.batches_lost > 0 || log.uncounted);
             let tail_only = self.before[0].collections[name] == *now;
+            let unknown = names_lost || tail_only || log_lost || log_unknown;
             assert!(
-                missing == 0 || said || names_lost || tail_only || log_lost || log_unknown,
+                missing <= said_lost + said_back || unknown,
                 "{missing} documents of {name} are lost, and the report does not say so: {report:?}"
+            );
+            // What had been deleted or replaced stays so, or may be back, and that is said.
+            let is_back =
+                |(key, document): &(&Key, &Document)| collection.documents.get(*key) != Some(document);
+            let back = now.documents.iter().filter(is_back).count() as u64;
+            assert!(
+                back <= said_back || unknown,
+                "{back} documents of {name} are back, and the report does not say so: {report:?}"
             );
             lost += missing;
         }
         drop(found);
         write_and_reopen(&db, disk);
         lost
+    }
+}
+
+/// What is lost stands in the report of the repair that was done again, or in one that a repair has left behind.
+fn assert_told(disk: &SimStorage, again: &RepairReport, whole: &RepairReport, number: u64) {
+    let reports = disk.paths().into_iter().filter(|path| path.ends_with("REPORT"));
+    let reports: String =
+        reports.map(|path| String::from_utf8(disk.bytes(path).unwrap()).unwrap() + "\n").collect();
+    for lost in whole.collections.iter().filter(|lost| lost.documents_lost > 0) {
+        let same = |of: &&plimsoll::CollectionRepair| of.documents_lost == lost.documents_lost;
+        let line = format!("{}: {}", lost.name, lost.documents_kept);
+        let is_told = again.collections.iter().find(same).is_some() || reports.contains(&line);
+        assert!(is_told, "cut off before {number}: nobody is told that {line} were kept: {reports}");
     }
 }
 
@@ -134,9 +189,16 @@ fn write_and_reopen(db: &Database, disk: &SimStorage) {
         let collection = db.collection(name).unwrap();
         collection.upsert(document(5000, 1, collection.dimension())).unwrap();
     }
+    let written = Model::of(db);
     db.flush().unwrap();
     db.compact().unwrap();
     let before = Model::of(db);
+    assert_eq!(before, written, "after the repair, a flush changes something");
+    for name in &names {
+        let collection = db.collection(name).unwrap();
+        let stored = collection.get(5000u64).unwrap().expect("what is written after the repair is there");
+        assert_same(&stored, &document(5000, 1, collection.dimension()));
+    }
     db.close().unwrap();
     let again = builder(disk).open().unwrap();
     assert_eq!(Model::of(&again), before, "after the repair, reopening changes something");
