@@ -32,7 +32,7 @@ failed=0
 for target in "${targets[@]}"; do
     corpus=$scratch/$target log=$scratch/$target.log
     cp -r "seeds/$target" "$corpus"
-    flags=(-max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1)
+    flags=(-max_total_time="$seconds" -max_len=65536 -timeout=60 -rss_limit_mb=1024 -print_final_stats=1)
     case $target in
         manifest | log_record | directory) flags+=(-malloc_limit_mb=64) ;;
         *) flags+=(-malloc_limit_mb=5) ;;
