@@ -336,6 +336,10 @@ fn a_file_that_can_not_be_read_harms_its_collection_only() {
         let errors = ["a", "b"].into_iter().filter(|name| read(name).is_err()).count();
         assert!(errors <= 1, "open {skip}");
         harmed += errors;
+        for name in ["a", "b"] {
+            let found = db.collection(name).unwrap().search(&[0.0, 1.0]).allow_partial(true).run().unwrap();
+            assert_eq!(found.hits.is_empty(), !found.explain.missing.is_empty(), "open {skip}, {name}");
+        }
     }
     assert!(harmed > 0);
 }

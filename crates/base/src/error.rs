@@ -81,6 +81,11 @@ impl StorageError {
         self.is_medium_error() || self.io_kind() == Some(io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether nothing but one file is harmed: it is damaged, or can not be read.
+    pub fn is_of_one_file(&self) -> bool {
+        matches!(self, Self::Corrupted { .. }) || self.is_unreadable()
+    }
+
     /// Whether the disk could not give the bytes.
     pub fn is_medium_error(&self) -> bool {
         const EIO: i32 = 5;

@@ -61,8 +61,7 @@ impl FileOpener {
             }
         });
         let file = match opened {
-            Err(error @ StorageError::Corrupted { .. }) if self.damaged != Damaged::Fails => Err(error),
-            Err(error) if error.is_unreadable() && self.damaged != Damaged::Fails => Err(error),
+            Err(error) if error.is_of_one_file() && self.damaged != Damaged::Fails => Err(error),
             Err(error) if error.is_not_found() && self.damaged == Damaged::OrMissingLeftOut => {
                 Err(StorageError::corrupted(&self.dir.join(meta.name().to_string()), 0, MISSING))
             }

@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
     /// Goes on without a damaged part if the search allows it; any other error is the search's.
     fn tolerate(&mut self, result: Result<()>) -> Result<()> {
         match result {
-            Err(Error::Storage(error @ StorageError::Corrupted { .. })) if self.allow_partial => {
+            Err(Error::Storage(error)) if error.is_of_one_file() && self.allow_partial => {
                 if !mutant::is(Mutant::SilentlyPartial) {
                     self.explain.missing.push(error.to_string());
                 }

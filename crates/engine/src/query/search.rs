@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use plimsoll_base::{DocumentId, Generation, StorageError};
+use plimsoll_base::{DocumentId, Generation};
 use plimsoll_shard::SealedView;
 
 use super::exact::{Location, Scanner};
@@ -250,7 +250,7 @@ impl<'a> Search<'a> {
             match scanner.lists(self.effort) {
                 Ok(()) => return Ok(scanner.finish()),
                 // Lists are derived from the documents, which may be sound (rule R17).
-                Err(Error::Storage(error @ StorageError::Corrupted { .. })) => damage = Some(error),
+                Err(Error::Storage(error)) if error.is_of_one_file() => damage = Some(error),
                 Err(error) => return Err(error),
             }
         }
