@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plimsoll_base::storage::{OsStorage, Storage};
 use plimsoll_shard::FileName;
+use plimsoll_wal::format::{Previous, RecordKind, SegmentHeader};
 
 use crate::error::{Error, Result};
 use crate::manifest::{self, CollectionEntry, Manifest};
@@ -68,10 +69,13 @@ pub fn dump_in(path: &Path, storage: &dyn Storage) -> Result<Dump> {
     Err(Error::InvalidArgument(format!("{} {what}", path.display())))
 }
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn dump_manifest(manifest: &Manifest) -> Result<Dump> {
     let mut dump = Dump { title: format!("manifest {}", manifest.number), ..Dump::default() };
-    let database: String = manifest.database.iter().map(|byte| format!("{byte:02x}")).collect();
-    dump.field("database", database);
+    dump.field("database", hexadecimal(&manifest.database));
     dump.field("next file", manifest.next_file);
     dump.field("next collection", manifest.next_collection);
     dump.field("WAL pointer", manifest.wal_pointer);
@@ -131,19 +135,33 @@ fn dump_segment(storage: &dyn Storage, path: &Path) -> Result<Dump> {
         } else {
             String::new()
         };
+        let kind = match record.header.kind {
+            RecordKind::Commit => "batch with",
+            RecordKind::Mark => "mark at",
+        };
         let state = if record.payload_valid { "valid" } else { "damaged" };
         if !record.payload_valid {
             damage.get_or_insert_with(|| format!("the record at byte {} is not whole", record.offset));
         }
         let what = format!(
-            "{:?} LSN {}, {} bytes, durable before {}, {state}{gap}",
-            record.header.kind, record.header.lsn, record.header.payload_len, record.header.durable_before
+            "{kind} LSN {}, {} bytes, durable before {}, {state}{gap}",
+            record.header.lsn, record.header.payload_len, record.header.durable_before
         );
         records.push((format!("record at {}", record.offset), what));
         Ok(())
     })?;
-    let mut dump = Dump { title: "WAL segment".to_owned(), damage, ..Dump::default() };
-    dump.field("header", format!("{:?}", info.header));
+    let mut dump =
+        Dump { title: format!("WAL segment {}", info.header.file.number), damage, ..Dump::default() };
+    let SegmentHeader { file, salt, previous, capacity } = &info.header;
+    dump.field("database", hexadecimal(&file.database));
+    dump.field("version", file.version);
+    dump.field("salt", format!("{salt:016x}"));
+    dump.field("first LSN", info.header.first_lsn());
+    if previous.exists() {
+        let Previous { number, end, last_lsn } = previous;
+        dump.field("previous segment", format!("{number}, which ends at byte {end} with LSN {last_lsn}"));
+    }
+    dump.field("created with", format!("{capacity} bytes"));
     dump.field("file bytes", info.file_len);
     dump.field("records end", info.records_end);
     dump.field("records", records.len());
