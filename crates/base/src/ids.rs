@@ -59,18 +59,18 @@ impl Lsn {
     /// Before the first batch.
     pub const ZERO: Self = Self(0);
 
-    /// The LSN after this one.
+    /// The LSN after this one. There is none after `u64::MAX`, which only hostile bytes have: it stays.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
 impl DocumentOrdinal {
-    /// The ordinal after this one.
+    /// The ordinal after this one. There is none after `u64::MAX`, which only hostile bytes have: it stays.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

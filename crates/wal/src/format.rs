@@ -237,7 +237,9 @@ impl RecordHeader {
         };
         let sensible = match kind {
             RecordKind::Commit => header.durable_before < header.lsn && header.lsn.0 < u64::MAX,
-            RecordKind::Mark => header.durable_before <= header.lsn && header.payload_len == 0,
+            RecordKind::Mark => {
+                header.durable_before <= header.lsn && header.lsn.0 < u64::MAX && header.payload_len == 0
+            }
         };
         let sensible = sensible && u64::from(header.payload_len) <= MAX_PAYLOAD;
         (sensible && u32_at(28) == header_crc(bytes, salt)).then_some(header)
