@@ -11,15 +11,15 @@ use plimsoll::{
 use plimsoll_sim::{CrashPolicy, SimStorage};
 use plimsoll_torture::recovery::{PATH, builder};
 
-fn shared(disk: &SimStorage) -> Arc<dyn Storage> {
+pub(crate) fn shared(disk: &SimStorage) -> Arc<dyn Storage> {
     Arc::new(disk.clone())
 }
 
-fn repair(disk: &SimStorage) -> RepairReport {
+pub(crate) fn repair(disk: &SimStorage) -> RepairReport {
     repair_in(Path::new(PATH), &shared(disk)).unwrap()
 }
 
-fn create(db: &Database, name: &str) -> plimsoll::Collection {
+pub(crate) fn create(db: &Database, name: &str) -> plimsoll::Collection {
     db.create_collection(name, CollectionConfig::new(2, Metric::L2)).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn store(collection: &plimsoll::Collection, keys: std::ops::Range<u64>) {
     }
 }
 
-fn newest(disk: &SimStorage, part: &str) -> PathBuf {
+pub(crate) fn newest(disk: &SimStorage, part: &str) -> PathBuf {
     disk.paths().into_iter().filter(|path| path.display().to_string().contains(part)).max().unwrap()
 }
 

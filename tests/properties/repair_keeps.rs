@@ -2,43 +2,30 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use plimsoll::storage::Storage;
-use plimsoll::{
-    CollectionConfig, Document, Error, Key, Metric, ReadOnlyDatabase, RepairReport, StorageError, repair_in,
-    salvage_in, verify_in,
-};
+use plimsoll::{Document, Error, Key, ReadOnlyDatabase, StorageError, repair_in, salvage_in, verify_in};
 use plimsoll_sim::{Failure, OperationKind, SimStorage};
 use plimsoll_torture::recovery::{PATH, builder};
 
-fn shared(disk: &SimStorage) -> Arc<dyn Storage> {
-    Arc::new(disk.clone())
-}
-
-fn repair(disk: &SimStorage) -> RepairReport {
-    repair_in(Path::new(PATH), &shared(disk)).unwrap()
-}
+use crate::repair_and_strangers::{create, newest, repair, shared};
 
 fn path(name: &str) -> PathBuf {
     Path::new(PATH).join(name)
+}
+
+fn store(collection: &plimsoll::Collection, keys: std::ops::Range<u64>, text: &str) {
+    for key in keys {
+        collection.upsert(document(key, text)).unwrap();
+    }
 }
 
 fn document(key: u64, text: &str) -> Document {
     Document::new(key).text(text).vector([key as f32, 1.0])
 }
 
-fn create(db: &plimsoll::Database, name: &str) -> plimsoll::Collection {
-    db.create_collection(name, CollectionConfig::new(2, Metric::L2)).unwrap()
-}
-
 /// The files with this part in their names, oldest first.
 fn files(disk: &SimStorage, part: &str) -> Vec<PathBuf> {
     disk.paths().into_iter().filter(|path| path.display().to_string().contains(part)).collect()
-}
-
-fn newest(disk: &SimStorage, part: &str) -> PathBuf {
-    files(disk, part).pop().unwrap()
 }
 
 fn damage(disk: &SimStorage, path: &Path) {
@@ -70,7 +57,7 @@ fn what_is_written_after_a_repair_without_manifests_is_kept() {
     for keys in [0..5, 5..8] {
         let db = builder(&disk).open().unwrap();
         let collection = create(&db, "a");
-        keys.for_each(|key| drop(collection.upsert(document(key, "before"))));
+        store(&collection, keys, "before");
         db.close().unwrap();
     }
     // The last file is emptied: only the kills know its ordinals.
@@ -132,7 +119,7 @@ fn the_log_of_another_database_does_not_stand_for_ours() {
         let disk = SimStorage::new();
         let db = builder(&disk).wal_segment_bytes(1 << 16).open().unwrap();
         let collection = create(&db, "a");
-        (0..6).for_each(|key| drop(collection.upsert(document(key, "ours"))));
+        store(&collection, 0..6, "ours");
         drop(db);
         let disk = disk.after_kill();
         disk.put(path(name), theirs.clone()).unwrap();
@@ -167,13 +154,13 @@ fn deletions_that_are_lost_with_the_newest_manifest_are_counted() {
     let disk = SimStorage::new();
     let db = builder(&disk).open().unwrap();
     let collection = create(&db, "a");
-    (0..6).for_each(|key| drop(collection.upsert(document(key, "text"))));
+    store(&collection, 0..6, "text");
     db.flush().unwrap();
     collection.delete(1).unwrap();
     db.flush().unwrap();
     let kills = newest(&disk, ".kills");
     // The log goes on, and forgets it.
-    (10..99).for_each(|key| drop(collection.upsert(document(key, "text"))));
+    store(&collection, 10..99, "text");
     db.flush().unwrap();
     collection.delete(2).unwrap();
     db.flush().unwrap();
@@ -192,7 +179,7 @@ fn a_manifest_of_yesterday_takes_nothing_away() {
     for round in 0..4u64 {
         let db = builder(&disk).open().unwrap();
         let collection = create(&db, "a");
-        (5 * round..5 * round + 5).for_each(|key| drop(collection.upsert(document(key, "text"))));
+        store(&collection, 5 * round..5 * round + 5, "text");
         db.close().unwrap();
     }
     // The one before, in the newest one's place.
@@ -213,7 +200,7 @@ fn an_opening_removes_no_file_whose_writes_nothing_else_has() {
     let close = |keys: std::ops::Range<u64>| {
         let db = builder(&disk).open().unwrap();
         let collection = create(&db, "a");
-        keys.for_each(|key| drop(collection.upsert(document(key, "text"))));
+        store(&collection, keys, "text");
         db.close().unwrap();
     };
     close(0..5);
@@ -243,9 +230,9 @@ fn a_missing_data_directory_is_damage() {
     let disk = SimStorage::new();
     let db = builder(&disk).open().unwrap();
     let collection = create(&db, "a");
-    (0..5).for_each(|key| drop(collection.upsert(document(key, "flushed"))));
+    store(&collection, 0..5, "flushed");
     db.flush().unwrap();
-    (5..8).for_each(|key| drop(collection.upsert(document(key, "logged"))));
+    store(&collection, 5..8, "logged");
     drop(db);
     let gone = SimStorage::new();
     for path in disk.paths().into_iter().filter(|path| !path.starts_with(self::path("data"))) {
@@ -265,7 +252,7 @@ fn salvaging_shows_the_last_write_of_a_killed_writer() {
     let disk = SimStorage::new();
     let db = builder(&disk).open().unwrap();
     let collection = create(&db, "a");
-    (0..5).for_each(|key| drop(collection.upsert(document(key, "text"))));
+    store(&collection, 0..5, "text");
     drop(db);
     let disk = disk.after_kill();
     let before = disk.operations();
@@ -281,7 +268,7 @@ fn what_a_repair_puts_aside_may_be_on_another_file_system() {
         let disk = SimStorage::new();
         let db = builder(&disk).open().unwrap();
         let collection = create(&db, "a");
-        (0..5).for_each(|key| drop(collection.upsert(document(key, "text"))));
+        store(&collection, 0..5, "text");
         db.close().unwrap();
         let disk = disk.after_kill();
         let posting = newest(&disk, ".posting");

@@ -136,6 +136,17 @@ pub fn publish(storage: &dyn Storage, temporary: &Path, path: &Path, bytes: &[u8
     storage.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// What is in a directory, which need not be there.
+///
+/// # Errors
+/// Those of [`Storage::list`], but for that.
+pub fn list_if_there(storage: &dyn Storage, dir: &Path) -> Result<Vec<DirEntry>> {
+    match storage.list(dir) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        entries => entries,
+    }
+}
+
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors

@@ -331,8 +331,7 @@ fn check_strays(
     manifest: &Manifest,
     report: &mut VerifyReport,
 ) -> Result<()> {
-    let named: std::collections::HashSet<String> =
-        manifest.files().map(|meta| meta.name().to_string()).collect();
+    let named = unnamed::named(manifest);
     let dir = path.join(DATA_DIR);
     let entries = match storage.list(&dir) {
         Err(error) if error.is_not_found() => {

@@ -346,26 +346,19 @@ impl Core {
     }
 }
 
-/// The sealed files in the directory of the database's, named by its manifest or not.
-fn sealed_files(core: &Core, manifest: &Manifest) -> Result<Vec<(String, FileName)>> {
-    let mut files = Vec::new();
-    for entry in core.storage.list(core.data_dir())? {
-        let Some(name) = FileName::parse(&entry.name) else { continue };
-        if entry.is_dir || !manifest::is_within_reach(name.number, manifest.next_file) {
-            tracing::warn!(name = %entry.name, "this is not of the database, and is left alone");
-            continue;
-        }
-        files.push((entry.name, name));
-    }
-    Ok(files)
-}
-
 /// Gives no number again that a sealed file has, and removes what is left of other files: manifests that were replaced
 /// or that nobody published.
 fn make_way(core: &Core, directory: &Directory) -> Result<usize> {
     let mut root = lock(&core.root);
     core.bury(&mut root);
-    sealed_files(core, &root.manifest)?.into_iter().for_each(|(_, name)| core.never_reuse(name.number));
+    for entry in core.storage.list(core.data_dir())? {
+        let Some(name) = FileName::parse(&entry.name) else { continue };
+        if entry.is_dir || !manifest::is_within_reach(name.number, root.manifest.next_file) {
+            tracing::warn!(name = %entry.name, "this is not of the database, and is left alone");
+            continue;
+        }
+        core.never_reuse(name.number);
+    }
     let mut removed = 0;
     // A crash came between putting one by and removing the one before.
     let surplus = directory.old_manifests.iter().rev().skip(1);
@@ -389,15 +382,15 @@ fn make_way(core: &Core, directory: &Directory) -> Result<usize> {
 fn remove_orphans(core: &Core) -> Result<usize> {
     let root = lock(&core.root);
     let known = core.published.visible().max(root.manifest.anchor().durable);
-    let newer = unnamed::postings_above(&core.storage, &core.options.path, &root.manifest, known)?;
+    let files = unnamed::files(&core.storage, &core.options.path, &root.manifest)?;
+    let newer = unnamed::postings_above(&core.storage, &files, &root.manifest, known);
     if let Some(newer) = newer.first().filter(|_| !mutant::is(Mutant::OpeningRemovesNewer)) {
         return Err(StorageError::corrupted(&newer.file, 0, newer.to_string()).into());
     }
-    let named = unnamed::named(&root.manifest);
+    let next_file = root.manifest.next_file;
     let mut removed = 0;
-    for (name, _) in sealed_files(core, &root.manifest)?.into_iter().filter(|(name, _)| !named.contains(name))
-    {
-        core.storage.remove(&core.data_dir().join(&name))?;
+    for (file, _) in files.iter().filter(|(_, name)| manifest::is_within_reach(name.number, next_file)) {
+        core.storage.remove(file)?;
         removed += 1;
     }
     if removed > 0 {

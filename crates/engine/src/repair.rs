@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, WriteFile};
+use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, WriteFile, list_if_there};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
 use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
@@ -33,7 +33,6 @@ use crate::options::{CollectionConfig, DatabaseBuilder, Options};
 use crate::read_only::ReadOnlyDatabase;
 use crate::recover::{self, DATA_DIR, Directory, LOCK_NAME, WAL_DIR, opener};
 use crate::unnamed;
-use aside::list;
 pub(crate) use aside::{LOST_DIR, finish as finish_cut_off};
 use collection::Mended;
 use inventory::{Inventory, Missing};
@@ -292,7 +291,7 @@ impl Repair<'_> {
         )?;
         inventory.unreadable.iter().for_each(|error| self.report.found(error));
         if found.is_none() && directory.manifests.is_empty() && inventory.names.is_empty() {
-            let log = list(&self.storage, &self.path.join(WAL_DIR))?;
+            let log = list_if_there(&self.storage, &self.path.join(WAL_DIR))?;
             return if log.iter().any(|file| file.name.ends_with(".wal")) {
                 Err(self.nothing_left())
             } else {
@@ -326,7 +325,7 @@ impl Repair<'_> {
 
     /// The first number at or above `known` from which on no file has one.
     fn free_number(&self, known: FileNumber) -> Result<u64> {
-        let files = list(&self.storage, &self.path.join(DATA_DIR))?;
+        let files = list_if_there(&self.storage, &self.path.join(DATA_DIR))?;
         let numbers = files.iter().filter_map(|file| FileName::parse(&file.name)).map(|name| name.number);
         let ours = numbers.filter(|number| manifest::is_within_reach(*number, known));
         Ok(ours.map(|number| number.0 + 1).max().unwrap_or(0).max(known.0))

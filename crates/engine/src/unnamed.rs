@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use plimsoll_base::Lsn;
-use plimsoll_base::storage::Storage;
+use plimsoll_base::storage::{Storage, list_if_there};
 use plimsoll_shard::{FileName, PostingFile, ReadMode, SealedFile, SealedKind, SealedView};
 use plimsoll_wal::Anchor;
 
@@ -40,35 +40,41 @@ pub(crate) fn named(manifest: &Manifest) -> HashSet<String> {
     manifest.files().map(|meta| meta.name().to_string()).collect()
 }
 
-/// The posting files of the manifest's database that it does not name and that have writes above `known`.
-pub(crate) fn postings_above(
+/// The sealed files, written to the end or not, that a manifest does not name; those of other databases, too.
+pub(crate) fn files(
     storage: &dyn Storage,
     path: &Path,
     manifest: &Manifest,
-    known: Lsn,
-) -> Result<Vec<Newer>> {
+) -> Result<Vec<(PathBuf, FileName)>> {
     let dir = path.join(DATA_DIR);
     let named = named(manifest);
+    let entries = list_if_there(storage, &dir)?.into_iter();
+    let unnamed = entries.filter(|entry| !entry.is_dir && !named.contains(&entry.name));
+    Ok(unnamed.filter_map(|entry| Some((dir.join(&entry.name), FileName::parse(&entry.name)?))).collect())
+}
+
+/// Those of `files`, which a manifest does not name, that are posting files of its database and have writes above
+/// `known`.
+pub(crate) fn postings_above(
+    storage: &dyn Storage,
+    files: &[(PathBuf, FileName)],
+    manifest: &Manifest,
+    known: Lsn,
+) -> Vec<Newer> {
     let mut found = Vec::new();
-    for entry in crate::repair::aside::list(storage, &dir)? {
-        let is_posting = FileName::parse(&entry.name).is_some_and(|name| name.kind == SealedKind::Posting)
-            && !entry.is_dir;
-        if !is_posting || named.contains(&entry.name) {
-            continue;
-        }
-        let file = dir.join(&entry.name);
+    for (file, _) in files.iter().filter(|(_, name)| name.kind == SealedKind::Posting) {
         // What can not be read was not whole when a crash came.
-        let Ok(sealed) = SealedFile::open_unnamed(storage, &file, ReadMode::Owned) else { continue };
+        let Ok(sealed) = SealedFile::open_unnamed(storage, file, ReadMode::Owned) else { continue };
         if sealed.header().database != manifest.database {
             continue;
         }
         let Ok(posting) = PostingFile::from_sealed(sealed) else { continue };
         let last = posting.header().info.last_lsn;
         if last > known {
-            found.push(Newer { file, last });
+            found.push(Newer { file: file.clone(), last });
         }
     }
-    Ok(found)
+    found
 }
 
 /// The newest posting file with writes that neither the manifest nor the log has, if there is one.
@@ -77,7 +83,8 @@ pub(crate) fn newer_than_the_log(
     path: &Path,
     manifest: &Manifest,
 ) -> Result<Option<Newer>> {
-    let mut newer = postings_above(storage, path, manifest, manifest.anchor().durable)?;
+    let files = files(storage, path, manifest)?;
+    let mut newer = postings_above(storage, &files, manifest, manifest.anchor().durable);
     if newer.is_empty() {
         return Ok(None);
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use plimsoll_base::storage::{ReadFile, Storage};
+use plimsoll_base::storage::{ReadFile, Storage, list_if_there};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
 use crate::format::{SEGMENT_HEADER_LEN, SegmentHeader, segment_number, segment_path, spare_number};
@@ -59,12 +59,8 @@ pub(crate) struct Listing {
 impl Listing {
     /// Lists `dir`; a missing directory holds nothing.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Self, StorageError> {
-        let entries = match storage.list(dir) {
-            Err(error) if error.is_not_found() => return Ok(Self::default()),
-            entries => entries?,
-        };
         let mut listing = Self::default();
-        for entry in entries {
+        for entry in list_if_there(storage, dir)? {
             if let Some(number) = segment_number(&entry.name).filter(|_| !entry.is_dir) {
                 listing.segments.push(number);
                 listing.lengths.insert(number, entry.len);

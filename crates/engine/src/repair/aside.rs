@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{DirEntry, Storage};
+use plimsoll_base::storage::{Storage, list_if_there};
 use plimsoll_base::{FileNumber, StorageError};
 use plimsoll_shard::FileName;
 use plimsoll_wal::format::segment_number;
@@ -17,7 +17,7 @@ use plimsoll_wal::format::segment_number;
 use super::Repair;
 use crate::error::Result;
 use crate::manifest::{self, Manifest};
-use crate::recover::{DATA_DIR, Directory, WAL_DIR};
+use crate::recover::{Directory, WAL_DIR};
 use crate::unnamed;
 
 /// Where a repair puts what is damaged, in the database's directory.
@@ -50,7 +50,8 @@ pub(crate) fn directories(storage: &dyn Storage, path: &Path) -> Result<Vec<Asid
     let mut found = Vec::new();
     for entry in entries.into_iter().filter(|entry| entry.is_dir) {
         let path = lost.join(entry.name);
-        let is_unfinished = list(storage, &path)?.iter().any(|file| file.name == UNFINISHED && !file.is_dir);
+        let is_unfinished =
+            list_if_there(storage, &path)?.iter().any(|file| file.name == UNFINISHED && !file.is_dir);
         found.push(Aside { path, is_unfinished });
     }
     Ok(found)
@@ -100,23 +101,11 @@ fn noted(storage: &dyn Storage, path: &Path, note: &Path, manifest: &Manifest) -
 
 /// The sealed files of the database that a manifest does not name.
 fn unnamed_files(storage: &dyn Storage, path: &Path, manifest: &Manifest) -> Result<Vec<PathBuf>> {
-    let dir = path.join(DATA_DIR);
-    let named = unnamed::named(manifest);
-    let is_unnamed = |file: &DirEntry| {
-        let is_ours = FileName::parse(&file.name).is_some_and(|name| {
-            name.temporary() != name && manifest::is_within_reach(name.number, manifest.next_file)
-        });
-        is_ours && !file.is_dir && !named.contains(&file.name)
+    let is_ours = |(_, name): &(PathBuf, FileName)| {
+        name.temporary() != *name && manifest::is_within_reach(name.number, manifest.next_file)
     };
-    Ok(list(storage, &dir)?.into_iter().filter(is_unnamed).map(|file| dir.join(file.name)).collect())
-}
-
-/// What is in a directory, which need not be there.
-pub(crate) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<DirEntry>, StorageError> {
-    match storage.list(dir) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        entries => entries,
-    }
+    let files = unnamed::files(storage, path, manifest)?;
+    Ok(files.into_iter().filter(is_ours).map(|(file, _)| file).collect())
 }
 
 /// Moves a file to a directory, and notes the directories to be synced. Returns whether there was such a file.
@@ -136,7 +125,7 @@ fn move_file(
             if !is_copy(storage, from, &to)? {
                 let name = from.file_name().unwrap_or_default().to_string_lossy();
                 let other = (2..).map(|n| target.join(format!("{name}-{n}")));
-                let taken = list(storage, target)?;
+                let taken = list_if_there(storage, target)?;
                 let is_free =
                     |path: &PathBuf| taken.iter().all(|entry| Some(entry.name.as_ref()) != path.file_name());
                 let other = other.take(taken.len() + 1).find(is_free).unwrap_or_else(|| to.clone());
@@ -215,7 +204,7 @@ impl Repair<'_> {
             }
             _ => error,
         };
-        let taken = list(&self.storage, &lost).map_err(in_the_way)?;
+        let taken = list_if_there(&self.storage, &lost).map_err(in_the_way)?;
         let is_free = |name: &String| taken.iter().all(|entry| entry.name != *name);
         let target = lost.join((0..).map(name).find(is_free).unwrap_or_default());
         self.storage.create_dir(&target).map_err(in_the_way)?;

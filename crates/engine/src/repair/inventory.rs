@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use plimsoll_base::storage::Storage;
+use plimsoll_base::storage::{Storage, list_if_there};
 use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Lsn, StorageError};
 use plimsoll_shard::{
     FileMeta, FileName, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
 };
 
-use super::aside::list;
 use super::is_damage;
 use crate::error::Result;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
@@ -57,7 +56,7 @@ impl Inventory {
         };
         let mut databases: BTreeMap<[u8; 16], usize> = BTreeMap::new();
         let mut opened = Vec::new();
-        for entry in list(storage, dir)? {
+        for entry in list_if_there(storage, dir)? {
             let Some(name) = FileName::parse(&entry.name).filter(|_| !entry.is_dir) else { continue };
             match SealedFile::open_unnamed(storage, &dir.join(&entry.name), ReadMode::Owned) {
                 Ok(file) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plimsoll_base::storage::Storage;
+use plimsoll_base::storage::{Storage, list_if_there};
 use plimsoll_base::{CollectionId, FileNumber, Lsn};
 use plimsoll_wal::format::{segment_number, segment_path};
 use plimsoll_wal::{
@@ -11,7 +11,6 @@ use plimsoll_wal::{
 };
 
 use super::LogRepair;
-use super::aside::list;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::record;
@@ -59,7 +58,7 @@ pub(super) fn collections(
 pub(super) fn before(storage: &dyn Storage, path: &std::path::Path, database: [u8; 16]) -> Result<Lsn> {
     let dir = path.join(WAL_DIR);
     let mut numbers: Vec<FileNumber> =
-        list(storage, &dir)?.iter().filter_map(|entry| segment_number(&entry.name)).collect();
+        list_if_there(storage, &dir)?.iter().filter_map(|entry| segment_number(&entry.name)).collect();
     numbers.sort_unstable();
     for number in numbers {
         let path = segment_path(&dir, number);
