@@ -34,6 +34,7 @@ fn crates_know_only_what_they_may() {
     let allowed = BTreeMap::from([
         ("base", vec![]),
         ("kernels", vec!["base"]),
+        ("codes", vec!["kernels"]),
         ("wal", vec!["base"]),
         ("shard", vec!["base", "kernels"]),
         ("index", vec!["base", "kernels"]),

@@ -58,6 +58,27 @@ unsafe fn fours_of_two(a: Avx2, b: Avx2) -> __m256 {
     }
 }
 
+/// Lanes `l` and `l + h`, for h = 1, 2 and 4, become their sum and their difference: each lane of the second half is
+/// negated and added to its partner of the first, which is the difference, bit for bit.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn hadamard_of_8(values: __m256) -> __m256 {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        let ones = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+        let twos = _mm256_setr_ps(0.0, 0.0, -0.0, -0.0, 0.0, 0.0, -0.0, -0.0);
+        let fours = _mm256_setr_ps(0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0);
+        let partner = _mm256_permute_ps::<0b10_11_00_01>(values);
+        let values = _mm256_add_ps(partner, _mm256_xor_ps(values, ones));
+        let partner = _mm256_permute_ps::<0b01_00_11_10>(values);
+        let values = _mm256_add_ps(partner, _mm256_xor_ps(values, twos));
+        let partner = _mm256_permute2f128_ps::<0x01>(values, values);
+        _mm256_add_ps(partner, _mm256_xor_ps(values, fours))
+    }
+}
+
 #[target_feature(enable = "avx2,fma")]
 fn stream_sum(bytes: &[u8]) -> u64 {
     crate::values::stream_sum(bytes)
@@ -85,6 +106,40 @@ impl Lanes for Avx2 {
                 low: load_first(source, count.min(8)),
                 high: load_first(source.wrapping_add(8), count.saturating_sub(8)),
             }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        // SAFETY: the caller vouches for AVX2 and 16 writable values; no alignment is needed.
+        unsafe {
+            _mm256_storeu_ps(target, self.low);
+            _mm256_storeu_ps(target.add(8), self.high);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            Self { low: _mm256_add_ps(self.low, other.low), high: _mm256_add_ps(self.high, other.high) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            Self { low: _mm256_mul_ps(self.low, other.low), high: _mm256_mul_ps(self.high, other.high) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn hadamard(self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            let (low, high) = (hadamard_of_8(self.low), hadamard_of_8(self.high));
+            Self { low: _mm256_add_ps(low, high), high: _mm256_sub_ps(low, high) }
         }
     }
 

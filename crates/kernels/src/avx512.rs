@@ -46,6 +46,40 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        // SAFETY: the caller vouches for AVX-512F and 16 writable values; no alignment is needed.
+        unsafe { _mm512_storeu_ps(target, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn hadamard(self) -> Self {
+        // SAFETY: the caller vouches for AVX-512F.
+        unsafe {
+            // In the lanes of the mask the partner is the first of the pair: partner - value.
+            let stage = |values: __m512, partner: __m512, second: __mmask16| {
+                _mm512_mask_sub_ps(_mm512_add_ps(values, partner), second, partner, values)
+            };
+            let values = self.0;
+            let values = stage(values, _mm512_permute_ps::<0b10_11_00_01>(values), 0xaaaa);
+            let values = stage(values, _mm512_permute_ps::<0b01_00_11_10>(values), 0xcccc);
+            let values = stage(values, _mm512_shuffle_f32x4::<0b10_11_00_01>(values, values), 0xf0f0);
+            Self(stage(values, _mm512_shuffle_f32x4::<0b01_00_11_10>(values, values), 0xff00))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         // SAFETY: the caller vouches for AVX-512F.
         unsafe { Self(_mm512_sub_ps(self.0, other.0)) }

@@ -19,6 +19,7 @@ pub(crate) struct Table {
     pub(crate) dot_matrix: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
+    pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
 }
 
@@ -178,6 +179,19 @@ impl Kernels {
         assert_pair(a, b);
         // SAFETY: the table was detected usable; the lengths agree.
         unsafe { (self.table.l2_squared_f64)(a, b) }
+    }
+
+    /// See [`hadamard`](crate::hadamard).
+    #[inline]
+    pub fn hadamard(self, values: &mut [f32], factors: &[f32]) {
+        let len = values.len();
+        assert!(
+            len.is_power_of_two() && len >= crate::LANES && factors.len() == len,
+            "hadamard: {len} values and {} factors are not one power of two of at least 16",
+            factors.len()
+        );
+        // SAFETY: the table was detected usable; the lengths are as they must be.
+        unsafe { (self.table.hadamard)(values, factors) }
     }
 
     /// See [`stream_sum`](crate::stream_sum).

@@ -18,6 +18,15 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(source: *const f32) -> Self;
     /// The first `count` < 16 values at `source`, the other lanes zero. Reads only those values.
     unsafe fn load_head(source: *const f32, count: usize) -> Self;
+    /// Stores the 16 values at `target`, which need not be aligned and must be writable.
+    unsafe fn store(self, target: *mut f32);
+    /// `self + other`, lane by lane.
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self * other`, lane by lane.
+    unsafe fn mul(self, other: Self) -> Self;
+    /// The Walsh-Hadamard transform of the 16 values: lanes `l` and `l + h`, for h = 1, 2, 4 and 8 in this order,
+    /// become their sum and their difference.
+    unsafe fn hadamard(self) -> Self;
     /// `self - other`, lane by lane.
     unsafe fn sub(self, other: Self) -> Self;
     /// `self * factor + sum`, lane by lane, rounded once.
@@ -244,6 +253,46 @@ unsafe fn strip<L: Lanes, S: Step, const M: usize, const N: usize>(
     }
 }
 
+/// The Walsh-Hadamard transform of `factors ∘ values`, in place.
+///
+/// # Safety
+/// As for [`Lanes`]; the slices must have one length, a power of two and at least [`LANES`].
+#[inline(always)]
+pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
+    let len = values.len();
+    let values = values.as_mut_ptr();
+    // SAFETY: every offset is a multiple of 16 below `len`, which is one, too.
+    unsafe {
+        for at in (0..len).step_by(LANES) {
+            let scaled = L::load(values.add(at)).mul(L::load(factors.as_ptr().add(at)));
+            scaled.hadamard().store(values.add(at));
+        }
+        let mut half = LANES;
+        // Two levels at a time, so that each value is loaded half as often.
+        while half * 2 < len {
+            for block in (0..len).step_by(4 * half) {
+                for at in (block..block + half).step_by(LANES) {
+                    let places = [0, 1, 2, 3].map(|n| values.add(at + n * half));
+                    let [a, b, c, d] = places.map(|place| L::load(place));
+                    let (ab, ba, cd, dc) = (a.add(b), a.sub(b), c.add(d), c.sub(d));
+                    ab.add(cd).store(places[0]);
+                    ba.add(dc).store(places[1]);
+                    ab.sub(cd).store(places[2]);
+                    ba.sub(dc).store(places[3]);
+                }
+            }
+            half *= 4;
+        }
+        if half < len {
+            for at in (0..half).step_by(LANES) {
+                let (a, b) = (L::load(values.add(at)), L::load(values.add(at + half)));
+                a.add(b).store(values.add(at));
+                a.sub(b).store(values.add(at + half));
+            }
+        }
+    }
+}
+
 /// Instantiates all kernels for one implementation of [`Lanes`], and puts them in `TABLE`.
 ///
 /// `kernel_table!(name, features, lanes, M, N, stream_sum)`: M × N is the register tile of `dot_matrix`, the
@@ -259,6 +308,7 @@ macro_rules! kernel_table {
             dot_matrix,
             dot_f64,
             l2_squared_f64,
+            hadamard,
             stream_sum: $stream_sum,
         };
 
@@ -294,6 +344,12 @@ macro_rules! kernel_table {
                     queries, rows, dim, out,
                 );
             }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn hadamard(values: &mut [f32], factors: &[f32]) {
+            // SAFETY: the features are enabled here; the length is the caller's promise.
+            unsafe { $crate::lanes::hadamard::<$lanes>(values, factors) }
         }
 
         #[target_feature(enable = $features)]

@@ -46,6 +46,54 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        for (index, lane) in self.0.into_iter().enumerate() {
+            // SAFETY: the caller vouches for NEON and 16 writable values; no alignment is needed.
+            unsafe { vst1q_f32(target.add(4 * index), lane) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        let mut lanes = self.0;
+        for (lane, other) in lanes.iter_mut().zip(other.0) {
+            // SAFETY: the caller vouches for NEON.
+            *lane = unsafe { vaddq_f32(*lane, other) };
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        let mut lanes = self.0;
+        for (lane, other) in lanes.iter_mut().zip(other.0) {
+            // SAFETY: the caller vouches for NEON.
+            *lane = unsafe { vmulq_f32(*lane, other) };
+        }
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn hadamard(self) -> Self {
+        // SAFETY: the caller vouches for NEON.
+        let [a, b, c, d] = self.0.map(|four| unsafe {
+            // Even lanes get the sums and odd ones the differences; then the same for the two pairs.
+            let (even, odd) = (vtrn1q_f32(four, four), vtrn2q_f32(four, four));
+            let ones = vtrn1q_f32(vaddq_f32(even, odd), vsubq_f32(even, odd));
+            let (low, high) = (
+                vcombine_f32(vget_low_f32(ones), vget_low_f32(ones)),
+                vcombine_f32(vget_high_f32(ones), vget_high_f32(ones)),
+            );
+            vcombine_f32(vget_low_f32(vaddq_f32(low, high)), vget_low_f32(vsubq_f32(low, high)))
+        });
+        // SAFETY: the caller vouches for NEON.
+        unsafe {
+            let (ab, ba, cd, dc) = (vaddq_f32(a, b), vsubq_f32(a, b), vaddq_f32(c, d), vsubq_f32(c, d));
+            Self([vaddq_f32(ab, cd), vaddq_f32(ba, dc), vsubq_f32(ab, cd), vsubq_f32(ba, dc)])
+        }
+    }
+
+    #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
         let mut lanes = self.0;
         for (lane, other) in lanes.iter_mut().zip(other.0) {

@@ -17,6 +17,7 @@ pub(crate) static TABLE: Table = Table {
     dot_matrix,
     dot_f64: float64::dot,
     l2_squared_f64: float64::l2_squared,
+    hadamard,
     stream_sum: crate::values::stream_sum,
 };
 
@@ -83,6 +84,22 @@ fn l2_squared_rows(query: &[f32], rows: &[f32], out: &mut [f32]) {
 fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
     for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(rows.len() / dim)) {
         dot_rows(query, rows, out);
+    }
+}
+
+fn hadamard(values: &mut [f32], factors: &[f32]) {
+    for (value, factor) in values.iter_mut().zip(factors) {
+        *value *= factor;
+    }
+    let mut half = 1;
+    while half < values.len() {
+        for block in values.chunks_mut(2 * half) {
+            let (low, high) = block.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
     }
 }
 

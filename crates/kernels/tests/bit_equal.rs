@@ -153,3 +153,28 @@ fn rows_that_do_not_fit_are_a_bug() {
 fn a_matrix_that_does_not_fit_is_a_bug() {
     plimsoll_kernels::dot_matrix(&[0.0; 6], &[0.0; 6], 3, &mut [0.0; 5]);
 }
+
+#[test]
+fn hadamard_transforms_are_equal_and_their_own_inverse() {
+    let mut random = Random(7);
+    for len in [16, 32, 64, 128, 256, 512, 1024, 2048, 4096] {
+        let values = random.values(len, 3.0);
+        let norm = 1.0 / (len as f32).sqrt();
+        let factors: Vec<f32> = (0..len).map(|_| if random.bits() & 1 == 0 { norm } else { -norm }).collect();
+        let transformed = |kernels: Kernels| {
+            let mut out = values.clone();
+            kernels.hadamard(&mut out, &factors);
+            out
+        };
+        let oracle = transformed(Kernels::scalar());
+        for kernels in Kernels::available() {
+            assert_eq!(all_bits(&transformed(kernels)), all_bits(&oracle), "{}, {len}", kernels.name());
+        }
+        let mut back = oracle;
+        Kernels::scalar().hadamard(&mut back, &vec![1.0; len]);
+        for (index, value) in values.iter().enumerate() {
+            let again = back[index] * factors[index];
+            assert!((again - value).abs() < 1e-4, "{len}: {again} {value}");
+        }
+    }
+}
