@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::codes::{BLOCK, Estimate, Factors};
 use crate::lanes::{Lanes, kernel_table};
 
 #[derive(Clone, Copy)]
@@ -11,7 +12,7 @@ struct Avx2 {
 }
 
 // Three queries by two rows: 12 accumulators of the 16 registers.
-kernel_table!("avx2", "avx2,fma", Avx2, 3, 2, stream_sum);
+kernel_table!("avx2", "avx2,fma", Avx2, 3, 2);
 
 /// The mask of the first `count` of 8 lanes, for `count` up to 8.
 static HEADS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -77,6 +78,102 @@ unsafe fn hadamard_of_8(values: __m256) -> __m256 {
         let partner = _mm256_permute2f128_ps::<0x01>(values, values);
         _mm256_add_ps(partner, _mm256_xor_ps(values, fours))
     }
+}
+
+/// As the scalar `sign_sums`: a load is two groups of all 32 vectors.
+///
+/// # Safety
+/// The lengths must agree and be multiples of 64; no table entry is above 31.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+    let mask = _mm256_set1_epi8(15);
+    let zero = _mm256_setzero_si256();
+    // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
+    let (mut all, mut odd) = ([zero; 2], [zero; 2]);
+    // A byte holds the sum of eight entries.
+    for (table, codes) in table.chunks(32 * 8).zip(codes.chunks(32 * 8)) {
+        let mut bytes = [zero; 2];
+        for at in (0..table.len()).step_by(32) {
+            // SAFETY: 32 bytes are left in both.
+            let (table, codes) = unsafe {
+                (
+                    _mm256_loadu_si256(table.as_ptr().add(at).cast()),
+                    _mm256_loadu_si256(codes.as_ptr().add(at).cast()),
+                )
+            };
+            let low = _mm256_and_si256(codes, mask);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
+            bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(table, low));
+            bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(table, high));
+        }
+        for half in 0..2 {
+            all[half] = _mm256_add_epi16(all[half], bytes[half]);
+            odd[half] = _mm256_add_epi16(odd[half], _mm256_srli_epi16::<8>(bytes[half]));
+        }
+    }
+    for half in 0..2 {
+        let even = _mm256_sub_epi16(all[half], _mm256_slli_epi16::<8>(odd[half]));
+        let [even, odd] = [even, odd[half]].map(|halves| {
+            _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+        });
+        let sums = sums[16 * half..][..16].as_mut_ptr();
+        // SAFETY: there are 16 sums at the pointer.
+        unsafe {
+            _mm_storeu_si128(sums.cast(), _mm_unpacklo_epi16(even, odd));
+            _mm_storeu_si128(sums.add(8).cast(), _mm_unpackhi_epi16(even, odd));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn estimates(
+    sums: &[u16; BLOCK],
+    factors: Factors<'_>,
+    estimate: &Estimate,
+    limit: f32,
+    out: &mut [f32; BLOCK],
+) -> u32 {
+    let mut within = 0;
+    for at in [0, 8, 16, 24] {
+        // SAFETY: there are 8 values from `at` on in each of the four arrays.
+        let found = unsafe {
+            let sums = _mm256_cvtepu16_epi32(_mm_loadu_si128(sums.as_ptr().add(at).cast()));
+            let measured = _mm256_fmadd_ps(
+                _mm256_cvtepi32_ps(sums),
+                _mm256_set1_ps(estimate.step),
+                _mm256_set1_ps(estimate.shift),
+            );
+            let add =
+                _mm256_add_ps(_mm256_loadu_ps(factors.add.as_ptr().add(at)), _mm256_set1_ps(estimate.base));
+            let estimates = _mm256_fmadd_ps(_mm256_loadu_ps(factors.scale.as_ptr().add(at)), measured, add);
+            _mm256_storeu_ps(out.as_mut_ptr().add(at), estimates);
+            _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(estimates, _mm256_set1_ps(limit)))
+        };
+        within |= (found as u32) << at;
+    }
+    within
+}
+
+/// As the scalar `dot_i8`.
+///
+/// # Safety
+/// The lengths must agree and be multiples of 16.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for at in (0..row.len()).step_by(16) {
+        // SAFETY: 16 components are left in both.
+        let products = unsafe {
+            let row = _mm256_cvtepi8_epi16(_mm_loadu_si128(row.as_ptr().add(at).cast()));
+            _mm256_madd_epi16(row, _mm256_loadu_si256(query.as_ptr().add(at).cast()))
+        };
+        sums.swap(0, 1);
+        sums[0] = _mm256_add_epi32(sums[0], products);
+    }
+    let sum = _mm256_add_epi32(sums[0], sums[1]);
+    let fours = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    let twos = _mm_add_epi32(fours, _mm_shuffle_epi32::<0b01_00_11_10>(fours));
+    _mm_cvtsi128_si32(_mm_add_epi32(twos, _mm_shuffle_epi32::<0b10_11_00_01>(twos)))
 }
 
 #[target_feature(enable = "avx2,fma")]

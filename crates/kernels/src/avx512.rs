@@ -2,16 +2,117 @@
 
 use std::arch::x86_64::*;
 
+use crate::codes::{BLOCK, Estimate, Factors};
 use crate::lanes::{Lanes, kernel_table};
 
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
 
 // Six queries by four rows: 24 accumulators of the 32 registers.
-kernel_table!("avx512", "avx512f,avx2,fma", Avx512, 6, 4, stream_sum);
+kernel_table!("avx512", "avx512f,avx512bw,avx2,fma", Avx512, 6, 4);
 
 /// Four 64-byte loads at a time, spelled out: the vectoriser does not find them.
-#[target_feature(enable = "avx512f,avx2,fma")]
+/// As the scalar `sign_sums`: a load is four groups of all 32 vectors.
+///
+/// # Safety
+/// The lengths must agree and be multiples of 64; no table entry is above 31.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+    let mask = _mm512_set1_epi8(15);
+    let zero = _mm512_setzero_si512();
+    // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
+    let (mut all, mut odd) = ([zero; 2], [zero; 2]);
+    for (table, codes) in table.chunks(64 * 8).zip(codes.chunks(64 * 8)) {
+        let mut bytes = [zero; 2];
+        for at in (0..table.len()).step_by(64) {
+            // SAFETY: 64 bytes are left in both.
+            let (table, codes) = unsafe {
+                (
+                    _mm512_loadu_si512(table.as_ptr().add(at).cast()),
+                    _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
+                )
+            };
+            let low = _mm512_and_si512(codes, mask);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+            bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(table, low));
+            bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(table, high));
+        }
+        for half in 0..2 {
+            all[half] = _mm512_add_epi16(all[half], bytes[half]);
+            odd[half] = _mm512_add_epi16(odd[half], _mm512_srli_epi16::<8>(bytes[half]));
+        }
+    }
+    for half in 0..2 {
+        let even = _mm512_sub_epi16(all[half], _mm512_slli_epi16::<8>(odd[half]));
+        let [even, odd] = [even, odd[half]].map(|quarters| {
+            let halves =
+                _mm256_add_epi16(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
+            _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+        });
+        let sums = sums[16 * half..][..16].as_mut_ptr();
+        // SAFETY: there are 16 sums at the pointer.
+        unsafe {
+            _mm_storeu_si128(sums.cast(), _mm_unpacklo_epi16(even, odd));
+            _mm_storeu_si128(sums.add(8).cast(), _mm_unpackhi_epi16(even, odd));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+fn estimates(
+    sums: &[u16; BLOCK],
+    factors: Factors<'_>,
+    estimate: &Estimate,
+    limit: f32,
+    out: &mut [f32; BLOCK],
+) -> u32 {
+    let mut within = 0;
+    for half in 0..2 {
+        let at = 16 * half;
+        // SAFETY: there are 16 values from `at` on in each of the four arrays.
+        let found = unsafe {
+            let sums = _mm512_cvtepu16_epi32(_mm256_loadu_si256(sums.as_ptr().add(at).cast()));
+            let measured = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(sums),
+                _mm512_set1_ps(estimate.step),
+                _mm512_set1_ps(estimate.shift),
+            );
+            let add =
+                _mm512_add_ps(_mm512_loadu_ps(factors.add.as_ptr().add(at)), _mm512_set1_ps(estimate.base));
+            let estimates = _mm512_fmadd_ps(_mm512_loadu_ps(factors.scale.as_ptr().add(at)), measured, add);
+            _mm512_storeu_ps(out.as_mut_ptr().add(at), estimates);
+            _mm512_cmp_ps_mask::<_CMP_LE_OQ>(estimates, _mm512_set1_ps(limit))
+        };
+        within |= u32::from(found) << at;
+    }
+    within
+}
+
+/// As the scalar `dot_i8`.
+///
+/// # Safety
+/// The lengths must agree and be multiples of 16.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+unsafe fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
+    let (wide, rest) = (row.len() / 32, row.len() % 32);
+    let mut sum = _mm512_setzero_si512();
+    for at in (0..wide).map(|n| 32 * n) {
+        // SAFETY: 32 components are left in both.
+        let products = unsafe {
+            let row = _mm512_cvtepi8_epi16(_mm256_loadu_si256(row.as_ptr().add(at).cast()));
+            _mm512_madd_epi16(row, _mm512_loadu_si512(query.as_ptr().add(at).cast()))
+        };
+        sum = _mm512_add_epi32(sum, products);
+    }
+    let mut total = _mm512_reduce_add_epi32(sum);
+    if rest > 0 {
+        // SAFETY: the last 16 components, with the same promise.
+        total = total.wrapping_add(unsafe { crate::avx2::dot_i8(&row[32 * wide..], &query[32 * wide..]) });
+    }
+    total
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn stream_sum(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<256>();
     let mut sums = [_mm512_setzero_si512(); 4];

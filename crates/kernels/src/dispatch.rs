@@ -6,6 +6,7 @@
 
 use std::sync::OnceLock;
 
+use crate::codes::{BLOCK, Estimate, Factors};
 use crate::scalar;
 
 /// The functions of one instruction set. All are unsafe for two reasons: the processor must have the
@@ -20,6 +21,9 @@ pub(crate) struct Table {
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) sign_sums: unsafe fn(&[u8], &[u8], &mut [u16; BLOCK]),
+    pub(crate) estimates: unsafe fn(&[u16; BLOCK], Factors<'_>, &Estimate, f32, &mut [f32; BLOCK]) -> u32,
+    pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
 }
 
@@ -51,7 +55,7 @@ fn usable_tables() -> Vec<&'static Table> {
     {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             tables.push(&crate::avx2::TABLE);
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
                 tables.push(&crate::avx512::TABLE);
             }
         }
@@ -192,6 +196,44 @@ impl Kernels {
         );
         // SAFETY: the table was detected usable; the lengths are as they must be.
         unsafe { (self.table.hadamard)(values, factors) }
+    }
+
+    /// See [`scan_signs`](crate::scan_signs).
+    #[inline]
+    pub fn scan_signs(
+        self,
+        table: &[u8],
+        codes: &[u8],
+        factors: Factors<'_>,
+        estimate: &Estimate,
+        limit: f32,
+        out: &mut [f32; BLOCK],
+    ) -> u32 {
+        assert!(
+            table.len() == codes.len() && table.len().is_multiple_of(64) && table.len() <= 64 * 256,
+            "scan_signs: a table of {} bytes for codes of {}",
+            table.len(),
+            codes.len()
+        );
+        let mut sums = [0; BLOCK];
+        // SAFETY: the table was detected usable; the lengths agree, are multiples of 64 and not too long.
+        unsafe {
+            (self.table.sign_sums)(table, codes, &mut sums);
+            (self.table.estimates)(&sums, factors, estimate, limit, out)
+        }
+    }
+
+    /// See [`dot_i8`](crate::dot_i8).
+    #[inline]
+    pub fn dot_i8(self, row: &[i8], query: &[i16]) -> i32 {
+        assert!(
+            row.len() == query.len() && row.len().is_multiple_of(16),
+            "dot_i8: {} and {} components",
+            row.len(),
+            query.len()
+        );
+        // SAFETY: the table was detected usable; the lengths agree, and are multiples of 16.
+        unsafe { (self.table.dot_i8)(row, query) }
     }
 
     /// See [`stream_sum`](crate::stream_sum).

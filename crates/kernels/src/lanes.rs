@@ -295,10 +295,10 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
 
 /// Instantiates all kernels for one implementation of [`Lanes`], and puts them in `TABLE`.
 ///
-/// `kernel_table!(name, features, lanes, M, N, stream_sum)`: M × N is the register tile of `dot_matrix`, the
-/// last one the module's own plain read.
+/// `kernel_table!(name, features, lanes, M, N)`: M × N is the register tile of `dot_matrix`. The module has its own
+/// `sign_sums`, `estimates`, `dot_i8` and `stream_sum`.
 macro_rules! kernel_table {
-    ($name:literal, $features:tt, $lanes:ty, $m:literal, $n:literal, $stream_sum:ident) => {
+    ($name:literal, $features:tt, $lanes:ty, $m:literal, $n:literal) => {
         pub(crate) static TABLE: $crate::dispatch::Table = $crate::dispatch::Table {
             name: $name,
             dot,
@@ -309,7 +309,10 @@ macro_rules! kernel_table {
             dot_f64,
             l2_squared_f64,
             hadamard,
-            stream_sum: $stream_sum,
+            sign_sums,
+            estimates,
+            dot_i8,
+            stream_sum,
         };
 
         #[target_feature(enable = $features)]

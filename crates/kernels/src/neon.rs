@@ -2,13 +2,59 @@
 
 use std::arch::aarch64::*;
 
+use crate::codes::{BLOCK, Estimate, Factors};
 use crate::lanes::{Lanes, kernel_table};
 
 #[derive(Clone, Copy)]
 struct Neon([float32x4_t; 4]);
 
 // Two queries by two rows: 16 accumulators of the 32 registers.
-kernel_table!("neon", "neon", Neon, 2, 2, stream_sum);
+kernel_table!("neon", "neon", Neon, 2, 2);
+
+/// As the scalar `sign_sums`: a load is one group of all 32 vectors.
+///
+/// # Safety
+/// The lengths must agree and be multiples of 64; no table entry is above 31.
+#[target_feature(enable = "neon")]
+unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+    let mask = vdupq_n_u8(15);
+    let mut wide = [vdupq_n_u16(0); 4];
+    // A byte holds the sum of eight entries.
+    for (table, codes) in table.chunks(16 * 8).zip(codes.chunks(16 * 8)) {
+        let mut bytes = [vdupq_n_u8(0); 2];
+        for at in (0..table.len()).step_by(16) {
+            // SAFETY: 16 bytes are left in both.
+            let (table, codes) =
+                unsafe { (vld1q_u8(table.as_ptr().add(at)), vld1q_u8(codes.as_ptr().add(at))) };
+            bytes[0] = vaddq_u8(bytes[0], vqtbl1q_u8(table, vandq_u8(codes, mask)));
+            bytes[1] = vaddq_u8(bytes[1], vqtbl1q_u8(table, vshrq_n_u8::<4>(codes)));
+        }
+        for half in 0..2 {
+            wide[2 * half] = vaddw_u8(wide[2 * half], vget_low_u8(bytes[half]));
+            wide[2 * half + 1] = vaddw_high_u8(wide[2 * half + 1], bytes[half]);
+        }
+    }
+    for (index, eight) in wide.into_iter().enumerate() {
+        // SAFETY: there are 8 sums at the pointer.
+        unsafe { vst1q_u16(sums[8 * index..][..8].as_mut_ptr(), eight) };
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn estimates(
+    sums: &[u16; BLOCK],
+    factors: Factors<'_>,
+    estimate: &Estimate,
+    limit: f32,
+    out: &mut [f32; BLOCK],
+) -> u32 {
+    crate::scalar::estimates(sums, factors, estimate, limit, out)
+}
+
+#[target_feature(enable = "neon")]
+fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
+    crate::scalar::dot_i8(row, query)
+}
 
 #[target_feature(enable = "neon")]
 fn stream_sum(bytes: &[u8]) -> u64 {

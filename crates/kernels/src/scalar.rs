@@ -5,6 +5,7 @@
 use plimsoll_base::mutant::{self, Mutant};
 
 use crate::LANES;
+use crate::codes::{BLOCK, Estimate, Factors};
 use crate::dispatch::Table;
 use crate::float64;
 
@@ -18,6 +19,9 @@ pub(crate) static TABLE: Table = Table {
     dot_f64: float64::dot,
     l2_squared_f64: float64::l2_squared,
     hadamard,
+    sign_sums,
+    estimates,
+    dot_i8,
     stream_sum: crate::values::stream_sum,
 };
 
@@ -85,6 +89,37 @@ fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
     for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(rows.len() / dim)) {
         dot_rows(query, rows, out);
     }
+}
+
+fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+    sums.fill(0);
+    for (entries, codes) in table.chunks_exact(16).zip(codes.chunks_exact(16)) {
+        for (vector, code) in codes.iter().enumerate() {
+            sums[vector] += u16::from(entries[usize::from(code & 15)]);
+            sums[vector + 16] += u16::from(entries[usize::from(code >> 4)]);
+        }
+    }
+}
+
+pub(crate) fn estimates(
+    sums: &[u16; BLOCK],
+    factors: Factors<'_>,
+    estimate: &Estimate,
+    limit: f32,
+    out: &mut [f32; BLOCK],
+) -> u32 {
+    let mut within = 0;
+    for vector in 0..BLOCK {
+        let measured = f32::from(sums[vector]).mul_add(estimate.step, estimate.shift);
+        out[vector] = factors.scale[vector].mul_add(measured, factors.add[vector] + estimate.base);
+        within |= u32::from(out[vector] <= limit) << vector;
+    }
+    within
+}
+
+pub(crate) fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
+    let products = row.iter().zip(query).map(|(a, b)| i32::from(*a) * i32::from(*b));
+    products.fold(0, i32::wrapping_add)
 }
 
 fn hadamard(values: &mut [f32], factors: &[f32]) {

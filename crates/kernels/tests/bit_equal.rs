@@ -1,6 +1,6 @@
 //! Rule R20: every kernel gives the bits of its scalar twin, on any input, at any alignment.
 
-use plimsoll_kernels::Kernels;
+use plimsoll_kernels::{BLOCK, Estimate, Factors, Kernels};
 use proptest::prelude::*;
 
 const DIMS: [usize; 5] = [384, 784, 1000, 1536, 4096];
@@ -175,6 +175,38 @@ fn hadamard_transforms_are_equal_and_their_own_inverse() {
         for (index, value) in values.iter().enumerate() {
             let again = back[index] * factors[index];
             assert!((again - value).abs() < 1e-4, "{len}: {again} {value}");
+        }
+    }
+}
+
+#[test]
+fn scans_of_sign_codes_and_integer_products_are_equal() {
+    let mut random = Random(8);
+    for width in [16, 32, 48, 64, 80, 128, 384, 784, 1536, 4096] {
+        for round in 0..20 {
+            let len = 4 * width;
+            // The largest sums in some rounds.
+            let table: Vec<u8> =
+                (0..len).map(|_| if round == 0 { 31 } else { (random.bits() % 32) as u8 }).collect();
+            let codes: Vec<u8> = (0..len).map(|_| random.bits() as u8).collect();
+            let (add, scale) = (random.values(BLOCK, 9.0), random.values(BLOCK, 2.0));
+            let (add, scale) = (add.try_into().unwrap(), scale.try_into().unwrap());
+            let factors = Factors { add: &add, scale: &scale };
+            let estimate =
+                Estimate { step: random.uniform(), shift: random.uniform(), base: random.uniform() };
+            let limit = 100.0 * random.uniform();
+            let scan = |kernels: Kernels| {
+                let mut out = [0.0; BLOCK];
+                let within = kernels.scan_signs(&table, &codes, factors, &estimate, limit, &mut out);
+                (within, all_bits(&out))
+            };
+            let row: Vec<i8> = (0..width).map(|_| random.bits() as i8).collect();
+            let query: Vec<i16> = (0..width).map(|_| random.bits() as i16 / 8).collect();
+            for kernels in Kernels::available() {
+                assert_eq!(scan(kernels), scan(Kernels::scalar()), "{}, {width}", kernels.name());
+                let dot = |kernels: Kernels| kernels.dot_i8(&row, &query);
+                assert_eq!(dot(kernels), dot(Kernels::scalar()), "{}, {width}", kernels.name());
+            }
         }
     }
 }
