@@ -1,10 +1,13 @@
 //! Rotated vectors and the compact codes made from them: pure functions over slices, the same on every processor.
 //!
-//! **Owns** the rotation ([`Rotation`]). **Must not know** files, lists, documents or queries' options.
+//! **Owns** the rotation ([`Rotation`]) and the bytes of sign codes ([`SignEncoder`], [`SignQuery`]). **Must not know**
+//! files, lists, documents or queries' options.
 
 #![forbid(unsafe_code)]
 
 mod random;
 mod rotation;
+mod signs;
 
 pub use rotation::Rotation;
+pub use signs::{Bound, Measure, SignBlock, SignEncoder, SignQuery, block_len, blocks_of};

@@ -1,0 +1,330 @@
+//! One bit a dimension: which side of its list's centroid a vector lies on, in blocks of 32 vectors.
+//!
+//! With x' = R(x − m) a rotated row, c its list's centroid and r = x' − c, the signs of r and two numbers give an
+//! unbiased estimate of ⟨r, v⟩ for any v: f ⟨sgn r, v⟩ with f = |r|² / ‖r‖₁ (RaBitQ: J. Gao and C. Long, SIGMOD 2024).
+//! All that depends on the row alone is folded into `add` and `scale`, and all that depends on the query alone into
+//! one table for all lists, so that the estimate of a row's distance is
+//!
+//! `base + add + scale · S`, S = ⟨sgn r, q'⟩, with `base` a number of the query and the list.
+//!
+//! | distance | base | add | scale |
+//! |---|---|---|---|
+//! | \|q' − x'\|² (L2, and cosine of normalised rows) | \|q' − c\|² | \|r\|² + 2 f ⟨sgn r, c⟩ | −2 f |
+//! | −2 ⟨q, x⟩, but for what is the query's alone (dot) | −2 ⟨q', c⟩ | 2 f ⟨sgn r, c⟩ − 2 ⟨c, r⟩ − 2 ⟨m', x'⟩ | −2 f |
+//!
+//! The error of f ⟨sgn r, q' − c⟩ is near-normal; its deviation is about 0.6 |r| |q' − c| / √D. That is `-scale / 2`
+//! times 0.6 |q' − c|, so a lower bound costs one number a list: `low = base + add + scale (S + ε σ)`, where σ² is
+//! 0.36 |q' − c|² plus the variance that the rounding of the query's table has.
+//!
+//! # A block
+//! `4 · width` bytes of signs, as [`scan_signs`] reads them, then the `add` of 32 vectors, then their `scale`, as
+//! little-endian float32. Vectors that are not there have `add` = +∞, and so are never within a limit.
+
+use plimsoll_kernels::{BLOCK, Estimate, Factors, dot, scan_signs};
+
+/// The length of a block in bytes, for vectors of `width` components.
+pub const fn block_len(width: usize) -> usize {
+    4 * width + 8 * BLOCK
+}
+
+/// How many blocks `rows` rows take.
+pub const fn blocks_of(rows: usize) -> usize {
+    rows.div_ceil(BLOCK)
+}
+
+/// What is estimated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Measure<'a> {
+    /// |q − x|².
+    L2,
+    /// −2 ⟨q, x⟩, without what depends on the query alone. The rotated mean is needed.
+    Dot {
+        /// m' = R m.
+        mean: &'a [f32],
+    },
+}
+
+/// Encodes rows of one list into blocks.
+#[derive(Debug)]
+pub struct SignEncoder<'a> {
+    measure: Measure<'a>,
+    residual: Vec<f32>,
+    signs: Vec<f32>,
+}
+
+impl<'a> SignEncoder<'a> {
+    /// For vectors of `width` components, a multiple of 16.
+    ///
+    /// # Panics
+    /// When `width` is none, or the mean has another width.
+    pub fn new(width: usize, measure: Measure<'a>) -> Self {
+        assert!(width.is_multiple_of(16), "a width of {width}");
+        if let Measure::Dot { mean } = measure {
+            assert!(mean.len() == width, "a mean of {} components, of {width}", mean.len());
+        }
+        Self { measure, residual: vec![0.0; width], signs: vec![0.0; width] }
+    }
+
+    /// Appends the blocks of a list's rows, in their order, to `out`.
+    ///
+    /// # Panics
+    /// When the centroid or a row has another width.
+    pub fn encode<'r>(
+        &mut self,
+        rows: impl IntoIterator<Item = &'r [f32]>,
+        centroid: &[f32],
+        out: &mut Vec<u8>,
+    ) {
+        let width = self.signs.len();
+        let mut block = out.len();
+        for (index, row) in rows.into_iter().enumerate() {
+            let vector = index % BLOCK;
+            if vector == 0 {
+                block = out.len();
+                out.resize(block + 4 * width, 0);
+                out.extend_from_slice(&f32::INFINITY.to_le_bytes().repeat(BLOCK));
+                out.resize(block + block_len(width), 0);
+            }
+            self.encode_row(row, centroid, vector, &mut out[block..]);
+        }
+    }
+
+    fn encode_row(&mut self, row: &[f32], centroid: &[f32], vector: usize, block: &mut [u8]) {
+        let width = self.signs.len();
+        assert!((row.len(), centroid.len()) == (width, width), "a row or centroid of another width");
+        for (((residual, sign), row), centre) in
+            self.residual.iter_mut().zip(&mut self.signs).zip(row).zip(centroid)
+        {
+            *residual = row - centre;
+            *sign = 1.0_f32.copysign(*residual);
+        }
+        let nibbles = block[vector % 16..4 * width].iter_mut().step_by(16);
+        for (byte, signs) in nibbles.zip(self.signs.chunks_exact(4)) {
+            let pattern = (0..4).fold(0, |bits, dim| bits | u8::from(signs[dim] > 0.0) << dim);
+            *byte |= pattern << (vector / 16 * 4);
+        }
+        let (residual, signs) = (&self.residual[..], &self.signs[..]);
+        let (squared, sum) = (dot(residual, residual), dot(residual, signs));
+        // A row that is its centroid needs no correction.
+        let factor = if sum > 0.0 { squared / sum } else { 0.0 };
+        let towards = 2.0 * factor * dot(signs, centroid);
+        let add = match self.measure {
+            Measure::L2 => squared + towards,
+            Measure::Dot { mean } => towards - 2.0 * dot(centroid, residual) - 2.0 * dot(mean, row),
+        };
+        let scale = -2.0 * factor;
+        for (number, at) in [(add, 4 * width), (scale, 4 * (width + BLOCK))] {
+            block[at + 4 * vector..][..4].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+/// What a query is to sign codes: one table for all lists.
+#[derive(Debug, Clone, Default)]
+pub struct SignQuery {
+    table: Vec<u8>,
+    step: f32,
+    shift: f32,
+    variance: f32,
+}
+
+/// The highest entry of a table: eight of them fit in a byte.
+const HIGHEST: f32 = 31.0;
+/// The variance of f ⟨sgn r, v⟩ as an estimate of ⟨r, v⟩ is f² |v|² (1 − a²), with a = ‖r‖₁ / (√D |r|) the cosine between
+/// r and its signs, which is near √(2/π) = 0.8 after the rotation.
+const DEVIATION_SQUARED: f32 = 0.36;
+
+impl SignQuery {
+    /// Makes the table of a rotated query q', in place of what was there: no allocation after the first time.
+    pub fn set(&mut self, query: &[f32]) {
+        let group = |four: &[f32]| four.iter().map(|x| x.abs()).sum::<f32>();
+        let highest = query.chunks_exact(4).map(group).fold(0.0, f32::max);
+        self.step = 2.0 * highest / HIGHEST;
+        let per_step = if highest > 0.0 { 1.0 / self.step } else { 0.0 };
+        self.table.resize(4 * query.len(), 0);
+        self.shift = 0.0;
+        for (entries, four) in self.table.chunks_exact_mut(16).zip(query.chunks_exact(4)) {
+            let lowest = -group(four);
+            let mut total = 0;
+            for (pattern, entry) in entries.iter_mut().enumerate() {
+                let signed = (0..4).map(|dim| if pattern >> dim & 1 == 1 { four[dim] } else { -four[dim] });
+                // Not above 31, whatever is rounded: a saturating cast of at most 31.5.
+                *entry = ((signed.sum::<f32>() - lowest) * per_step + 0.5).min(HIGHEST) as u8;
+                total += u16::from(*entry);
+            }
+            // The 16 sums of a group are 0 on average, and so they stay when they are rounded.
+            self.shift -= self.step * (f32::from(total) / 16.0);
+        }
+        self.variance = self.step * self.step / 12.0 * (query.len() / 4) as f32;
+    }
+
+    /// The lower bounds of the distances of a block's vectors that hold for all but a share of the rows that falls
+    /// with `epsilon` (0: the estimates themselves), and which of them are at most `limit`.
+    ///
+    /// `base` is the number of the query and the block's list, `distance_squared` |q' − c|².
+    ///
+    /// # Panics
+    /// When the block is not one of this query's width.
+    pub fn scan(&self, block: SignBlock<'_>, bound: &Bound, limit: f32, out: &mut [f32; BLOCK]) -> u32 {
+        let estimate = Estimate { step: self.step, shift: bound.shift, base: bound.base };
+        scan_signs(&self.table, block.codes, block.factors, &estimate, limit, out)
+    }
+
+    /// What [`SignQuery::scan`] needs to know of a list.
+    pub fn bound(&self, base: f32, distance_squared: f32, epsilon: f32) -> Bound {
+        let deviation = (DEVIATION_SQUARED * distance_squared + self.variance).sqrt();
+        Bound { base, shift: self.shift + epsilon * deviation }
+    }
+}
+
+/// A list's part in the lower bounds of its rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bound {
+    base: f32,
+    shift: f32,
+}
+
+/// A block of 32 vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct SignBlock<'a> {
+    codes: &'a [u8],
+    factors: Factors<'a>,
+}
+
+impl<'a> SignBlock<'a> {
+    /// Looks at the bytes of a block; `None` if they are not as many as a block of `width` has, or not aligned to 4
+    /// bytes, or this machine is not little-endian.
+    pub fn new(bytes: &'a [u8], width: usize) -> Option<Self> {
+        if cfg!(target_endian = "big") || bytes.len() != block_len(width) {
+            return None;
+        }
+        let (codes, factors) = bytes.split_at(4 * width);
+        let (add, scale) = factors.split_at(4 * BLOCK);
+        let floats = |bytes| bytemuck::try_from_bytes::<[f32; BLOCK]>(bytes).ok();
+        Some(Self { codes, factors: Factors { add: floats(add)?, scale: floats(scale)? } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rotation;
+    use crate::random::Random;
+
+    /// Rows around a centre, rotated, their centroid, and a query near them.
+    struct Case {
+        width: usize,
+        rows: Vec<Vec<f32>>,
+        mean: Vec<f32>,
+        centroid: Vec<f32>,
+        query: Vec<f32>,
+    }
+
+    impl Case {
+        fn new(dimension: usize, rows: usize, centre: f32, seed: u64) -> Self {
+            let mut random = Random(seed);
+            let rotation = Rotation::new(dimension, seed);
+            let width = rotation.width();
+            let offset: Vec<f32> = (0..dimension).map(|_| centre * random.normal()).collect();
+            let mut near = || {
+                let row: Vec<f32> = offset.iter().map(|x| x + random.normal()).collect();
+                let mut rotated = vec![0.0; width];
+                rotation.rotate(&row, &mut rotated);
+                rotated
+            };
+            let rows: Vec<Vec<f32>> = (0..rows).map(|_| near()).collect();
+            let query = near();
+            let mut mean = vec![0.0; width];
+            rotation.rotate(&vec![0.3; dimension], &mut mean);
+            let share = 1.0 / rows.len() as f32;
+            let centroid = (0..width).map(|i| rows.iter().map(|row| row[i] * share).sum()).collect();
+            Self { width, rows, mean, centroid, query }
+        }
+
+        fn blocks(&self, measure: Measure<'_>) -> Vec<u8> {
+            let mut out = Vec::new();
+            let rows = self.rows.iter().map(Vec::as_slice);
+            SignEncoder::new(self.width, measure).encode(rows, &self.centroid, &mut out);
+            out
+        }
+
+        /// The bounds with `epsilon` of all rows, and their true distances.
+        fn bounds(&self, measure: Measure<'_>, epsilon: f32) -> Vec<(f64, f64)> {
+            let blocks = self.blocks(measure);
+            let mut query = SignQuery::default();
+            query.set(&self.query);
+            let product = |a: &[f32], b: &[f32]| -> f64 {
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+            };
+            let squared = |a: &[f32], b: &[f32]| product(a, a) - 2.0 * product(a, b) + product(b, b);
+            let far = squared(&self.query, &self.centroid);
+            let base = match measure {
+                Measure::L2 => far,
+                Measure::Dot { .. } => -2.0 * product(&self.query, &self.centroid),
+            };
+            let bound = query.bound(base as f32, far as f32, epsilon);
+            let mut found = Vec::new();
+            for (number, bytes) in blocks.chunks(block_len(self.width)).enumerate() {
+                let mut out = [0.0; BLOCK];
+                let block = SignBlock::new(bytes, self.width).unwrap();
+                let within = query.scan(block, &bound, f32::MAX, &mut out);
+                let rows = &self.rows[number * BLOCK..self.rows.len().min((number + 1) * BLOCK)];
+                assert_eq!(within.count_ones() as usize, rows.len(), "only rows that are there");
+                for (row, low) in rows.iter().zip(out) {
+                    let distance = match measure {
+                        Measure::L2 => squared(&self.query, row),
+                        Measure::Dot { mean } => -2.0 * product(&self.query, row) - 2.0 * product(mean, row),
+                    };
+                    found.push((f64::from(low), distance));
+                }
+            }
+            assert_eq!(found.len(), self.rows.len());
+            found
+        }
+    }
+
+    fn measures(case: &Case) -> [Measure<'_>; 2] {
+        [Measure::L2, Measure::Dot { mean: &case.mean }]
+    }
+
+    #[test]
+    fn estimates_are_unbiased_and_bounds_hold_as_often_as_they_should() {
+        for dimension in [100, 128, 384, 784] {
+            for centre in [0.0, 1.0, 10.0] {
+                let case = Case::new(dimension, 2000, centre, dimension as u64);
+                for measure in measures(&case) {
+                    let estimates = case.bounds(measure, 0.0);
+                    let errors: Vec<f64> = estimates.iter().map(|(low, distance)| low - distance).collect();
+                    let n = errors.len() as f64;
+                    let bias = errors.iter().sum::<f64>() / n;
+                    let deviation = (errors.iter().map(|error| error * error).sum::<f64>() / n).sqrt();
+                    assert!(bias.abs() < 0.15 * deviation, "{dimension}, {centre}: {bias} of {deviation}");
+                    // One-sided: 6.7 % of a normal distribution are beyond 1.5 deviations.
+                    let bounds = case.bounds(measure, 1.5);
+                    let broken = bounds.iter().filter(|(low, distance)| low > distance).count() as f64 / n;
+                    println!(
+                        "{dimension} {centre} bias {bias:.3} deviation {deviation:.3} broken {broken:.3}"
+                    );
+                    assert!((0.01..0.13).contains(&broken), "{dimension}, {centre}: {broken} are broken");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_its_centroid_is_exact_and_nothing_is_within_no_limit() {
+        let mut case = Case::new(64, 1, 1.0, 3);
+        case.rows = vec![case.centroid.clone(); 33];
+        for (low, distance) in case.bounds(Measure::L2, 0.0) {
+            assert!((low - distance).abs() < 1e-3 * distance, "{low} {distance}");
+        }
+        let blocks = case.blocks(Measure::L2);
+        assert_eq!(blocks.len(), blocks_of(33) * block_len(case.width));
+        let mut query = SignQuery::default();
+        query.set(&vec![0.0; case.width]);
+        let block = SignBlock::new(&blocks[..block_len(case.width)], case.width).unwrap();
+        let mut out = [0.0; BLOCK];
+        assert_eq!(query.scan(block, &query.bound(0.0, 0.0, 1.5), f32::NEG_INFINITY, &mut out), 0);
+        assert!(SignBlock::new(&blocks[1..], case.width).is_none());
+    }
+}
