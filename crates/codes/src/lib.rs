@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod planes;
 mod random;
 mod rotation;
 mod signs;
 
+pub use planes::{PlaneDistance, PlaneEncoder, PlaneQuery, record_len};
 pub use rotation::Rotation;
 pub use signs::{Bound, Measure, SignBlock, SignEncoder, SignQuery, block_len, blocks_of};
