@@ -44,7 +44,7 @@ pub enum Measure<'a> {
     },
 }
 
-/// Encodes rows of one list into blocks.
+/// Encodes rows into blocks.
 #[derive(Debug)]
 pub struct SignEncoder<'a> {
     measure: Measure<'a>,
@@ -65,31 +65,26 @@ impl<'a> SignEncoder<'a> {
         Self { measure, residual: vec![0.0; width], signs: vec![0.0; width] }
     }
 
-    /// Appends the blocks of a list's rows, in their order, to `out`.
+    /// Encodes a row of the list with this centroid into slot `slot` of `blocks`, which grows by as many empty blocks as
+    /// that takes. A slot may be written once.
     ///
     /// # Panics
-    /// When the centroid or a row has another width.
-    pub fn encode<'r>(
-        &mut self,
-        rows: impl IntoIterator<Item = &'r [f32]>,
-        centroid: &[f32],
-        out: &mut Vec<u8>,
-    ) {
+    /// When the centroid or the row has another width, or `blocks` is not whole blocks.
+    pub fn put(&mut self, row: &[f32], centroid: &[f32], slot: usize, blocks: &mut Vec<u8>) {
         let width = self.signs.len();
-        let mut block = out.len();
-        for (index, row) in rows.into_iter().enumerate() {
-            let vector = index % BLOCK;
-            if vector == 0 {
-                block = out.len();
-                out.resize(block + 4 * width, 0);
-                out.extend_from_slice(&f32::INFINITY.to_le_bytes().repeat(BLOCK));
-                out.resize(block + block_len(width), 0);
-            }
-            self.encode_row(row, centroid, vector, &mut out[block..]);
+        let len = block_len(width);
+        assert!(blocks.len().is_multiple_of(len), "{} bytes are not blocks of {len}", blocks.len());
+        while blocks.len() <= slot / BLOCK * len {
+            let block = blocks.len();
+            blocks.resize(block + 4 * width, 0);
+            blocks.extend_from_slice(&f32::INFINITY.to_le_bytes().repeat(BLOCK));
+            blocks.resize(block + len, 0);
         }
+        let block = &mut blocks[slot / BLOCK * len..][..len];
+        self.encode(row, centroid, slot % BLOCK, block);
     }
 
-    fn encode_row(&mut self, row: &[f32], centroid: &[f32], vector: usize, block: &mut [u8]) {
+    fn encode(&mut self, row: &[f32], centroid: &[f32], vector: usize, block: &mut [u8]) {
         let width = self.signs.len();
         assert!((row.len(), centroid.len()) == (width, width), "a row or centroid of another width");
         for (((residual, sign), row), centre) in
@@ -243,8 +238,10 @@ mod tests {
 
         fn blocks(&self, measure: Measure<'_>) -> Vec<u8> {
             let mut out = Vec::new();
-            let rows = self.rows.iter().map(Vec::as_slice);
-            SignEncoder::new(self.width, measure).encode(rows, &self.centroid, &mut out);
+            let mut encoder = SignEncoder::new(self.width, measure);
+            for (slot, row) in self.rows.iter().enumerate() {
+                encoder.put(row, &self.centroid, slot, &mut out);
+            }
             out
         }
 
