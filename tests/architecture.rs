@@ -38,7 +38,7 @@ fn crates_know_only_what_they_may() {
         ("wal", vec!["base"]),
         ("shard", vec!["base", "kernels"]),
         ("index", vec!["base", "kernels"]),
-        ("engine", vec!["base", "kernels", "wal", "shard", "index"]),
+        ("engine", vec!["base", "kernels", "wal", "shard", "index", "codes"]),
         ("sim", vec!["base"]),
         // The torture tests use the public face, and the disk they do it to.
         ("torture", vec!["plimsoll", "sim", "base"]),

@@ -74,6 +74,8 @@ pub struct PlaneQuery {
 pub struct PlaneDistance {
     /// The distance of the row as it is stored.
     pub distance: f32,
+    /// The row's scale: one step of its components.
+    pub scale: f32,
     /// Its integer product with the query, for [`PlaneQuery::refine`].
     product: i32,
 }
@@ -102,9 +104,10 @@ impl PlaneQuery {
             return None;
         }
         let product = dot_i8(bytemuck::cast_slice(row), &self.components);
-        let unit = f32::from_le_bytes(*scale) * self.scale;
-        let distance = (-2.0 * unit).mul_add(product as f32, f32::from_le_bytes(*add) + self.base);
-        Some(PlaneDistance { distance, product })
+        let scale = f32::from_le_bytes(*scale);
+        let distance =
+            (-2.0 * scale * self.scale).mul_add(product as f32, f32::from_le_bytes(*add) + self.base);
+        Some(PlaneDistance { distance, scale, product })
     }
 
     /// The distance of a row by its records in both planes; `None` if one has another length.

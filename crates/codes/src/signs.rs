@@ -165,6 +165,28 @@ impl SignQuery {
         scan_signs(&self.table, block.codes, block.factors, &estimate, limit, out)
     }
 
+    /// As [`SignQuery::scan`], for some blocks one after another: 32 bounds and one mask for each. False if the bytes
+    /// are not whole blocks, or not aligned to 4 bytes.
+    ///
+    /// # Panics
+    /// When `out` or `within` is shorter than the blocks need.
+    pub fn scan_list(
+        &self,
+        blocks: &[u8],
+        bound: &Bound,
+        limit: f32,
+        out: &mut [f32],
+        within: &mut [u32],
+    ) -> bool {
+        let width = self.table.len() / 4;
+        for (number, bytes) in blocks.chunks(block_len(width)).enumerate() {
+            let Some(block) = SignBlock::new(bytes, width) else { return false };
+            let Some((out, _)) = out[number * BLOCK..].split_first_chunk_mut() else { return false };
+            within[number] = self.scan(block, bound, limit, out);
+        }
+        true
+    }
+
     /// What [`SignQuery::scan`] needs to know of a list.
     pub fn bound(&self, base: f32, distance_squared: f32, epsilon: f32) -> Bound {
         let deviation = (DEVIATION_SQUARED * distance_squared + self.variance).sqrt();

@@ -16,6 +16,7 @@ mod append_list;
 mod background;
 mod batch;
 mod check;
+mod codebook;
 mod collection;
 mod commit;
 mod compact;

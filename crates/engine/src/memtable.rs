@@ -368,6 +368,12 @@ impl<'a> MemtableEntry<'a> {
         &self.batch.norms()[self.rows()]
     }
 
+    /// The vector and the length of one posting.
+    pub(crate) fn row(&self, posting: usize) -> Option<(&'a [f32], f32)> {
+        let vector = self.vectors().chunks_exact(self.dimension).nth(posting)?;
+        Some((vector, *self.norms().get(posting)?))
+    }
+
     pub(crate) fn first_row(&self) -> u32 {
         self.rows().start as u32
     }

@@ -3,8 +3,10 @@
 //! A query takes a snapshot, which is a pointer and an LSN, and from then on touches only what never changes.
 //! It waits for nobody, and nobody waits for it.
 
+mod coded;
 mod exact;
 mod measure;
+mod pool;
 mod read;
 mod search;
 mod top;

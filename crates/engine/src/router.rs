@@ -6,6 +6,7 @@ use plimsoll_base::{Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Centroids, Malformed, Route, StopEntry, StopRule, StopTable};
 use plimsoll_shard::{IndexFile, SealedView};
 
+use crate::codebook::{self, Codebook};
 use crate::error::Result;
 use crate::options::CollectionConfig;
 
@@ -19,6 +20,7 @@ pub(crate) struct Router {
 struct Loaded {
     centroids: Centroids,
     stops: StopTable,
+    codebook: Option<Codebook>,
 }
 
 impl Router {
@@ -51,7 +53,16 @@ impl Router {
         } else {
             StopTable::new(self.metric, entries)
         };
-        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops }))
+        let header = self.file.header();
+        let has_codes = header.rotation.rounds == codebook::ROUNDS;
+        let mean = self.file.mean()?;
+        let codebook = has_codes.then(|| Codebook::new(self.metric, header.rotation.seed, mean, &centroids));
+        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, codebook }))
+    }
+
+    /// What the generation's rows are encoded with; `None` for one of before there were codes.
+    pub(crate) fn codebook(&self) -> Result<Option<&Codebook>> {
+        Ok(self.loaded()?.codebook.as_ref())
     }
 
     pub(crate) fn centroids(&self) -> Result<&Centroids> {

@@ -1,11 +1,13 @@
 //! Vector rows on their way into a segment: assigned to lists, grouped by shard and list, and written.
 
-use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, ShardId};
-use plimsoll_shard::{ListRows, PendingFile, SegmentKind, VectorInfo, VectorWriter};
-use rayon::slice::ParallelSliceMut;
+use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, Metric, ShardId};
+use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, SIGNS};
+use plimsoll_shard::{ListEntry, ListRows, PendingFile, SegmentKind, VectorInfo, VectorWriter};
+use rayon::prelude::*;
 
-use crate::error::Result;
-use crate::router::Router;
+use crate::codebook::{Codebook, RowEncoder};
+use crate::error::{Error, Result};
+use crate::router::{Router, push_indexed};
 use crate::tree::FileOpener;
 
 /// Where rows of generation 0 are: they have no lists yet.
@@ -86,34 +88,147 @@ impl<'a> RowAssigner<'a> {
     }
 }
 
-/// Writes rows that are in segment order as a segment; returns it with the rows of each shard.
-pub(crate) fn write_segment<'a>(
-    opener: &'a FileOpener,
-    number: FileNumber,
-    collection: CollectionId,
-    generation: Generation,
-    kind: SegmentKind,
-    rows: &[Row],
-) -> Result<(PendingFile<'a>, Vec<(ShardId, u64)>)> {
-    let info = VectorInfo { collection, generation, kind };
-    let mut writer = VectorWriter::create(&*opener.storage, &opener.dir, number, opener.database, info)?;
-    let ordinals: Vec<DocumentOrdinal> = rows.iter().map(|row| row.ordinal).collect();
-    let postings: Vec<u16> = rows.iter().map(|row| row.posting).collect();
-    let mut shards = Vec::new();
-    let mut start = 0;
-    for of_shard in rows.chunk_by(|a, b| a.shard == b.shard) {
-        let mut lists = Vec::new();
-        for of_list in of_shard.chunk_by(|a, b| a.list == b.list) {
-            let range = start..start + of_list.len();
-            start = range.end;
-            lists.push(ListRows {
-                list: of_list[0].list,
-                ordinals: &ordinals[range.clone()],
-                postings: &postings[range],
-            });
+/// Where the vectors of rows are.
+pub(crate) trait RowVectors: Sync {
+    /// The vector and the length of a row.
+    fn vector(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<(&[f32], f32)>;
+}
+
+/// What a segment is to be.
+pub(crate) struct SegmentPlan<'a> {
+    pub number: FileNumber,
+    pub collection: CollectionId,
+    pub generation: Generation,
+    pub kind: SegmentKind,
+    pub metric: Metric,
+    /// What the rows are encoded with, if the generation has codes.
+    pub codebook: Option<&'a Codebook>,
+}
+
+impl<'a> SegmentPlan<'a> {
+    /// Writes rows that are in segment order; returns the file with the rows of each shard.
+    pub(crate) fn write<'f>(
+        &self,
+        opener: &'f FileOpener,
+        rows: &[Row],
+        vectors: &dyn RowVectors,
+    ) -> Result<(PendingFile<'f>, Vec<(ShardId, u64)>)> {
+        let info = VectorInfo { collection: self.collection, generation: self.generation, kind: self.kind };
+        let mut writer =
+            VectorWriter::create(&*opener.storage, &opener.dir, self.number, opener.database, info)?;
+        let ordinals: Vec<DocumentOrdinal> = rows.iter().map(|row| row.ordinal).collect();
+        let postings: Vec<u16> = rows.iter().map(|row| row.posting).collect();
+        let mut shards = Vec::new();
+        let mut start = 0;
+        for of_shard in rows.chunk_by(|a, b| a.shard == b.shard) {
+            let mut lists = Vec::new();
+            for of_list in of_shard.chunk_by(|a, b| a.list == b.list) {
+                let range = start..start + of_list.len();
+                start = range.end;
+                lists.push(ListRows {
+                    list: of_list[0].list,
+                    ordinals: &ordinals[range.clone()],
+                    postings: &postings[range],
+                });
+            }
+            let entries = writer.shard(of_shard[0].shard, &lists)?;
+            if let Some(book) = self.codebook {
+                ShardCodes { metric: self.metric, book, rows: of_shard, entries: &entries, vectors }
+                    .write(&mut writer, of_shard[0].shard)?;
+            }
+            shards.push((of_shard[0].shard, of_shard.len() as u64));
         }
-        writer.shard(of_shard[0].shard, &lists)?;
-        shards.push((of_shard[0].shard, of_shard.len() as u64));
+        Ok((writer.finish()?, shards))
     }
-    Ok((writer.finish()?, shards))
+}
+
+/// The rows of a shard on their way into codes.
+struct ShardCodes<'a> {
+    metric: Metric,
+    book: &'a Codebook,
+    rows: &'a [Row],
+    entries: &'a [ListEntry],
+    vectors: &'a dyn RowVectors,
+}
+
+/// Slots encoded by one thread at a time, in whole blocks, and how many such parts are held before they are written.
+const PART: usize = 32 * BLOCK_SLOTS as usize;
+const PARTS: usize = 16;
+
+impl ShardCodes<'_> {
+    /// Writes both code sections. Rows are rotated once for each: that takes less than holding all records would.
+    fn write(&self, writer: &mut VectorWriter<'_>, shard: ShardId) -> Result<()> {
+        writer.begin(SIGNS, shard)?;
+        let slots = self.slots();
+        self.append(writer, &slots, |encoder, slots| self.signs(encoder, slots))?;
+        writer.begin(PLANE, shard)?;
+        let rows: Vec<u32> = (0..self.rows.len() as u32).collect();
+        self.append(writer, &rows, |encoder, rows| self.records(encoder, rows))
+    }
+
+    /// The row in each slot, or [`EMPTY`].
+    fn slots(&self) -> Vec<u32> {
+        let end = self.entries.last().map_or(0, |last| last.first_slot + last.rows);
+        let mut slots = vec![EMPTY; end as usize];
+        for entry in self.entries {
+            let first = entry.first_slot as usize;
+            for (slot, row) in slots[first..first + entry.rows as usize].iter_mut().zip(entry.first_row..) {
+                *slot = row;
+            }
+        }
+        slots
+    }
+
+    fn append(
+        &self,
+        writer: &mut VectorWriter<'_>,
+        all: &[u32],
+        encode: impl Fn(&mut RowEncoder<'_>, &[u32]) -> Result<Vec<u8>> + Sync,
+    ) -> Result<()> {
+        for parts in all.chunks(PART * PARTS) {
+            let encoded: Vec<Vec<u8>> = parts
+                .par_chunks(PART)
+                .map_init(|| RowEncoder::new(self.book), |encoder, part| encode(encoder, part))
+                .collect::<Result<_>>()?;
+            encoded.iter().try_for_each(|bytes| writer.append(bytes))?;
+        }
+        Ok(())
+    }
+
+    fn signs(&self, encoder: &mut RowEncoder<'_>, slots: &[u32]) -> Result<Vec<u8>> {
+        let mut blocks =
+            Vec::with_capacity(slots.len().div_ceil(BLOCK_SLOTS as usize) * self.book.lengths().block);
+        let mut indexed = Vec::new();
+        for (slot, &row) in slots.iter().enumerate().filter(|(_, row)| **row != EMPTY) {
+            let row = &self.rows[row as usize];
+            self.indexed(row, &mut indexed)?;
+            let position = self.book.position(row.list).ok_or_else(|| unknown_list(row))?;
+            encoder.signs(&indexed, position, slot, &mut blocks);
+        }
+        Ok(blocks)
+    }
+
+    fn records(&self, encoder: &mut RowEncoder<'_>, rows: &[u32]) -> Result<Vec<u8>> {
+        let mut records = Vec::with_capacity(rows.len() * self.book.lengths().record);
+        let mut indexed = Vec::new();
+        for &row in rows {
+            self.indexed(&self.rows[row as usize], &mut indexed)?;
+            encoder.record(&indexed, &mut records);
+        }
+        Ok(records)
+    }
+
+    fn indexed(&self, row: &Row, into: &mut Vec<f32>) -> Result<()> {
+        let (vector, norm) = self.vectors.vector(row.ordinal, row.posting)?;
+        into.clear();
+        push_indexed(self.metric, vector, norm, into);
+        Ok(())
+    }
+}
+
+/// A slot without a row.
+const EMPTY: u32 = u32::MAX;
+
+fn unknown_list(row: &Row) -> Error {
+    Error::InvalidArgument(format!("list {} is not of the generation whose codes are made", row.list))
 }

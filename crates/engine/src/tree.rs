@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::manifest::CollectionEntry;
 use crate::model::{Document, Posting, value};
 use crate::router::Router;
+use crate::rows::RowVectors;
 
 const MISSING: &str = "the file is missing, and the manifest names it";
 
@@ -249,6 +250,15 @@ impl Tree {
         Ok(self.postings[file].get()?.index_of(ordinal)?.map(|document| StoredPlace { file, document }))
     }
 
+    /// The vector and the length of a posting of the document with that ordinal; `None` if no file has it (any more).
+    pub(crate) fn row(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<Option<(&[f32], f32)>> {
+        let Some(place) = self.place_of(ordinal)? else { return Ok(None) };
+        let file = self.posting(place)?;
+        let row = file.row_of(place.document, posting)?;
+        let norm = file.norms(row..row + 1)?.first().copied().unwrap_or_default();
+        Ok(Some((file.vectors(row..row + 1)?, norm)))
+    }
+
     /// What keeps an open file of this tree open.
     pub(crate) fn holder(&self, meta: &FileMeta) -> Option<Arc<dyn Any + Send + Sync>> {
         fn held<'a, T: Any + Send + Sync>(
@@ -293,6 +303,15 @@ impl Tree {
     /// Vector rows in live sections, killed ones too.
     pub(crate) fn rows(&self) -> u64 {
         self.vectors.iter().flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()
+    }
+}
+
+impl RowVectors for Tree {
+    fn vector(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<(&[f32], f32)> {
+        self.row(ordinal, posting)?.ok_or_else(|| {
+            let what = format!("a row names document {ordinal}, which no file has");
+            StorageError::corrupted(Path::new(&self.entry.name.to_string()), 0, what).into()
+        })
     }
 }
 

@@ -30,7 +30,9 @@ pub use index_file::{IndexFile, IndexHeader, IndexList, Rotation, StopRule};
 pub use kill::{KillFile, KillHeader};
 pub use names::{FileName, SealedKind};
 pub use posting::{DocumentEntry, DocumentRef, Documents, PostingFile, PostingInfo, PostingRange, RowsRef};
-pub use vector::{ListEntry, ListRows, SegmentKind, VectorFile, VectorInfo, VectorWriter};
+pub use vector::{
+    CodeLengths, CodeSections, ListEntry, ListRows, SegmentKind, VectorFile, VectorInfo, VectorWriter,
+};
 pub use view::SealedView;
 
 // Sections are viewed as slices of little-endian numbers without conversion.

@@ -12,6 +12,8 @@
 //!  201  LISTS       16 l  {list u32, first slot u32, first row u32, rows u32}, by ascending list
 //!  202  ORDINALS     8 r  u64: the document of each row
 //!  203  POSTINGS     2 r  u16: the posting of the document, from 0
+//!  204  SIGNS        s b  the sign codes, by slot, in `b` blocks of 32 slots; absent without codes
+//!  205  PLANE        p r  the 8-bit record of each row; absent without codes
 //!    1  META          60  below
 //!
 //! META
@@ -37,8 +39,9 @@
 //!
 //! In generation 0 there are no lists: each shard has the one pseudo list 0.
 //!
-//! Codes are further sections of the same owners (kinds 204 and up), with a feature bit if a reader without
-//! them would go wrong.
+//! Codes are opaque here: how long a block of signs and a record are (`s` and `p`) is what their maker says.
+//! They can be made anew from the raw vectors of the posting files, and a reader does without them where they
+//! are absent, so that they have no feature bit.
 
 mod reader;
 mod writer;
@@ -48,7 +51,7 @@ use plimsoll_base::{CollectionId, DocumentOrdinal, Generation, ListId, Result};
 
 use crate::container::{SectionKind, seal_meta};
 
-pub use reader::VectorFile;
+pub use reader::{CodeLengths, CodeSections, VectorFile};
 pub use writer::{ListRows, VectorWriter};
 
 /// The newest version of the format.
@@ -63,9 +66,14 @@ pub const ORDINALS: SectionKind = SectionKind(202);
 /// The posting of the document of each row.
 pub const POSTINGS: SectionKind = SectionKind(203);
 
+/// Blocks of sign codes.
+pub const SIGNS: SectionKind = SectionKind(204);
+/// The 8-bit record of each row.
+pub const PLANE: SectionKind = SectionKind(205);
+
 /// The format's sections and their names.
 pub(crate) const SECTIONS: &[(SectionKind, &str)] =
-    &[(LISTS, "LISTS"), (ORDINALS, "ORDINALS"), (POSTINGS, "POSTINGS")];
+    &[(LISTS, "LISTS"), (ORDINALS, "ORDINALS"), (POSTINGS, "POSTINGS"), (SIGNS, "SIGNS"), (PLANE, "PLANE")];
 
 /// How a segment places its lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

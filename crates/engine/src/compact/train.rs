@@ -14,6 +14,7 @@ use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
 use super::Rewrite;
 use super::plan::Urgency;
 use super::vectors::{Repacked, merge_kills, write_base};
+use crate::codebook::{self, Codebook};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::manifest::IndexEntry;
@@ -71,7 +72,7 @@ pub(super) fn retrain<'a>(
         rows_at_training: rows.count as u64,
         next_list: ListId(table.first_list + table.lists.len() as u32),
         next_shard: ShardId(table.first_shard + table.shards),
-        rotation: Rotation { seed: 0, rounds: 0 },
+        rotation: Rotation { seed: SEED, rounds: codebook::ROUNDS },
     };
     let contents = IndexContents {
         header,
@@ -91,7 +92,9 @@ pub(super) fn retrain<'a>(
         shards: table.shards,
     };
     let mut files = vec![file];
-    let output = write_base(core, collection, generation, &table.rows(&rows)?, &mut files)?;
+    let codebook = Codebook::new(collection.config.metric, SEED, &mean, &table.centroids);
+    let output =
+        write_base(core, collection, (generation, Some(&codebook)), &table.rows(&rows)?, &mut files)?;
     let (old_kills, kills) = merge_kills(core, collection, true, &mut files)?;
     let all = |segment: &Arc<crate::tree::VectorSegment>| {
         (segment.file.meta, segment.live.iter().map(|(shard, _)| *shard).collect())

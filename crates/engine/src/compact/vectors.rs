@@ -8,10 +8,12 @@ use plimsoll_shard::{FileMeta, IndexHeader, PendingFile, SegmentKind, kill::writ
 use roaring::RoaringTreemap;
 
 use super::{Change, Rewrite};
+use crate::codebook::Codebook;
 use crate::core::Core;
 use crate::error::Result;
 use crate::manifest::{CollectionEntry, IndexEntry, KillEntry, VectorEntry};
-use crate::rows::{Row, RowAssigner, write_segment};
+use crate::router::Router;
+use crate::rows::{Row, RowAssigner, SegmentPlan};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
 use crate::tree::{Tree, VectorSegment};
@@ -61,7 +63,8 @@ pub(super) fn merge<'a>(
     rows.extend(moved.finish()?);
     rows.sort_unstable();
     let mut files = Vec::new();
-    let output = write_base(core, collection, newest, &rows, &mut files)?;
+    let codebook = tree.router(newest)?.map(Router::codebook).transpose()?.flatten();
+    let output = write_base(core, collection, (newest, codebook), &rows, &mut files)?;
     let (old_kills, kills) = merge_kills(core, collection, everything, &mut files)?;
     let repacked = Repacked { inputs, output, old_kills, kills, index: None, trained: None };
     Ok(Rewrite { files, change: Box::new(repacked) })
@@ -98,16 +101,22 @@ fn move_row(tree: &Tree, row: Row, moved: &mut RowAssigner<'_>) -> Result<()> {
 pub(super) fn write_base<'a>(
     core: &'a Core,
     collection: &CollectionState,
-    generation: Generation,
+    (generation, codebook): (Generation, Option<&Codebook>),
     rows: &[Row],
     files: &mut Vec<PendingFile<'a>>,
 ) -> Result<Option<VectorEntry>> {
     if rows.is_empty() {
         return Ok(None);
     }
-    let number = core.allocate_file();
-    let (file, live) =
-        write_segment(&core.opener, number, collection.id, generation, SegmentKind::Base, rows)?;
+    let plan = SegmentPlan {
+        number: core.allocate_file(),
+        collection: collection.id,
+        generation,
+        kind: SegmentKind::Base,
+        metric: collection.config.metric,
+        codebook,
+    };
+    let (file, live) = plan.write(&core.opener, rows, &*collection.tree)?;
     let entry = VectorEntry { file: *file.meta(), generation, base: true, live };
     files.push(file);
     Ok(Some(entry))

@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::manifest::{CollectionEntry, KillEntry, PostingEntry, VectorEntry};
 use crate::memtable::MemtableEntry;
 use crate::model::Key;
-use crate::rows::{RowAssigner, write_segment};
+use crate::router::Router;
+use crate::rows::{RowAssigner, RowVectors, SegmentPlan};
 use crate::stats::FlushStats;
 use crate::tree::{StoredPlace, Tree};
 
@@ -108,9 +109,15 @@ impl<'a> Delta<'a> {
             for (index, entry) in documents.entries.iter().enumerate() {
                 rows.add(documents.ordinal(index), entry.vectors(), entry.norms())?;
             }
-            let rows = rows.finish()?;
-            let (pending, live) =
-                write_segment(&core.opener, vector, collection.id, generation, SegmentKind::Delta, &rows)?;
+            let plan = SegmentPlan {
+                number: vector,
+                collection: collection.id,
+                generation,
+                kind: SegmentKind::Delta,
+                metric: collection.config.metric,
+                codebook: router.map(Router::codebook).transpose()?.flatten(),
+            };
+            let (pending, live) = plan.write(&core.opener, &rows.finish()?, documents)?;
             let entry = VectorEntry { file: *pending.meta(), generation, base: false, live };
             self.files.push(pending);
             self.vector = Some(entry);
@@ -250,6 +257,15 @@ impl<'a> NewDocuments<'a> {
 
     fn row_count(&self) -> u64 {
         self.entries.iter().map(|entry| entry.norms().len() as u64).sum()
+    }
+}
+
+impl RowVectors for NewDocuments<'_> {
+    fn vector(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<(&[f32], f32)> {
+        let index = ordinal.0.checked_sub(self.first.0).and_then(|index| usize::try_from(index).ok());
+        let entry = index.and_then(|index| self.entries.get(index));
+        let row = entry.and_then(|entry| entry.row(usize::from(posting)));
+        row.ok_or_else(|| Error::InvalidArgument(format!("document {ordinal} is not of this flush")))
     }
 }
 

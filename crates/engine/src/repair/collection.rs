@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{CollectionEntry, KillEntry, PostingEntry, VectorEntry};
 use crate::model::{Key, value};
 use crate::router::Router;
-use crate::rows::{RowAssigner, write_segment};
+use crate::rows::{RowAssigner, RowVectors, SegmentPlan};
 use crate::tree::FileOpener;
 
 /// How many keys of lost documents are reported.
@@ -332,10 +332,18 @@ impl<'a> Mender<'a, '_> {
             source.rows(&self.kills, &mut rows)?;
         }
         let rows = rows.finish()?;
+        let codebook = index.as_ref().map(|(_, router)| router.codebook()).transpose()?.flatten();
         entry.vectors.clear();
         if !rows.is_empty() {
-            let kind = SegmentKind::Base;
-            let (pending, live) = write_segment(opener, allocate(), entry.id, generation, kind, &rows)?;
+            let plan = SegmentPlan {
+                number: allocate(),
+                collection: entry.id,
+                generation,
+                kind: SegmentKind::Base,
+                metric: entry.config.metric,
+                codebook,
+            };
+            let (pending, live) = plan.write(opener, &rows, &SourceVectors(&self.sources))?;
             entry.vectors.push(VectorEntry { file: *pending.meta(), generation, base: true, live });
             files.push(pending);
         }
@@ -398,6 +406,29 @@ impl Source {
             rows.add(entry.ordinal(), vectors, norms)?;
         }
         Ok(())
+    }
+}
+
+/// The vectors of what is kept, in the order of their ordinals.
+struct SourceVectors<'a>(&'a [Source]);
+
+impl RowVectors for SourceVectors<'_> {
+    fn vector(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<(&[f32], f32)> {
+        let unknown = || Error::InvalidArgument(format!("document {ordinal} is not among those kept"));
+        for source in self.0 {
+            let Some(index) = source.file.index_of(ordinal)? else { continue };
+            if source.kept.as_ref().is_some_and(|kept| kept.binary_search(&(index as u32)).is_err()) {
+                continue;
+            }
+            let row = source.file.row_of(index, posting)?;
+            let vector = source.file.vectors(row..row + 1)?;
+            let norm = match source.norms_damaged {
+                false => source.file.norms(row..row + 1)?.first().copied().ok_or_else(unknown)?,
+                true => plimsoll_shard::posting::norm(vector),
+            };
+            return Ok((vector, norm));
+        }
+        Err(unknown())
     }
 }
 

@@ -1,10 +1,13 @@
 //! Reading a vector segment in place.
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
-use super::{LISTS, ListEntry, ORDINALS, POSTINGS, VectorHeader};
+use super::{BLOCK_SLOTS, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader};
 use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
 use crate::view::SealedView;
@@ -24,11 +27,92 @@ struct ShardSections {
     lists: Section,
     ordinals: Section,
     postings: Section,
+    /// Where there are codes: signs and plane.
+    codes: Option<(Section, Section)>,
+    places: OnceLock<Option<Places>>,
 }
 
 impl ShardSections {
     fn rows(&self) -> u64 {
         self.postings.len / 2
+    }
+}
+
+/// The way from a list's id to its entry without a search: `indexes[id - first]` is one above the index of the entry,
+/// or 0.
+#[derive(Debug)]
+struct Places {
+    first: u32,
+    indexes: Box<[u32]>,
+}
+
+impl Places {
+    /// Ids may be this many times as many as there are lists, and some more, before a search takes less.
+    const SPREAD: usize = 64;
+    const SPREAD_OF_FEW: usize = 4096;
+
+    /// `None` where ids are spread so far that it would take much memory.
+    fn new(lists: &[ListEntry]) -> Option<Self> {
+        let (first, last) = (lists.first()?.list.0, lists.last()?.list.0);
+        let span = last.checked_sub(first)? as usize;
+        if span > lists.len() * Self::SPREAD + Self::SPREAD_OF_FEW {
+            return None;
+        }
+        let mut indexes = vec![0; span + 1].into_boxed_slice();
+        for (index, entry) in lists.iter().enumerate() {
+            *indexes.get_mut(entry.list.0.checked_sub(first)? as usize)? = index as u32 + 1;
+        }
+        Some(Self { first, indexes })
+    }
+
+    fn find(&self, list: ListId) -> Option<usize> {
+        let place = *self.indexes.get(list.0.checked_sub(self.first)? as usize)?;
+        (place as usize).checked_sub(1)
+    }
+}
+
+/// How long codes are, which their maker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeLengths {
+    /// The bytes of a block of [`BLOCK_SLOTS`] sign codes.
+    pub block: usize,
+    /// The bytes of a row's record in the plane.
+    pub record: usize,
+}
+
+/// The codes of one shard's rows.
+#[derive(Debug, Clone, Copy)]
+pub struct CodeSections<'a> {
+    file: &'a SealedFile,
+    signs: &'a Section,
+    plane: &'a Section,
+    lengths: CodeLengths,
+}
+
+impl<'a> CodeSections<'a> {
+    /// Some blocks of signs, one after another, on a boundary of 64 bytes if blocks have a multiple of that length.
+    ///
+    /// # Errors
+    /// `Corrupted` if a block that is touched is damaged, or there are no such blocks.
+    pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
+        let at = |block: u32| u64::from(block) * self.lengths.block as u64;
+        self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
+    }
+
+    /// The record of a row.
+    ///
+    /// # Errors
+    /// As [`CodeSections::blocks`].
+    pub fn record(&self, row: u32) -> Result<&'a [u8]> {
+        let len = self.lengths.record as u64;
+        let start = u64::from(row) * len;
+        self.file.bytes(self.plane, start..start + len)
+    }
+
+    /// Says that a part of the file will be read soon.
+    pub fn will_need(&self, blocks: Range<u32>) {
+        let at = |block: u32| u64::from(block) * self.lengths.block as u64;
+        self.file.will_need(self.signs, at(blocks.start)..at(blocks.end));
     }
 }
 
@@ -51,7 +135,8 @@ impl SealedView for VectorFile {
                 let what = format!("shard {}'s sections do not hold whole rows and lists", lists.owner);
                 return Err(file.damaged(lists.offset, what));
             }
-            sections.push(ShardSections { lists, ordinals, postings });
+            let codes = file.find_section(SIGNS, lists.owner).zip(file.find_section(PLANE, lists.owner));
+            sections.push(ShardSections { lists, ordinals, postings, codes, places: OnceLock::new() });
         }
         let rows: u64 = sections.iter().map(ShardSections::rows).sum();
         if shards.len() as u64 != header.shards || rows != header.rows {
@@ -106,8 +191,40 @@ impl VectorFile {
 
     /// The entry of one list of `shard`.
     pub fn find_list(&self, shard: ShardId, list: ListId) -> Result<Option<ListEntry>> {
-        let lists = self.lists(shard)?;
-        Ok(lists.binary_search_by_key(&list, |entry| entry.list).ok().map(|index| lists[index]))
+        let Some(sections) = self.find(shard) else { return Ok(None) };
+        let lists: &[ListEntry] = self.file.array(&sections.lists)?;
+        let index = match sections.places.get_or_init(|| Places::new(lists)) {
+            Some(places) => places.find(list),
+            None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
+        };
+        Ok(index.and_then(|index| lists.get(index)).copied())
+    }
+
+    /// The codes of the rows of `shard`; `None` if it has none.
+    ///
+    /// # Errors
+    /// `Corrupted` if there are not as many as the shard has slots and rows.
+    pub fn codes(&self, shard: ShardId, lengths: CodeLengths) -> Result<Option<CodeSections<'_>>> {
+        let Some(sections) = self.find(shard) else { return Ok(None) };
+        let Some((signs, plane)) = &sections.codes else { return Ok(None) };
+        let slots = match self.lists(shard)?.last() {
+            Some(last) => u64::from(last.first_slot) + u64::from(last.rows),
+            None => 0,
+        };
+        let expected = [
+            slots.div_ceil(u64::from(BLOCK_SLOTS)).checked_mul(lengths.block as u64),
+            sections.rows().checked_mul(lengths.record as u64),
+        ];
+        if expected != [Some(signs.len), Some(plane.len)] {
+            let what = format!(
+                "codes of {} and {} bytes for {slots} slots and {} rows",
+                signs.len,
+                plane.len,
+                sections.rows()
+            );
+            return Err(self.file.damaged(signs.offset, what));
+        }
+        Ok(Some(CodeSections { file: &self.file, signs, plane, lengths }))
     }
 
     /// The document and the posting of each row of a list of `shard`.
@@ -119,6 +236,15 @@ impl VectorFile {
         let (start, rows) = (u64::from(list.first_row - shift), u64::from(list.rows));
         let ordinals = self.file.view(&sections.ordinals, start..start + rows)?;
         Ok((ordinals, self.file.view(&sections.postings, start..start + rows)?))
+    }
+
+    /// The document and the posting of one row of `shard`.
+    pub fn row(&self, shard: ShardId, row: u32) -> Result<(DocumentOrdinal, u16)> {
+        let Some(sections) = self.find(shard) else {
+            return Err(self.file.damaged(0, format!("there is no shard {shard} in this file")));
+        };
+        let ordinal = self.file.element(&sections.ordinals, u64::from(row))?;
+        Ok((*ordinal, *self.file.element(&sections.postings, u64::from(row))?))
     }
 
     /// Verifies every checksum of the file ([`SealedFile::verify`]), that the directories cover the rows as

@@ -1,0 +1,276 @@
+//! What the rows and queries of one index generation are encoded with: its rotation, its mean and its centroids.
+//!
+//! **Owns** the way from a vector to its codes, and the codes of the centroids. **Must not know** files or documents.
+//! Everything here follows from an index file, and everything that is encoded can be encoded again from the raw
+//! vectors: codes are derived data.
+
+use plimsoll_base::aligned::AlignedBytes;
+use plimsoll_base::{ListId, Metric};
+use plimsoll_codes::{
+    Measure, PlaneEncoder, PlaneQuery, Rotation, SignEncoder, SignQuery, block_len, blocks_of, record_len,
+};
+use plimsoll_index::Centroids;
+use plimsoll_kernels as kernels;
+use plimsoll_shard::CodeLengths;
+
+/// The rounds of the one kind of rotation there is; an index file with another number has no codes.
+pub(crate) const ROUNDS: u32 = 3;
+
+/// The encodings of one generation.
+pub(crate) struct Codebook {
+    metric: Metric,
+    lists: Vec<ListId>,
+    rotation: Rotation,
+    mean: Vec<f32>,
+    rotated_mean: Vec<f32>,
+    /// The rotated centroids, one after another.
+    centroids: Vec<f32>,
+    /// The centroids' sign codes, as of one list around the mean.
+    signs: AlignedBytes,
+    /// The centroids' records in both planes.
+    high: Vec<u8>,
+    low: Vec<u8>,
+}
+
+impl Codebook {
+    /// The codebook of a generation with this mean and these lists, which ascend.
+    pub(crate) fn new(metric: Metric, seed: u64, mean: &[f32], lists: &Centroids) -> Self {
+        let centroids = lists.vectors();
+        let rotation = Rotation::new(mean.len(), seed);
+        let width = rotation.width();
+        let mut rotated_mean = vec![0.0; width];
+        rotation.rotate(mean, &mut rotated_mean);
+        let mut book = Self {
+            metric,
+            lists: lists.ids().to_vec(),
+            rotation,
+            mean: mean.to_vec(),
+            rotated_mean,
+            centroids: Vec::with_capacity(centroids.len() / mean.len() * width),
+            signs: AlignedBytes::zeroed(0),
+            high: Vec::new(),
+            low: Vec::new(),
+        };
+        let mut encoder = RowEncoder::new(&book);
+        let mut rotated = Vec::with_capacity(book.centroids.capacity());
+        for centroid in centroids.chunks_exact(mean.len()) {
+            rotated.extend_from_slice(encoder.rotate(centroid));
+        }
+        // Queries are routed by their distance to the centroids, whatever the metric is.
+        let (mut signs, mut high, mut low) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sign_encoder, plane) =
+            (SignEncoder::new(width, Measure::L2), PlaneEncoder::new(Measure::L2));
+        let origin = vec![0.0; width];
+        for (slot, centroid) in rotated.chunks_exact(width).enumerate() {
+            sign_encoder.put(centroid, &origin, slot, &mut signs);
+            plane.encode(centroid, &mut high, &mut low);
+        }
+        book.centroids = rotated;
+        book.signs = AlignedBytes::copy_of(&signs);
+        (book.high, book.low) = (high, low);
+        book
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.rotation.width()
+    }
+
+    /// How long the codes are.
+    pub(crate) fn lengths(&self) -> CodeLengths {
+        CodeLengths { block: block_len(self.width()), record: record_len(self.width()) }
+    }
+
+    fn measure(&self) -> Measure<'_> {
+        match self.metric {
+            Metric::Cosine | Metric::L2 => Measure::L2,
+            Metric::Dot => Measure::Dot { mean: &self.rotated_mean },
+        }
+    }
+
+    /// The position of a list.
+    pub(crate) fn position(&self, list: ListId) -> Option<u32> {
+        self.lists.binary_search(&list).ok().map(|position| position as u32)
+    }
+
+    /// The rotated centroid of the list at `position`.
+    pub(crate) fn centroid(&self, position: u32) -> &[f32] {
+        let width = self.width();
+        &self.centroids[position as usize * width..][..width]
+    }
+}
+
+/// Encodes rows, one after another.
+pub(crate) struct RowEncoder<'a> {
+    book: &'a Codebook,
+    signs: SignEncoder<'a>,
+    plane: PlaneEncoder<'a>,
+    centred: Vec<f32>,
+    rotated: Vec<f32>,
+    low: Vec<u8>,
+}
+
+impl<'a> RowEncoder<'a> {
+    pub(crate) fn new(book: &'a Codebook) -> Self {
+        Self {
+            book,
+            signs: SignEncoder::new(book.width(), book.measure()),
+            plane: PlaneEncoder::new(book.measure()),
+            centred: Vec::with_capacity(book.mean.len()),
+            rotated: vec![0.0; book.width()],
+            low: Vec::new(),
+        }
+    }
+
+    /// A vector as the index sees it (normalised under cosine), less the mean, rotated.
+    fn rotate(&mut self, vector: &[f32]) -> &[f32] {
+        self.centred.clear();
+        self.centred.extend(vector.iter().zip(&self.book.mean).map(|(x, m)| x - m));
+        self.book.rotation.rotate(&self.centred, &mut self.rotated);
+        &self.rotated
+    }
+
+    /// Puts the signs of a row of the list at `position` into slot `slot` of `blocks`.
+    pub(crate) fn signs(&mut self, vector: &[f32], position: u32, slot: usize, blocks: &mut Vec<u8>) {
+        self.rotate(vector);
+        self.signs.put(&self.rotated, self.book.centroid(position), slot, blocks);
+    }
+
+    /// Appends the plane's record of a row.
+    pub(crate) fn record(&mut self, vector: &[f32], records: &mut Vec<u8>) {
+        self.rotate(vector);
+        self.low.clear();
+        self.plane.encode(&self.rotated, records, &mut self.low);
+    }
+}
+
+/// A query as the codes of one generation see it.
+///
+/// Distances are |q − x|² under L2 and, of normalised vectors, under cosine; −2 ⟨q, x⟩ + 2 ⟨q, m⟩ under dot.
+#[derive(Default)]
+pub(crate) struct CodedQuery {
+    centred: Vec<f32>,
+    pub rotated: Vec<f32>,
+    pub signs: SignQuery,
+    pub plane: PlaneQuery,
+    /// |q'|².
+    squared: f32,
+    /// 2 ⟨q, m⟩ under dot.
+    shift: f32,
+}
+
+/// The deviation of a record's distance is this times the record's scale times |q'|: each component is rounded evenly
+/// within one step, which has a deviation of 1 / √12, and the distance has twice the product.
+const RECORD_DEVIATION: f32 = 0.577_350_26;
+/// Numbers up to here can be squared and added without becoming infinite.
+const LARGEST: f32 = 1e36;
+
+impl CodedQuery {
+    /// Prepares a query that is as the index sees it; false if its numbers are too large for codes.
+    pub(crate) fn set(&mut self, book: &Codebook, query: &[f32]) -> bool {
+        self.centred.clear();
+        self.centred.extend(query.iter().zip(&book.mean).map(|(x, m)| x - m));
+        self.rotated.resize(book.width(), 0.0);
+        book.rotation.rotate(&self.centred, &mut self.rotated);
+        self.squared = kernels::norm_squared(&self.rotated);
+        self.shift = match book.metric {
+            Metric::Cosine | Metric::L2 => 0.0,
+            Metric::Dot => 2.0 * kernels::dot(query, &book.mean),
+        };
+        let fits = self.squared < LARGEST && self.shift.abs() < LARGEST;
+        if fits {
+            self.signs.set(&self.rotated);
+            self.plane.set(&self.rotated, book.measure());
+        }
+        fits
+    }
+
+    /// How far the distance by a record with this scale is from the true one, as a standard deviation.
+    pub(crate) fn record_deviation(&self) -> f32 {
+        RECORD_DEVIATION * self.squared.sqrt()
+    }
+
+    /// A distance as the stop rule compares it: under dot the negated product.
+    pub(crate) fn stop_rank(&self, book: &Codebook, distance: f32) -> f32 {
+        match book.metric {
+            Metric::Cosine | Metric::L2 => distance,
+            Metric::Dot => (distance - self.shift) / 2.0,
+        }
+    }
+}
+
+/// A list that a query may visit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Visit {
+    pub position: u32,
+    /// What the stop rule compares; see [`plimsoll_index::Step`].
+    pub priority: f32,
+    /// The list's part in the distances of its rows.
+    pub base: f32,
+    /// |q' − c'|².
+    pub distance_squared: f32,
+}
+
+/// The lists in the order in which a query visits them, nearest first, measured as far as they are asked for.
+#[derive(Default)]
+pub(crate) struct CodedRoute {
+    /// The first `measured` are in order, the others by their signs alone.
+    lists: Vec<(f32, u32)>,
+    measured: usize,
+    next: usize,
+}
+
+/// So many lists are measured at first; then as many again as there are.
+const FIRST_MEASURED: usize = 48;
+
+impl CodedRoute {
+    /// Looks at the signs of all centroids.
+    pub(crate) fn start(
+        &mut self,
+        book: &Codebook,
+        query: &CodedQuery,
+        lows: &mut Vec<f32>,
+        masks: &mut Vec<u32>,
+    ) {
+        let lists = book.centroids.len() / book.width();
+        lows.resize(blocks_of(lists) * kernels::BLOCK, 0.0);
+        masks.resize(blocks_of(lists), 0);
+        let bound = query.signs.bound(query.squared, query.squared, 0.0);
+        query.signs.scan_list(&book.signs, &bound, f32::MAX, lows, masks);
+        self.lists.clear();
+        self.lists.extend(lows[..lists].iter().copied().zip(0..));
+        (self.measured, self.next) = (0, 0);
+    }
+
+    /// The next list.
+    pub(crate) fn next(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<Visit> {
+        let (distance, position) = self.peek(book, query)?;
+        self.next += 1;
+        let (priority, base) = (distance, distance);
+        Some(Visit { position, priority, base, distance_squared: distance })
+    }
+
+    /// The distance and the position of the next list.
+    pub(crate) fn peek(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<(f32, u32)> {
+        if self.next == self.measured {
+            self.measure_more(book, query);
+        }
+        self.lists.get(self.next).copied()
+    }
+
+    fn measure_more(&mut self, book: &Codebook, query: &CodedQuery) {
+        let rest = &mut self.lists[self.measured..];
+        let more = self.measured.max(FIRST_MEASURED).min(rest.len());
+        if more < rest.len() {
+            rest.select_nth_unstable_by(more, |a, b| a.0.total_cmp(&b.0));
+        }
+        let lengths = book.lengths();
+        for (distance, position) in &mut rest[..more] {
+            let high = &book.high[*position as usize * lengths.record..][..lengths.record];
+            let low = &book.low[*position as usize * book.width()..][..book.width()];
+            let exact = query.plane.distance(high).and_then(|found| query.plane.refine(found, high, low));
+            *distance = exact.map_or(f32::INFINITY, |exact| (exact as f32).max(0.0));
+        }
+        rest[..more].sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        self.measured += more;
+    }
+}

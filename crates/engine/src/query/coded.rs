@@ -1,0 +1,298 @@
+//! Searching one index generation through its codes.
+//!
+//! Lists are visited nearest first. The sign codes of a list's rows give lower bounds of their distances; the rows
+//! that may be among the best k are measured by their 8-bit records while the next list is scanned, so that waiting
+//! for memory and scanning overlap; and those that still may be are measured from their raw vectors in the end. The
+//! first list has no k-th distance to compare with: its most promising rows are measured first.
+
+use std::cell::Cell;
+
+use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId, StorageError};
+use plimsoll_index::{Route, StopRule};
+use plimsoll_kernels::{self as kernels, BLOCK};
+use plimsoll_shard::{CodeSections, ListEntry, SealedView, VectorFile};
+
+use super::exact::Scanner;
+use super::pool::{Pool, Pooled};
+use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
+use crate::error::Result;
+use crate::router::Router;
+
+/// What a search needs while it runs; each thread keeps its own, so that searching allocates next to nothing.
+#[derive(Default)]
+struct Scratch {
+    query: CodedQuery,
+    route: CodedRoute,
+    lows: Vec<f32>,
+    masks: Vec<u32>,
+    /// Rows that passed the signs: of the list before, and of this one.
+    waiting: Vec<Candidate>,
+    fresh: Vec<Candidate>,
+    pool: Pool,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// A row that passed the signs.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    low: f32,
+    section: u32,
+    row: u32,
+}
+
+/// A shard's part of a segment.
+struct Section<'a> {
+    file: &'a VectorFile,
+    shard: ShardId,
+    codes: CodeSections<'a>,
+}
+
+/// How many standard deviations a record's distance may be off.
+const RECORD_DEVIATIONS: f32 = 3.0;
+/// So many rows more than k are measured first in the first list.
+const FIRST_MORE: usize = 6;
+
+/// The lists a query visits.
+enum Visits<'a> {
+    /// By the codes of the centroids.
+    Coded,
+    /// By the centroids themselves: under dot the order depends on more than distances.
+    Measured(&'a mut Route),
+}
+
+/// One query in one generation.
+struct Coded<'s, 'a> {
+    scratch: &'s mut Scratch,
+    router: &'a Router,
+    book: &'a Codebook,
+    sections: Vec<Section<'a>>,
+    epsilon: f32,
+    margin: f32,
+}
+
+impl<'a> Scanner<'a> {
+    /// Searches the lists of a generation that has codes until `rule` ends it; false, and nothing done, if a segment
+    /// has none, or the query's numbers are too large for them.
+    pub(super) fn coded(
+        &mut self,
+        router: &'a Router,
+        book: &'a Codebook,
+        rule: &StopRule,
+        epsilon: f32,
+    ) -> Result<bool> {
+        let Some(sections) = self.coded_sections(router.generation(), book)? else { return Ok(false) };
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let visited = match scratch.query.set(book, self.measure.routed()) {
+            false => Ok(false),
+            true => {
+                let margin = RECORD_DEVIATIONS * scratch.query.record_deviation();
+                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin }
+                    .run(self, rule)
+                    .map(|()| true)
+            }
+        };
+        SCRATCH.set(Some(scratch));
+        visited
+    }
+
+    fn coded_sections(&self, generation: Generation, book: &Codebook) -> Result<Option<Vec<Section<'a>>>> {
+        let mut sections = Vec::new();
+        for segment in self.state.tree.vectors.iter().filter(|segment| segment.generation == generation) {
+            let file = &**segment.file.get()?;
+            for (shard, _) in &segment.live {
+                let Some(codes) = file.codes(*shard, book.lengths())? else { return Ok(None) };
+                sections.push(Section { file, shard: *shard, codes });
+            }
+        }
+        Ok(Some(sections))
+    }
+}
+
+impl<'a> Coded<'_, 'a> {
+    fn run(mut self, scanner: &mut Scanner<'a>, rule: &StopRule) -> Result<()> {
+        self.scratch.pool.reset(scanner.k());
+        (self.scratch.waiting.clear(), self.scratch.fresh.clear());
+        let mut measured;
+        let mut visits = match scanner.measure.metric() {
+            Metric::Cosine | Metric::L2 => {
+                let Scratch { query, route, lows, masks, .. } = &mut *self.scratch;
+                route.start(self.book, query, lows, masks);
+                Visits::Coded
+            }
+            Metric::Dot => {
+                measured = self.router.route(scanner.measure.routed(), rule)?;
+                Visits::Measured(&mut measured)
+            }
+        };
+        let mut visited = 0;
+        while let Some(visit) = self.next(&mut visits) {
+            let pool = &self.scratch.pool;
+            let kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
+            if rule.stops(visit.priority, kth, visited) {
+                break;
+            }
+            visited += 1;
+            let (shard, list) = self.router.list(visit.position)?;
+            self.scan(scanner, visit, shard, list)?;
+            if self.scratch.pool.is_full() {
+                self.measure_waiting(scanner)?;
+                std::mem::swap(&mut self.scratch.waiting, &mut self.scratch.fresh);
+            } else {
+                self.measure_first(scanner)?;
+            }
+        }
+        self.measure_waiting(scanner)?;
+        scanner.explain.lists_probed += visited;
+        self.promote(scanner)
+    }
+
+    fn next(&mut self, visits: &mut Visits<'_>) -> Option<Visit> {
+        let Scratch { query, route, .. } = &mut *self.scratch;
+        match visits {
+            Visits::Coded => route.next(self.book, query),
+            Visits::Measured(route) => {
+                let step = route.next()?;
+                let centroid = self.book.centroid(step.position);
+                Some(Visit {
+                    position: step.position,
+                    priority: step.priority,
+                    base: -2.0 * kernels::dot(&query.rotated, centroid),
+                    distance_squared: kernels::l2_squared(&query.rotated, centroid),
+                })
+            }
+        }
+    }
+
+    /// Scans the signs of a list in every section that has a part of it.
+    fn scan(&mut self, scanner: &mut Scanner<'a>, visit: Visit, shard: ShardId, list: ListId) -> Result<()> {
+        for (number, section) in self.sections.iter().enumerate() {
+            if section.shard != shard {
+                continue;
+            }
+            let Some(entry) = section.file.find_list(shard, list)? else { continue };
+            let (first, end) = slots(section.file, &entry)?;
+            let blocks = first / BLOCK as u32..end.div_ceil(BLOCK as u32);
+            let bytes = section.codes.blocks(blocks.clone())?;
+            let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
+            let count = blocks.len();
+            if lows.len() < count * BLOCK {
+                lows.resize(count * BLOCK, 0.0);
+                masks.resize(count, 0);
+            }
+            let bound = query.signs.bound(visit.base, visit.distance_squared, self.epsilon);
+            if !query.signs.scan_list(bytes, &bound, pool.bound(), lows, masks) {
+                return Err(misplaced(section.file, &entry));
+            }
+            // Lanes of other lists, in front and behind.
+            let start = first % BLOCK as u32;
+            masks[0] &= u32::MAX << start;
+            let behind = count as u32 * BLOCK as u32 - (end - blocks.start * BLOCK as u32);
+            masks[count - 1] &= u32::MAX >> behind;
+            for (block, mask) in masks[..count].iter().enumerate() {
+                let mut mask = *mask;
+                while mask != 0 {
+                    let slot = block * BLOCK + mask.trailing_zeros() as usize;
+                    mask &= mask - 1;
+                    let row = entry.first_row + (slot as u32 - start);
+                    fresh.push(Candidate { low: lows[slot], section: number as u32, row });
+                    kernels::prefetch(bytemuck::cast_slice(section.codes.record(row)?));
+                }
+            }
+            let codes = u64::from(entry.rows);
+            scanner.explain.rows_scanned += codes;
+            scanner.explain.bytes_touched += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Measures the most promising rows until there are k, and then those of the others that still may be among them.
+    fn measure_first(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
+        let mut fresh = std::mem::take(&mut self.scratch.fresh);
+        let mut rest = &mut fresh[..];
+        while !rest.is_empty() && !self.scratch.pool.is_full() {
+            let first = (scanner.k().saturating_add(FIRST_MORE)).min(rest.len());
+            if first < rest.len() {
+                rest.select_nth_unstable_by(first, |a, b| a.low.total_cmp(&b.low));
+            }
+            let (now, later) = rest.split_at_mut(first);
+            for candidate in &*now {
+                self.measure(scanner, *candidate)?;
+            }
+            rest = later;
+        }
+        for candidate in &*rest {
+            self.measure(scanner, *candidate)?;
+        }
+        fresh.clear();
+        self.scratch.fresh = fresh;
+        Ok(())
+    }
+
+    fn measure_waiting(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
+        let mut waiting = std::mem::take(&mut self.scratch.waiting);
+        for candidate in &waiting {
+            self.measure(scanner, *candidate)?;
+        }
+        waiting.clear();
+        self.scratch.waiting = waiting;
+        Ok(())
+    }
+
+    /// Measures a row by its record, unless it can not be among the best k any more.
+    fn measure(&mut self, scanner: &mut Scanner<'a>, candidate: Candidate) -> Result<()> {
+        let Candidate { low, section: number, row } = candidate;
+        let pool = &mut self.scratch.pool;
+        if low > pool.bound() {
+            return Ok(());
+        }
+        let section = &self.sections[number as usize];
+        let record = section.codes.record(row)?;
+        scanner.explain.rows_reranked += 1;
+        scanner.explain.bytes_touched += record.len() as u64;
+        let Some(found) = self.scratch.query.plane.distance(record) else { return Ok(()) };
+        let margin = self.margin * found.scale;
+        let (low, high) = match (found.distance - margin, found.distance + margin) {
+            (low, high) if low.is_finite() && high.is_finite() => (low, high),
+            // Its numbers are too large for a record: its raw vector decides.
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        if low > pool.bound() {
+            return Ok(());
+        }
+        let mut of_document = None;
+        if scanner.asks_documents() {
+            let (ordinal, _) = section.file.row(section.shard, row)?;
+            if !scanner.is_live(ordinal)? {
+                return Ok(());
+            }
+            of_document = scanner.is_distinct().then_some(ordinal);
+        }
+        pool.push(Pooled { low, high, section: number, row, ordinal: of_document });
+        Ok(())
+    }
+
+    /// Measures what may be among the best k from the raw vectors.
+    fn promote(self, scanner: &mut Scanner<'a>) -> Result<()> {
+        let rows = self.scratch.pool.settle();
+        let mut named: Vec<(DocumentOrdinal, u16)> = Vec::with_capacity(rows.len());
+        for pooled in rows {
+            let section = &self.sections[pooled.section as usize];
+            named.push(section.file.row(section.shard, pooled.row)?);
+        }
+        scanner.measure_raw(&named)
+    }
+}
+
+/// The slots of a list: the first, and the one after the last.
+fn slots(file: &VectorFile, entry: &ListEntry) -> Result<(u32, u32)> {
+    let end = entry.first_slot.checked_add(entry.rows).filter(|end| *end > entry.first_slot);
+    let end = end.filter(|end| end.checked_next_multiple_of(BLOCK as u32).is_some());
+    end.map(|end| (entry.first_slot, end)).ok_or_else(|| misplaced(file, entry))
+}
+
+fn misplaced(file: &VectorFile, entry: &ListEntry) -> crate::error::Error {
+    StorageError::corrupted(file.sealed().path(), 0, format!("an impossible list: {entry:?}")).into()
+}
