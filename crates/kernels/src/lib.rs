@@ -46,7 +46,7 @@ mod values;
 pub use bounds::{dot_error, dot_underflow, l2_error};
 pub use codes::{BLOCK, Estimate, Factors};
 pub use dispatch::Kernels;
-pub use values::{first_invalid, normalise_into, prefetch};
+pub use values::{first_invalid, normalise_into, prefetch, prefetch_bytes};
 
 /// How many accumulators the fixed order has.
 pub const LANES: usize = 16;

@@ -58,6 +58,21 @@ pub fn prefetch(slice: &[f32]) {
     }
 }
 
+/// As [`prefetch`], for bytes.
+///
+/// ```
+/// plimsoll_kernels::prefetch_bytes(&[0; 100]);
+/// ```
+#[inline]
+pub fn prefetch_bytes(bytes: &[u8]) {
+    let start = bytes.as_ptr();
+    // Lines begin at multiples of 64, wherever the bytes do.
+    let lines = (start.addr() % 64 + bytes.len()).div_ceil(64);
+    for line in 0..lines {
+        prefetch_line(start.wrapping_add(64 * line).cast());
+    }
+}
+
 /// Prefetches the cache line of an address, which need not be a valid one.
 #[inline(always)]
 pub(crate) fn prefetch_line(address: *const f32) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::Instant;
 
-use plimsoll::{Effort, Key, ReadOnlyCollection, ReadOnlyDatabase};
+use plimsoll::{Effort, Explain, Key, ReadOnlyCollection, ReadOnlyDatabase};
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,15 +31,50 @@ struct Measured {
     ids: Vec<Vec<Key>>,
     ns: Vec<u64>,
     cpu_over_wall: f64,
-    /// The share of the collection's rows whose codes or vectors were looked at.
-    rows_scanned_share: f64,
-    bytes_touched: f64,
+    /// Means over the queries.
+    touched: Touched,
     #[serde(skip_serializing_if = "Option::is_none")]
     recall: Option<f64>,
 }
 
 fn keys<S: serde::Serializer>(ids: &[Vec<Key>], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(ids.iter().map(|row| row.iter().map(KeyJson).collect::<Vec<_>>()))
+}
+
+/// What a query touched, on average.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Touched {
+    lists: f64,
+    codes: f64,
+    /// Rows whose vectors were scanned.
+    rows: f64,
+    reranked: f64,
+    measured: f64,
+    bytes: f64,
+}
+
+impl Touched {
+    fn add(&mut self, explain: &Explain) {
+        self.lists += explain.lists_probed as f64;
+        self.codes += explain.codes_scanned as f64;
+        self.rows += (explain.rows_scanned + explain.memtable_rows) as f64;
+        self.reranked += explain.rows_reranked as f64;
+        self.measured += explain.rows_measured as f64;
+        self.bytes += explain.bytes_touched as f64;
+    }
+
+    fn mean(mut self, queries: usize) -> Self {
+        let all = [
+            &mut self.lists,
+            &mut self.codes,
+            &mut self.rows,
+            &mut self.reranked,
+            &mut self.measured,
+            &mut self.bytes,
+        ];
+        all.into_iter().for_each(|sum| *sum /= queries as f64);
+        self
+    }
 }
 
 /// One setting in a few figures, for the table and for `--json`.
@@ -51,7 +86,7 @@ struct Summary {
     p50_us: f64,
     p99_us: f64,
     qps: f64,
-    rows_scanned_share: f64,
+    touched: Touched,
     cpu_over_wall: f64,
 }
 
@@ -145,15 +180,13 @@ fn measure(
     }
     let mut ids = Vec::with_capacity(queries.len());
     let mut ns = Vec::with_capacity(queries.len());
-    let (mut scanned, mut rows, mut bytes) = (0.0, 0.0, 0.0);
+    let mut touched = Touched::default();
     let (wall, cpu) = (Instant::now(), cpu_time());
     for query in queries {
         let start = Instant::now();
         let results = search(query)?;
         ns.push(start.elapsed().as_nanos() as u64);
-        scanned += results.explain.rows_scanned as f64;
-        rows += results.explain.rows_total as f64;
-        bytes += results.explain.bytes_touched as f64;
+        touched.add(&results.explain);
         ids.push(results.hits.into_iter().map(|hit| hit.key).collect());
     }
     let wall = wall.elapsed().as_secs_f64();
@@ -163,8 +196,7 @@ fn measure(
         ids,
         ns,
         cpu_over_wall: cpu.map_or(1.0, |cpu| cpu / wall),
-        rows_scanned_share: if rows > 0.0 { scanned / rows } else { 0.0 },
-        bytes_touched: bytes / queries.len() as f64,
+        touched: touched.mean(queries.len()),
         recall: None,
     })
 }
@@ -181,7 +213,7 @@ impl Measured {
             p50_us: percentile(&self.ns, 0.5) as f64 / 1e3,
             p99_us: percentile(&self.ns, 0.99) as f64 / 1e3,
             qps: 1e9 / self.mean_ns(),
-            rows_scanned_share: self.rows_scanned_share,
+            touched: self.touched.clone(),
             cpu_over_wall: self.cpu_over_wall,
         }
     }
@@ -189,7 +221,7 @@ impl Measured {
 
 impl Bandwidth {
     fn new(stream: f64, measured: &Measured) -> Self {
-        let exact = measured.bytes_touched / (percentile(&measured.ns, 0.5) as f64 / 1e9);
+        let exact = measured.touched.bytes / (percentile(&measured.ns, 0.5) as f64 / 1e9);
         Self { stream, exact, share: exact / stream }
     }
 }
@@ -212,7 +244,18 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
     let (queries, k, documents) = (report.queries, report.k, report.documents);
     output
         .line(format_args!("{queries} queries, k = {k}, {documents} documents, one thread, one at a time"))?;
-    let mut table = table(["setting", "recall", "p50 µs", "p99 µs", "QPS", "rows touched", "CPU/wall"]);
+    let mut table = table([
+        "setting",
+        "recall",
+        "p50 µs",
+        "p99 µs",
+        "QPS",
+        "lists",
+        "codes",
+        "re-ranked",
+        "measured",
+        "CPU/wall",
+    ]);
     for setting in &report.settings {
         table.add_row([
             name_of(&setting.param),
@@ -220,7 +263,10 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
             format!("{:.1}", setting.p50_us),
             format!("{:.1}", setting.p99_us),
             format!("{:.0}", setting.qps),
-            format!("{:.1} %", setting.rows_scanned_share * 100.0),
+            format!("{:.1}", setting.touched.lists),
+            format!("{:.0}", setting.touched.codes),
+            format!("{:.1}", setting.touched.reranked),
+            format!("{:.1}", setting.touched.measured),
             format!("{:.2}", setting.cpu_over_wall),
         ]);
     }

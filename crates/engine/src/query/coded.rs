@@ -137,12 +137,12 @@ impl<'a> Coded<'_, 'a> {
             visited += 1;
             let (shard, list) = self.router.list(visit.position)?;
             self.scan(scanner, visit, shard, list)?;
-            if self.scratch.pool.is_full() {
-                self.measure_waiting(scanner)?;
-                std::mem::swap(&mut self.scratch.waiting, &mut self.scratch.fresh);
-            } else {
+            self.prefetch_next(&mut visits)?;
+            if !self.scratch.pool.is_full() {
                 self.measure_first(scanner)?;
             }
+            self.measure_waiting(scanner)?;
+            std::mem::swap(&mut self.scratch.waiting, &mut self.scratch.fresh);
         }
         self.measure_waiting(scanner)?;
         scanner.explain.lists_probed += visited;
@@ -166,6 +166,20 @@ impl<'a> Coded<'_, 'a> {
         }
     }
 
+    /// Asks for the beginning of the list that is next; the processor sees by itself how it goes on.
+    fn prefetch_next(&mut self, visits: &mut Visits<'_>) -> Result<()> {
+        let Visits::Coded = visits else { return Ok(()) };
+        let Scratch { query, route, .. } = &mut *self.scratch;
+        let Some((_, position)) = route.peek(self.book, query) else { return Ok(()) };
+        let (shard, list) = self.router.list(position)?;
+        for section in self.sections.iter().filter(|section| section.shard == shard) {
+            if let Some(entry) = section.file.find_list(shard, list)? {
+                section.codes.prefetch_block(entry.first_slot / BLOCK as u32);
+            }
+        }
+        Ok(())
+    }
+
     /// Scans the signs of a list in every section that has a part of it.
     fn scan(&mut self, scanner: &mut Scanner<'a>, visit: Visit, shard: ShardId, list: ListId) -> Result<()> {
         for (number, section) in self.sections.iter().enumerate() {
@@ -177,7 +191,7 @@ impl<'a> Coded<'_, 'a> {
             let blocks = first / BLOCK as u32..end.div_ceil(BLOCK as u32);
             let bytes = section.codes.blocks(blocks.clone())?;
             let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
-            let count = blocks.len();
+            let (count, is_full) = (blocks.len(), pool.is_full());
             if lows.len() < count * BLOCK {
                 lows.resize(count * BLOCK, 0.0);
                 masks.resize(count, 0);
@@ -198,37 +212,43 @@ impl<'a> Coded<'_, 'a> {
                     mask &= mask - 1;
                     let row = entry.first_row + (slot as u32 - start);
                     fresh.push(Candidate { low: lows[slot], section: number as u32, row });
-                    kernels::prefetch(bytemuck::cast_slice(section.codes.record(row)?));
+                    if is_full {
+                        section.codes.prefetch_record(row);
+                    }
                 }
             }
-            let codes = u64::from(entry.rows);
-            scanner.explain.rows_scanned += codes;
+            scanner.explain.codes_scanned += u64::from(entry.rows);
             scanner.explain.bytes_touched += bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// Measures the most promising rows until there are k, and then those of the others that still may be among them.
+    /// Measures the most promising of the rows until there are k. Of the others, those stay that may be among them.
     fn measure_first(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
         let mut fresh = std::mem::take(&mut self.scratch.fresh);
-        let mut rest = &mut fresh[..];
-        while !rest.is_empty() && !self.scratch.pool.is_full() {
-            let first = (scanner.k().saturating_add(FIRST_MORE)).min(rest.len());
-            if first < rest.len() {
-                rest.select_nth_unstable_by(first, |a, b| a.low.total_cmp(&b.low));
+        let mut done = 0;
+        while done < fresh.len() && !self.scratch.pool.is_full() {
+            let rest = &mut fresh[done..];
+            let now = scanner.k().saturating_add(FIRST_MORE).min(rest.len());
+            if now < rest.len() {
+                rest.select_nth_unstable_by(now, |a, b| a.low.total_cmp(&b.low));
             }
-            let (now, later) = rest.split_at_mut(first);
-            for candidate in &*now {
+            rest[..now].iter().for_each(|candidate| self.prefetch(candidate));
+            for candidate in &rest[..now] {
                 self.measure(scanner, *candidate)?;
             }
-            rest = later;
+            done += now;
         }
-        for candidate in &*rest {
-            self.measure(scanner, *candidate)?;
-        }
-        fresh.clear();
+        fresh.drain(..done);
+        let bound = self.scratch.pool.bound();
+        fresh.retain(|candidate| candidate.low <= bound);
+        fresh.iter().for_each(|candidate| self.prefetch(candidate));
         self.scratch.fresh = fresh;
         Ok(())
+    }
+
+    fn prefetch(&self, candidate: &Candidate) {
+        self.sections[candidate.section as usize].codes.prefetch_record(candidate.row);
     }
 
     fn measure_waiting(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
@@ -277,6 +297,10 @@ impl<'a> Coded<'_, 'a> {
     /// Measures what may be among the best k from the raw vectors.
     fn promote(self, scanner: &mut Scanner<'a>) -> Result<()> {
         let rows = self.scratch.pool.settle();
+        for pooled in rows {
+            let section = &self.sections[pooled.section as usize];
+            section.file.prefetch_row(section.shard, pooled.row);
+        }
         let mut named: Vec<(DocumentOrdinal, u16)> = Vec::with_capacity(rows.len());
         for pooled in rows {
             let section = &self.sections[pooled.section as usize];

@@ -71,7 +71,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<Candidate<Location>>, Explain) {
+    pub(crate) fn finish(self) -> (Vec<Candidate<Location>>, Explain) {
         (self.top.into_sorted(), self.explain)
     }
 
@@ -116,7 +116,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn offer(&mut self, id: DocumentId, posting: u16, vector: &[f32], location: Location) {
-        self.explain.rows_reranked += 1;
+        self.explain.rows_measured += 1;
         let rank = self.measure.rank(vector);
         self.top.offer(Candidate { rank, id, posting, location });
     }
@@ -290,7 +290,7 @@ impl<'a> Scanner<'a> {
         Ok(!self.is_hidden(tree.posting(place)?.entry(place.document)?.id(), self.memtables.len()))
     }
 
-    /// Measures rows of live documents from their raw vectors.
+    /// Measures rows of live documents from their raw vectors. In passes, so that reads of memory overlap.
     pub(super) fn measure_raw(&mut self, rows: &[(DocumentOrdinal, u16)]) -> Result<()> {
         let tree = &*self.state.tree;
         let mut places = Vec::with_capacity(rows.len());
@@ -302,16 +302,19 @@ impl<'a> Scanner<'a> {
                 }
                 return Err(lost_document(tree, *ordinal));
             };
-            let file = tree.posting(place)?;
-            let row = file.row_of(place.document, *posting)?;
-            let vector = file.vectors(row..row + 1)?;
-            plimsoll_kernels::prefetch(vector);
-            places.push((place, row, *posting, vector));
+            tree.posting(place)?.prefetch_entry(place.document);
+            places.push((place, *posting, 0));
         }
-        for (place, row, posting, vector) in places {
-            let id = tree.posting(place)?.entry(place.document)?.id();
+        for (place, posting, row) in &mut places {
+            let file = tree.posting(*place)?;
+            *row = file.row_of(place.document, *posting)?;
+            file.prefetch_row(*row, file.entry(place.document)?);
+        }
+        for (place, posting, row) in places {
+            let file = tree.posting(place)?;
+            let vector = file.vectors(row..row + 1)?;
             self.explain.bytes_touched += size_of_val(vector) as u64;
-            self.offer(id, posting, vector, Location::Stored { place, row });
+            self.offer(file.entry(place.document)?.id(), posting, vector, Location::Stored { place, row });
         }
         Ok(())
     }

@@ -116,15 +116,19 @@ pub struct Explain {
     pub lists_probed: usize,
     /// Lists there are.
     pub lists_total: usize,
-    /// Flushed rows whose vectors were read.
+    /// Flushed rows whose sign codes were scanned.
+    pub codes_scanned: u64,
+    /// Flushed rows whose vectors were scanned.
     pub rows_scanned: u64,
     /// Flushed rows there are.
     pub rows_total: u64,
     /// Unflushed rows, all of which were looked at.
     pub memtable_rows: u64,
-    /// Rows measured again in float64.
+    /// Rows that passed their sign codes and were measured by their 8-bit records.
     pub rows_reranked: u64,
-    /// Bytes of vectors and row tables read.
+    /// Rows measured in float64, from their vectors.
+    pub rows_measured: u64,
+    /// Bytes of codes, vectors and row tables read.
     pub bytes_touched: u64,
     /// Why every row was looked at instead of some lists: those, or the index, are damaged.
     pub lists_damaged: Option<String>,

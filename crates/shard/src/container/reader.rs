@@ -314,6 +314,17 @@ impl SealedFile {
         }
     }
 
+    /// Asks the processor to bring a part of a section into its nearest cache, if the file is mapped. A hint: nothing
+    /// is verified, and a range beyond the section is cut off.
+    #[inline]
+    pub fn prefetch(&self, section: &Section, range: Range<u64>) {
+        if let Some(map) = &self.map {
+            let (start, end) = (range.start.min(section.len), range.end.min(section.len));
+            let bytes = map.get((section.offset + start) as usize..(section.offset + end) as usize);
+            bytes.into_iter().for_each(plimsoll_kernels::prefetch_bytes);
+        }
+    }
+
     /// Damage at byte `offset` of this file.
     pub(crate) fn damaged(&self, offset: u64, what: impl Into<String>) -> StorageError {
         StorageError::corrupted(&self.path, offset, what)

@@ -181,6 +181,22 @@ impl PostingFile {
         self.file.view(&self.sections.row_document, wide(rows))
     }
 
+    /// Asks for the entry of document `index` ahead of its use; see [`SealedFile::prefetch`].
+    pub fn prefetch_entry(&self, index: usize) {
+        let size = size_of::<DocumentEntry>() as u64;
+        let start = index as u64 * size;
+        self.file.prefetch(&self.sections.documents, start..start + size);
+    }
+
+    /// Asks for the vector and the range of row `row`, and for the key of its document, ahead of their use.
+    pub fn prefetch_row(&self, row: u32, entry: &DocumentEntry) {
+        let (row, size) = (u64::from(row), u64::from(self.header.info.dimension) * 4);
+        self.file.prefetch(&self.sections.raw, row * size..(row + 1) * size);
+        let size = size_of::<PostingRange>() as u64;
+        self.file.prefetch(&self.sections.ranges, row * size..(row + 1) * size);
+        self.file.prefetch(&self.sections.keys, entry.key_offset..entry.key_offset + 1);
+    }
+
     /// Says that the vectors of `rows` will be read soon.
     pub fn will_need_vectors(&self, rows: Range<u32>) {
         let size = u64::from(self.header.info.dimension) * 4;

@@ -109,6 +109,21 @@ impl<'a> CodeSections<'a> {
         self.file.bytes(self.plane, start..start + len)
     }
 
+    /// Asks for the record of a row ahead of its use; see [`SealedFile::prefetch`].
+    #[inline]
+    pub fn prefetch_record(&self, row: u32) {
+        let len = self.lengths.record as u64;
+        let start = u64::from(row) * len;
+        self.file.prefetch(self.plane, start..start + len);
+    }
+
+    /// Asks for a block ahead of its use.
+    #[inline]
+    pub fn prefetch_block(&self, block: u32) {
+        let at = |block: u64| block * self.lengths.block as u64;
+        self.file.prefetch(self.signs, at(u64::from(block))..at(u64::from(block) + 1));
+    }
+
     /// Says that a part of the file will be read soon.
     pub fn will_need(&self, blocks: Range<u32>) {
         let at = |block: u32| u64::from(block) * self.lengths.block as u64;
@@ -236,6 +251,14 @@ impl VectorFile {
         let (start, rows) = (u64::from(list.first_row - shift), u64::from(list.rows));
         let ordinals = self.file.view(&sections.ordinals, start..start + rows)?;
         Ok((ordinals, self.file.view(&sections.postings, start..start + rows)?))
+    }
+
+    /// Asks for the document and the posting of a row ahead of their use; see [`SealedFile::prefetch`].
+    pub fn prefetch_row(&self, shard: ShardId, row: u32) {
+        let Some(sections) = self.find(shard) else { return };
+        let row = u64::from(row);
+        self.file.prefetch(&sections.ordinals, row * 8..row * 8 + 8);
+        self.file.prefetch(&sections.postings, row * 2..row * 2 + 2);
     }
 
     /// The document and the posting of one row of `shard`.
