@@ -9,7 +9,7 @@ use plimsoll_base::{ListId, Metric};
 use plimsoll_codes::{
     Measure, PlaneEncoder, PlaneQuery, Rotation, SignEncoder, SignQuery, block_len, blocks_of, record_len,
 };
-use plimsoll_index::Centroids;
+use plimsoll_index::{Centroids, priority};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::CodeLengths;
 
@@ -20,6 +20,8 @@ pub(crate) const ROUNDS: u32 = 3;
 pub(crate) struct Codebook {
     metric: Metric,
     lists: Vec<ListId>,
+    spreads: Vec<f32>,
+    rows: Vec<u32>,
     rotation: Rotation,
     mean: Vec<f32>,
     rotated_mean: Vec<f32>,
@@ -43,6 +45,8 @@ impl Codebook {
         let mut book = Self {
             metric,
             lists: lists.ids().to_vec(),
+            spreads: lists.spreads().to_vec(),
+            rows: lists.rows().to_vec(),
             rotation,
             mean: mean.to_vec(),
             rotated_mean,
@@ -85,6 +89,11 @@ impl Codebook {
             Metric::Cosine | Metric::L2 => Measure::L2,
             Metric::Dot => Measure::Dot { mean: &self.rotated_mean },
         }
+    }
+
+    /// How many rows the list at `position` had when the index was trained.
+    pub(crate) fn rows(&self, position: u32) -> u32 {
+        self.rows[position as usize]
     }
 
     /// The position of a list.
@@ -214,9 +223,22 @@ pub(crate) struct Visit {
 #[derive(Default)]
 pub(crate) struct CodedRoute {
     /// The first `measured` are in order, the others by their signs alone.
-    lists: Vec<(f32, u32)>,
+    lists: Vec<Routed>,
     measured: usize,
     next: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Routed {
+    priority: f32,
+    distance_squared: f32,
+    position: u32,
+}
+
+impl Routed {
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        self.priority.total_cmp(&other.priority).then(self.position.cmp(&other.position))
+    }
 }
 
 /// So many lists are measured at first; then as many again as there are.
@@ -236,21 +258,29 @@ impl CodedRoute {
         masks.resize(blocks_of(lists), 0);
         let bound = query.signs.bound(query.squared, query.squared, 0.0);
         query.signs.scan_list(&book.signs, &bound, f32::MAX, lows, masks);
+        let route = lows.iter().zip(&book.spreads).zip(0..).map(|((distance, spread), position)| Routed {
+            priority: priority(*distance, *spread),
+            distance_squared: *distance,
+            position,
+        });
         self.lists.clear();
-        self.lists.extend(lows[..lists].iter().copied().zip(0..));
+        self.lists.extend(route);
         (self.measured, self.next) = (0, 0);
     }
 
     /// The next list.
     pub(crate) fn next(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<Visit> {
-        let (distance, position) = self.peek(book, query)?;
+        let Routed { priority, distance_squared, position } = self.measured_next(book, query)?;
         self.next += 1;
-        let (priority, base) = (distance, distance);
-        Some(Visit { position, priority, base, distance_squared: distance })
+        Some(Visit { position, priority, base: distance_squared, distance_squared })
     }
 
-    /// The distance and the position of the next list.
-    pub(crate) fn peek(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<(f32, u32)> {
+    /// The position of the next list.
+    pub(crate) fn peek(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<u32> {
+        self.measured_next(book, query).map(|next| next.position)
+    }
+
+    fn measured_next(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<Routed> {
         if self.next == self.measured {
             self.measure_more(book, query);
         }
@@ -261,16 +291,18 @@ impl CodedRoute {
         let rest = &mut self.lists[self.measured..];
         let more = self.measured.max(FIRST_MEASURED).min(rest.len());
         if more < rest.len() {
-            rest.select_nth_unstable_by(more, |a, b| a.0.total_cmp(&b.0));
+            rest.select_nth_unstable_by(more, Routed::order);
         }
         let lengths = book.lengths();
-        for (distance, position) in &mut rest[..more] {
-            let high = &book.high[*position as usize * lengths.record..][..lengths.record];
-            let low = &book.low[*position as usize * book.width()..][..book.width()];
+        for routed in &mut rest[..more] {
+            let position = routed.position as usize;
+            let high = &book.high[position * lengths.record..][..lengths.record];
+            let low = &book.low[position * book.width()..][..book.width()];
             let exact = query.plane.distance(high).and_then(|found| query.plane.refine(found, high, low));
-            *distance = exact.map_or(f32::INFINITY, |exact| (exact as f32).max(0.0));
+            routed.distance_squared = exact.map_or(f32::INFINITY, |exact| (exact as f32).max(0.0));
+            routed.priority = priority(routed.distance_squared, book.spreads[position]);
         }
-        rest[..more].sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        rest[..more].sort_unstable_by(Routed::order);
         self.measured += more;
     }
 }

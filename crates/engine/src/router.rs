@@ -44,23 +44,26 @@ impl Router {
             self.file.centroids()?.to_vec(),
             lists.iter().map(|list| list.radius).collect(),
         )
+        .and_then(|centroids| match self.file.spreads() {
+            Ok(spreads) if !spreads.is_empty() => {
+                centroids.with_statistics(spreads.to_vec(), lists.iter().map(|list| list.rows).collect())
+            }
+            _ => Ok(centroids),
+        })
         .map_err(|Malformed(what)| StorageError::corrupted(self.file.sealed().path(), 0, what))?;
         let stops = self.file.stops()?.iter();
         let entries =
             stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
-        let stops = if entries.is_empty() {
-            StopTable::uncalibrated(self.metric)
-        } else {
-            StopTable::new(self.metric, entries)
-        };
+        let stops = StopTable::new(self.metric, entries);
         let header = self.file.header();
-        let has_codes = header.rotation.rounds == codebook::ROUNDS;
+        let has_codes = header.rotation.rounds == codebook::ROUNDS && !self.file.spreads()?.is_empty();
         let mean = self.file.mean()?;
         let codebook = has_codes.then(|| Codebook::new(self.metric, header.rotation.seed, mean, &centroids));
         Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, codebook }))
     }
 
-    /// What the generation's rows are encoded with; `None` for one of before there were codes.
+    /// What the generation's rows are encoded with; `None` for one of before there were codes, whose lists are not
+    /// used any more.
     pub(crate) fn codebook(&self) -> Result<Option<&Codebook>> {
         Ok(self.loaded()?.codebook.as_ref())
     }

@@ -8,12 +8,12 @@
 use std::ops::Range;
 
 use plimsoll_base::Metric;
-use plimsoll_kernels::dot_rows;
+use plimsoll_kernels::{dot_rows, l2_squared_rows};
 use rayon::prelude::*;
 
 use crate::centroids::Centroids;
-use crate::route::{OptimisticBounds, Route};
-use crate::stop::{StopEntry, StopRule, StopTable};
+use crate::route::{OptimisticBounds, Route, priority};
+use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 
 /// So many queries are scored together: enough that rows are read from memory once for all of them.
 pub const TOGETHER: usize = 16;
@@ -28,15 +28,18 @@ const STEPS: u16 = 48;
 #[derive(Debug, Default)]
 pub struct Scores {
     query: Vec<f32>,
+    own: Option<u32>,
     lists: Vec<Vec<f32>>,
     scored: usize,
 }
 
 impl Scores {
-    /// Sets the query's vector (normalised for cosine).
-    pub fn set_query(&mut self, query: &[f32]) {
+    /// Sets the query's vector (normalised for cosine), and the position of the list that it is a row of: that list's
+    /// centroid has the row in it, and is nearer to it than to any other query.
+    pub fn set_query(&mut self, query: &[f32], own: Option<u32>) {
         self.query.clear();
         self.query.extend_from_slice(query);
+        self.own = own;
     }
 
     /// Adds a live row of the list at `position` of the centroid table; **not** the row the query is made
@@ -57,6 +60,7 @@ impl Scores {
 
     fn clear(&mut self, lists: usize) {
         self.query.clear();
+        self.own = None;
         self.lists.iter_mut().for_each(Vec::clear);
         self.lists.resize_with(lists, Vec::new);
         self.scored = 0;
@@ -148,7 +152,7 @@ where
 fn staircases(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> [Staircase; 3] {
     let truth = scores.settle();
     match metric {
-        Metric::Cosine | Metric::L2 => by_distance(centroids, metric, scores, &truth),
+        Metric::Cosine | Metric::L2 => by_distance(centroids, scores, &truth),
         Metric::Dot => by_bound(centroids, scores, &truth),
     }
 }
@@ -160,19 +164,24 @@ fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
     seen.sorted.iter().take(wanted).filter(|&&score| score <= worst).count() as f32 / wanted as f32
 }
 
-/// One visit of all lists. The list at step i is visited by the t with priority ≤ t · kth, that is from
-/// t = priority / kth on, where kth is what the lists before it left; both only move so that this t rises.
-fn by_distance(centroids: &Centroids, metric: Metric, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
+/// One visit of all lists. A list is visited by every t that stops neither before it nor before a list ahead of it.
+fn by_distance(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
     let mut seen = BestScores::default();
     let mut stairs = [const { Staircase::new() }; 3];
-    let mut from = [0.0_f32; 3];
-    for step in centroids.route(&scores.query, metric, 1.0) {
+    let mut from = [f32::NEG_INFINITY; 3];
+    let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
+    for step in Route::new(&priorities(centroids, scores)) {
+        progress.next = step.priority;
+        if progress.lists == 0 {
+            progress.first = step.priority;
+        }
         for (index, &k) in StopTable::KS.iter().enumerate() {
-            if let Some(kth) = seen.kth(k as usize) {
-                from[index] = from[index].max(smallest_t(step.priority, kth));
-            }
+            progress.kth = seen.kth(k as usize);
+            from[index] = from[index].max(progress.t());
         }
         seen.merge(&scores.lists[step.position as usize]);
+        progress.rows += u64::from(centroids.rows()[step.position as usize]);
+        progress.lists += 1;
         for (index, &k) in StopTable::KS.iter().enumerate() {
             let recall = recall(&seen, truth, k);
             match stairs[index].last_mut() {
@@ -188,9 +197,21 @@ fn by_distance(centroids: &Centroids, metric: Metric, scores: &Scores, truth: &[
     stairs
 }
 
-/// The smallest t for which `priority > t * kth` is false, or one a rounding above it.
-fn smallest_t(priority: f32, kth: f32) -> f32 {
-    if priority <= 0.0 { 0.0 } else { (priority / kth).next_up().next_up() }
+/// The priorities of all lists, as for a query that is no row: without a row, the centroid of its list of n would be
+/// n / (n − 1) times as far from it.
+fn priorities(centroids: &Centroids, scores: &Scores) -> Vec<f32> {
+    let mut priorities = vec![0.0; centroids.len()];
+    l2_squared_rows(&scores.query, centroids.vectors(), &mut priorities);
+    if let Some(own) = scores.own.map(|own| own as usize)
+        && centroids.rows()[own] > 1
+    {
+        let rows = centroids.rows()[own] as f32;
+        priorities[own] *= (rows / (rows - 1.0)).powi(2);
+    }
+    for (distance, spread) in priorities.iter_mut().zip(centroids.spreads()) {
+        *distance = priority(*distance, *spread);
+    }
+    priorities
 }
 
 /// One visit for each t of the grid.
@@ -219,9 +240,11 @@ fn grid() -> impl Iterator<Item = f32> {
 fn replay(route: Route, rule: StopRule, scores: &Scores, truth: &[f32]) -> [f32; 3] {
     let mut seen = BestScores::default();
     let mut recalls = [None; 3];
-    for (visited, step) in route.enumerate() {
+    for (lists, step) in route.enumerate() {
         for (found, &k) in recalls.iter_mut().zip(&StopTable::KS) {
-            if found.is_none() && rule.stops(step.priority, seen.kth(k as usize), visited) {
+            let kth = seen.kth(k as usize);
+            let progress = Progress { next: step.priority, first: step.priority, kth, rows: 0, lists };
+            if found.is_none() && rule.stops(&progress) {
                 *found = Some(recall(&seen, truth, k));
             }
         }

@@ -39,6 +39,8 @@ pub struct Centroids {
     vectors: Vec<f32>,
     norms: Vec<f32>,
     radii: Vec<f32>,
+    spreads: Vec<f32>,
+    rows: Vec<u32>,
     nearest: Option<NearestOf>,
     groups: Option<Groups>,
 }
@@ -92,7 +94,24 @@ impl Centroids {
         let norms = vectors.chunks_exact(dim).map(norm_squared).collect();
         let nearest = (n > 0).then(|| NearestOf::new(dim, &vectors));
         let groups = (n > FLAT_LISTS).then(|| Groups::new(dim, &vectors));
-        Ok(Self { dim, ids, shards, vectors, norms, radii, nearest, groups })
+        let (spreads, rows) = (vec![0.0; n], vec![0; n]);
+        Ok(Self { dim, ids, shards, vectors, norms, radii, spreads, rows, nearest, groups })
+    }
+
+    /// The table with what is known of each list's rows: their mean squared distance to the centroid, and how many
+    /// there were when the index was trained. Without it both are 0.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the lengths don't fit, or a spread is not a number ≥ 0.
+    pub fn with_statistics(mut self, spreads: Vec<f32>, rows: Vec<u32>) -> Result<Self, Malformed> {
+        if spreads.len() != self.len() || rows.len() != self.len() {
+            return Err(Malformed("not one spread and one count a list"));
+        }
+        if spreads.iter().any(|spread| spread.is_nan() || *spread < 0.0) {
+            return Err(Malformed("a spread is not a number of at least 0"));
+        }
+        (self.spreads, self.rows) = (spreads, rows);
+        Ok(self)
     }
 
     /// How many lists there are.
@@ -123,6 +142,16 @@ impl Centroids {
     /// The lists' radii, by position.
     pub fn radii(&self) -> &[f32] {
         &self.radii
+    }
+
+    /// The mean squared distances of the lists' rows to their centroids, by position.
+    pub fn spreads(&self) -> &[f32] {
+        &self.spreads
+    }
+
+    /// How many rows the lists had when the index was trained, by position.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
     }
 
     /// All centroids, n × dim.

@@ -15,7 +15,7 @@ use crate::nearest::{Nearest, NearestOf, mean_of};
 use crate::random::Random;
 
 /// Rows a list aims at: long enough that visiting lists costs little, short enough to stop early.
-pub const TARGET_LIST_ROWS: usize = 200;
+pub const TARGET_LIST_ROWS: usize = 150;
 /// Below this many rows a collection has no lists: reading all of it is as fast.
 pub const MIN_INDEXED_ROWS: usize = 4096;
 /// Sample rows a centroid needs.
@@ -40,7 +40,7 @@ impl Default for KmeansOptions {
 ///
 /// ```
 /// assert_eq!(plimsoll_index::kmeans::lists_for(4095), 0);
-/// assert_eq!(plimsoll_index::kmeans::lists_for(60_000), 300);
+/// assert_eq!(plimsoll_index::kmeans::lists_for(60_000), 400);
 /// ```
 pub fn lists_for(rows: usize) -> usize {
     if rows < MIN_INDEXED_ROWS { 0 } else { rows.div_ceil(TARGET_LIST_ROWS) }
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn list_counts_follow_the_target_size() {
         assert_eq!([0, 4095].map(lists_for), [0, 0]);
-        assert_eq!(lists_for(4096), 21);
-        assert_eq!(lists_for(1_000_000), 5000);
+        assert_eq!(lists_for(4096), 28);
+        assert_eq!(lists_for(1_000_000), 6667);
     }
 
     proptest! {

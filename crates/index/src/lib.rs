@@ -29,5 +29,5 @@ mod testing;
 
 pub use calibrate::{Scores, TOGETHER, calibrate};
 pub use centroids::{Centroids, Malformed};
-pub use route::{Route, Step};
-pub use stop::{StopEntry, StopRule, StopTable};
+pub use route::{Route, Step, priority};
+pub use stop::{Progress, StopEntry, StopRule, StopTable};

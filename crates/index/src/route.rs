@@ -13,9 +13,19 @@ use crate::centroids::Centroids;
 pub struct Step {
     /// The list's position in the centroid table.
     pub position: u32,
-    /// How promising the list is; smaller comes first. Cosine and L2: |q − c|². Dot product: the negated
-    /// largest inner product a row of the list may have, −(⟨q, c⟩ + t·|q|·radius).
+    /// How promising the list is; smaller comes first. Cosine and L2: [`priority`] of |q − c|². Dot product: the
+    /// negated largest inner product a row of the list may have, −(⟨q, c⟩ + t·|q|·radius).
     pub priority: f32,
+}
+
+/// Cosine and L2: what lists are ordered by, from |q − c|² and the list's mean squared distance of rows to c. Of two
+/// lists at one distance the tighter one has more of the nearest rows.
+///
+/// Measured: a quarter of the spread takes 7 % fewer rows than none on text embeddings, and costs nothing on images;
+/// with all of it (which makes the order that of inner products) images take a third more.
+#[inline]
+pub fn priority(distance_squared: f32, spread: f32) -> f32 {
+    0.25_f32.mul_add(spread, distance_squared)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +98,12 @@ impl Centroids {
         assert!(query.len() == self.dim(), "a query of dimension {}, not {}", query.len(), self.dim());
         let mut priorities = vec![0.0; self.len()];
         match metric {
-            Metric::Cosine | Metric::L2 => l2_squared_rows(query, self.vectors(), &mut priorities),
+            Metric::Cosine | Metric::L2 => {
+                l2_squared_rows(query, self.vectors(), &mut priorities);
+                for (distance, spread) in priorities.iter_mut().zip(self.spreads()) {
+                    *distance = priority(*distance, *spread);
+                }
+            }
             Metric::Dot => {
                 dot_rows(query, self.vectors(), &mut priorities);
                 let bounds = OptimisticBounds::new(self, query);

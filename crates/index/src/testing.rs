@@ -6,7 +6,7 @@ use plimsoll_kernels::{dot, l2_squared};
 use crate::centroids::Centroids;
 use crate::kmeans::{KmeansOptions, train};
 use crate::route::Step;
-use crate::stop::StopRule;
+use crate::stop::{Progress, StopRule};
 
 pub(crate) struct InvertedFile {
     pub(crate) dim: usize,
@@ -30,12 +30,27 @@ pub(crate) fn score(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
     }
 }
 
+/// The mean squared distance of each list's rows to its centroid.
+fn spreads_of(centroids: &Centroids, rows: &[f32], positions: &[u32]) -> Vec<f32> {
+    let mut sums = vec![(0.0, 0); centroids.len()];
+    for (row, &position) in rows.chunks_exact(centroids.dim()).zip(positions) {
+        let (sum, count) = &mut sums[position as usize];
+        *sum += l2_squared(row, centroids.vector(position));
+        *count += 1;
+    }
+    sums.into_iter().map(|(sum, count)| sum / count.max(1) as f32).collect()
+}
+
 impl InvertedFile {
     pub(crate) fn new(rows: Vec<f32>, dim: usize, lists: usize) -> Self {
         let bare = table(train(&rows, dim, lists, KmeansOptions::default()), dim, None);
         let positions = bare.assign(&rows);
         let radii = bare.radii_for(&rows, &positions);
+        let mut counts = vec![0; bare.len()];
+        positions.iter().for_each(|position| counts[*position as usize] += 1);
         let centroids = table(bare.vectors().to_vec(), dim, Some(radii));
+        let spreads = spreads_of(&centroids, &rows, &positions);
+        let centroids = centroids.with_statistics(spreads, counts).unwrap();
         let mut lists = vec![Vec::new(); centroids.len()];
         for (row, &position) in (0..).zip(&positions) {
             lists[position as usize].push(row);
@@ -65,17 +80,22 @@ impl InvertedFile {
         rule: StopRule,
     ) -> (Vec<f32>, usize) {
         let mut best: Vec<f32> = Vec::new();
-        let mut visited = 0;
+        let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
         for Step { position, priority } in self.centroids.route(query, metric, rule.t()) {
-            if rule.stops(priority, best.get(k - 1).copied(), visited) {
+            if progress.lists == 0 {
+                progress.first = priority;
+            }
+            (progress.next, progress.kth) = (priority, best.get(k - 1).copied());
+            if rule.stops(&progress) {
                 break;
             }
             best.extend(self.lists[position as usize].iter().map(|&row| score(metric, query, self.row(row))));
             best.sort_by(f32::total_cmp);
             best.truncate(k);
-            visited += 1;
+            progress.rows += u64::from(self.centroids.rows()[position as usize]);
+            progress.lists += 1;
         }
-        (best, visited)
+        (best, progress.lists)
     }
 }
 

@@ -13,6 +13,8 @@
 //!  402  CENTROIDS   4 d k  f32: the centroid of each list
 //!  403  LISTS        16 k  {list u32, shard u32, rows u32, radius f32}, by ascending list
 //!  404  STOPS        12 s  {k u32, recall f32, stop f32}, by ascending (k, recall); `s` of them
+//!  405  SPREADS       4 k  f32: the mean squared distance of each list's rows to its centroid; absent in files of
+//!                          before there were codes
 //!
 //! META
 //! offset size field
@@ -56,9 +58,12 @@ pub const LISTS: SectionKind = SectionKind(403);
 /// When a search may stop.
 pub const STOPS: SectionKind = SectionKind(404);
 
+/// How far the rows of each list are from its centroid.
+pub const SPREADS: SectionKind = SectionKind(405);
+
 /// The format's sections and their names.
 pub(crate) const SECTIONS: &[(SectionKind, &str)] =
-    &[(MEAN, "MEAN"), (CENTROIDS, "CENTROIDS"), (LISTS, "LISTS"), (STOPS, "STOPS")];
+    &[(MEAN, "MEAN"), (CENTROIDS, "CENTROIDS"), (LISTS, "LISTS"), (STOPS, "STOPS"), (SPREADS, "SPREADS")];
 
 /// Which rotation a generation uses; what it does is fixed with the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -176,6 +181,8 @@ pub struct IndexContents<'a> {
     pub lists: &'a [IndexList],
     /// The stop rules, by ascending (k, recall).
     pub stops: &'a [StopRule],
+    /// The mean squared distance of each list's rows to its centroid, or nothing.
+    pub spreads: &'a [f32],
 }
 
 impl IndexContents<'_> {
@@ -191,6 +198,12 @@ impl IndexContents<'_> {
         }
         if !self.mean.iter().chain(self.centroids).all(|x| x.is_finite()) {
             return Some("a component of the mean or of a centroid is not finite".to_owned());
+        }
+        let possible = |spread: &f32| spread.is_finite() && *spread >= 0.0;
+        if !(self.spreads.is_empty() || self.spreads.len() == self.lists.len())
+            || !self.spreads.iter().all(possible)
+        {
+            return Some("impossible spreads".to_owned());
         }
         if !self.lists.is_sorted_by(|a, b| a.id < b.id) {
             return Some("lists do not ascend".to_owned());
@@ -232,6 +245,9 @@ pub fn write_index_file<'a>(
     writer.section(CENTROIDS, 0, bytemuck::cast_slice(contents.centroids))?;
     writer.section(LISTS, 0, bytemuck::cast_slice(contents.lists))?;
     writer.section(STOPS, 0, bytemuck::cast_slice(contents.stops))?;
+    if !contents.spreads.is_empty() {
+        writer.section(SPREADS, 0, bytemuck::cast_slice(contents.spreads))?;
+    }
     writer.finish()
 }
 
@@ -244,6 +260,7 @@ pub struct IndexFile {
     centroids: Section,
     lists: Section,
     stops: Section,
+    spreads: Option<Section>,
 }
 
 impl SealedView for IndexFile {
@@ -259,6 +276,10 @@ impl SealedView for IndexFile {
             centroids: file.section_of(CENTROIDS, 0, centroids_len)?,
             lists: file.section_of(LISTS, 0, lists * size_of::<IndexList>() as u64)?,
             stops: file.section_of(STOPS, 0, stops * size_of::<StopRule>() as u64)?,
+            spreads: match file.find_section(SPREADS, 0) {
+                Some(_) => Some(file.section_of(SPREADS, 0, lists * 4)?),
+                None => None,
+            },
             file,
             header,
         })
@@ -303,6 +324,11 @@ impl IndexFile {
         self.file.array(&self.stops)
     }
 
+    /// The mean squared distance of each list's rows to its centroid; empty if the file does not say.
+    pub fn spreads(&self) -> Result<&[f32]> {
+        self.spreads.as_ref().map_or(Ok(&[]), |spreads| self.file.array(spreads))
+    }
+
     /// Everything in the file.
     pub fn contents(&self) -> Result<IndexContents<'_>> {
         Ok(IndexContents {
@@ -311,6 +337,7 @@ impl IndexFile {
             centroids: self.centroids()?,
             lists: self.lists()?,
             stops: self.stops()?,
+            spreads: self.spreads()?,
         })
     }
 

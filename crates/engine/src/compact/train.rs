@@ -6,27 +6,26 @@ use std::sync::Arc;
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId};
 use plimsoll_index::kmeans::{KmeansOptions, lists_for, sample_rows, train};
 use plimsoll_index::sharding::assign_shards;
-use plimsoll_index::{Centroids, Malformed, Scores, StopTable, calibrate};
+use plimsoll_index::{Centroids, Scores, StopTable, calibrate};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
 
 use super::Rewrite;
+use super::lists::{Assigned, DEAD, LiveRows, malformed, mean_of};
 use super::plan::Urgency;
 use super::vectors::{Repacked, merge_kills, write_base};
 use crate::codebook::{self, Codebook};
 use crate::core::Core;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::IndexEntry;
-use crate::router::push_indexed;
 use crate::rows::Row;
 use crate::state::CollectionState;
-use crate::tree::Tree;
 
 /// Rows of the sample for each list.
 const SAMPLE_PER_LIST: usize = 64;
-/// Rows assigned at once.
-const BLOCK: u32 = 4096;
+/// Passes over the sample.
+const ITERATIONS: usize = 10;
 /// Calibration looks at this many queries at most, and at fewer when scoring them would take more
 /// multiplications than an urgency allows, but never fewer than [`MIN_CALIBRATION`]: then the stop rules are
 /// more careful than they need to be.
@@ -43,8 +42,6 @@ const fn calibration_cost(urgency: Urgency) -> usize {
 
 /// Where random choices start: training the same rows again gives the same index.
 const SEED: u64 = 0x706c_696d_736f_6c6c;
-/// The position of a row that is not live.
-const DEAD: u32 = u32::MAX;
 
 /// Trains a generation on all live rows and assigns them to its lists.
 pub(super) fn retrain<'a>(
@@ -55,10 +52,9 @@ pub(super) fn retrain<'a>(
     let tree = &*collection.tree;
     let rows = LiveRows::read(tree)?;
     let lists = lists_for(rows.count);
-    let sample = rows.sample(lists * SAMPLE_PER_LIST)?;
+    let sample = rows.sample(lists * SAMPLE_PER_LIST, SEED)?;
     let dimension = collection.config.dimension;
-    let centroids =
-        train(&sample, dimension, lists, KmeansOptions { seed: SEED, ..KmeansOptions::default() });
+    let centroids = train(&sample, dimension, lists, KmeansOptions { seed: SEED, iterations: ITERATIONS });
     let mean = mean_of(&sample, dimension);
     drop(sample);
     let table = Table::assign(core, collection, centroids, &rows)?;
@@ -80,6 +76,7 @@ pub(super) fn retrain<'a>(
         centroids: table.centroids.vectors(),
         lists: &table.lists,
         stops: &stops,
+        spreads: table.centroids.spreads(),
     };
     let opener = &core.opener;
     let number = core.allocate_file();
@@ -110,76 +107,6 @@ pub(super) fn retrain<'a>(
     Ok(Rewrite { files, change: Box::new(repacked) })
 }
 
-fn mean_of(rows: &[f32], dimension: usize) -> Vec<f32> {
-    let mut sums = vec![0.0_f64; dimension];
-    for row in rows.chunks_exact(dimension) {
-        sums.iter_mut().zip(row).for_each(|(sum, component)| *sum += f64::from(*component));
-    }
-    let count = (rows.len() / dimension).max(1) as f64;
-    sums.into_iter().map(|sum| (sum / count) as f32).collect()
-}
-
-/// Which rows of the posting files are live.
-struct LiveRows<'a> {
-    tree: &'a Tree,
-    files: Vec<&'a PostingFile>,
-    count: usize,
-    live: Vec<Vec<bool>>,
-}
-
-impl<'a> LiveRows<'a> {
-    fn read(tree: &'a Tree) -> Result<Self> {
-        let files = tree.posting_files()?;
-        let mut live = Vec::with_capacity(files.len());
-        let mut count = 0;
-        for file in &files {
-            let mut of_file = vec![false; file.rows() as usize];
-            for document in 0..file.documents() {
-                let entry = file.entry(document)?;
-                if !tree.kills.contains(entry.ordinal())? {
-                    let rows = file.rows_of(document)?;
-                    let rows = rows.start as usize..rows.end as usize;
-                    count += rows.len();
-                    of_file[rows].fill(true);
-                }
-            }
-            live.push(of_file);
-        }
-        Ok(Self { tree, files, count, live })
-    }
-
-    fn metric(&self) -> Metric {
-        self.tree.entry.config.metric
-    }
-
-    /// File and row of the live rows with these numbers, which ascend.
-    fn places(&self, numbers: &[usize]) -> Vec<(usize, u32)> {
-        let all = self.live.iter().enumerate().flat_map(|(file, rows)| {
-            rows.iter().enumerate().filter(|(_, live)| **live).map(move |(row, _)| (file, row as u32))
-        });
-        let mut wanted = numbers.iter().peekable();
-        all.enumerate()
-            .filter(|(number, _)| wanted.next_if_eq(&number).is_some())
-            .map(|(_, place)| place)
-            .collect()
-    }
-
-    /// About `wanted` live rows as the index sees them, one after another.
-    fn sample(&self, wanted: usize) -> Result<Vec<f32>> {
-        let mut sample = Vec::with_capacity(wanted * self.tree.entry.config.dimension);
-        for (file, row) in self.places(&sample_rows(self.count, wanted, SEED)) {
-            self.push(file, row, &mut sample)?;
-        }
-        Ok(sample)
-    }
-
-    fn push(&self, file: usize, row: u32, block: &mut Vec<f32>) -> Result<()> {
-        let posting = self.files[file];
-        push_indexed(self.metric(), posting.vectors(row..row + 1)?, posting.norms(row..row + 1)?[0], block);
-        Ok(())
-    }
-}
-
 /// The lists of the new generation, and which of them each row belongs to.
 struct Table {
     centroids: Centroids,
@@ -199,19 +126,12 @@ impl Table {
         rows: &LiveRows<'_>,
     ) -> Result<Self> {
         let dimension = collection.config.dimension;
-        let lists = centroids.len() / dimension;
+        let Assigned { centroids, positions, counts, radii, spreads } =
+            Assigned::refine(centroids, dimension, rows)?;
+        let lists = counts.len();
         let entry = &collection.tree.entry;
         let (first_list, first_shard) = (entry.next_list.0, entry.next_shard.0);
         let ids: Vec<ListId> = (first_list..).take(lists).map(ListId).collect();
-        let unsharded =
-            make(dimension, ids.clone(), vec![ShardId(0); lists], centroids.clone(), vec![0.0; lists])?;
-        let (positions, radii) = assign_rows(&unsharded, rows)?;
-        let mut counts = vec![0_u32; lists];
-        positions
-            .iter()
-            .flatten()
-            .filter(|position| **position != DEAD)
-            .for_each(|p| counts[*p as usize] += 1);
         let limit = u64::from(core.options.shard_rows);
         let shards = assign_shards(&centroids, dimension, &counts, limit, SEED);
         let shard_count = shards.iter().max().map_or(0, |last| last + 1);
@@ -223,7 +143,9 @@ impl Table {
             radius: radii[position],
         };
         let index_lists = (0..lists).map(index_list).collect();
-        let centroids = make(dimension, ids, shards, centroids, radii)?;
+        let centroids = Centroids::new(dimension, ids, shards, centroids, radii)
+            .and_then(|centroids| centroids.with_statistics(spreads, counts))
+            .map_err(malformed)?;
         Ok(Self { centroids, lists: index_lists, shards: shard_count, first_list, first_shard, positions })
     }
 
@@ -261,8 +183,10 @@ impl Table {
             if places.iter().any(|(file, row)| rows.push(*file, *row, &mut queries).is_err()) {
                 return;
             }
-            for (query, scores) in queries.chunks_exact(dimension).zip(scores.iter_mut()) {
-                scores.set_query(query);
+            for ((query, scores), (file, row)) in
+                queries.chunks_exact(dimension).zip(scores.iter_mut()).zip(places)
+            {
+                scores.set_query(query, Some(self.positions[*file][*row as usize]));
             }
             for (file, posting) in rows.files.iter().enumerate() {
                 let own: Vec<_> = places.iter().map(|place| (place.0 == file).then_some(place.1)).collect();
@@ -310,36 +234,4 @@ impl Table {
             }
         }
     }
-}
-
-fn make(
-    dimension: usize,
-    ids: Vec<ListId>,
-    shards: Vec<ShardId>,
-    vectors: Vec<f32>,
-    radii: Vec<f32>,
-) -> Result<Centroids> {
-    Centroids::new(dimension, ids, shards, vectors, radii)
-        .map_err(|Malformed(what)| Error::InvalidArgument(format!("training gave a malformed table: {what}")))
-}
-
-/// The list of every live row, and the radius of every list.
-fn assign_rows(centroids: &Centroids, rows: &LiveRows<'_>) -> Result<(Vec<Vec<u32>>, Vec<f32>)> {
-    let mut radii = vec![0.0_f32; centroids.len()];
-    let mut positions = Vec::with_capacity(rows.live.len());
-    for (file, live) in rows.live.iter().enumerate() {
-        let mut of_file = vec![DEAD; live.len()];
-        for first in (0..live.len() as u32).step_by(BLOCK as usize) {
-            let block = first..(live.len() as u32).min(first + BLOCK);
-            let wanted: Vec<u32> = block.filter(|row| live[*row as usize]).collect();
-            let mut vectors = Vec::with_capacity(wanted.len() * centroids.dim());
-            wanted.iter().try_for_each(|row| rows.push(file, *row, &mut vectors))?;
-            let assigned = centroids.assign(&vectors);
-            let of_block = centroids.radii_for(&vectors, &assigned);
-            radii.iter_mut().zip(of_block).for_each(|(radius, of_block)| *radius = radius.max(of_block));
-            wanted.iter().zip(assigned).for_each(|(row, position)| of_file[*row as usize] = position);
-        }
-        positions.push(of_file);
-    }
-    Ok((positions, radii))
 }

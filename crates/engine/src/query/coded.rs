@@ -8,7 +8,7 @@
 use std::cell::Cell;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId, StorageError};
-use plimsoll_index::{Route, StopRule};
+use plimsoll_index::{Progress, Route, StopRule};
 use plimsoll_kernels::{self as kernels, BLOCK};
 use plimsoll_shard::{CodeSections, ListEntry, SealedView, VectorFile};
 
@@ -127,14 +127,19 @@ impl<'a> Coded<'_, 'a> {
                 Visits::Measured(&mut measured)
             }
         };
-        let mut visited = 0;
+        let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
         while let Some(visit) = self.next(&mut visits) {
             let pool = &self.scratch.pool;
-            let kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
-            if rule.stops(visit.priority, kth, visited) {
+            progress.kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
+            progress.next = visit.priority;
+            if progress.lists == 0 {
+                progress.first = visit.priority;
+            }
+            if rule.stops(&progress) {
                 break;
             }
-            visited += 1;
+            progress.lists += 1;
+            progress.rows += u64::from(self.book.rows(visit.position));
             let (shard, list) = self.router.list(visit.position)?;
             self.scan(scanner, visit, shard, list)?;
             self.prefetch_next(&mut visits)?;
@@ -145,7 +150,7 @@ impl<'a> Coded<'_, 'a> {
             std::mem::swap(&mut self.scratch.waiting, &mut self.scratch.fresh);
         }
         self.measure_waiting(scanner)?;
-        scanner.explain.lists_probed += visited;
+        scanner.explain.lists_probed += progress.lists;
         self.promote(scanner)
     }
 
@@ -170,7 +175,7 @@ impl<'a> Coded<'_, 'a> {
     fn prefetch_next(&mut self, visits: &mut Visits<'_>) -> Result<()> {
         let Visits::Coded = visits else { return Ok(()) };
         let Scratch { query, route, .. } = &mut *self.scratch;
-        let Some((_, position)) = route.peek(self.book, query) else { return Ok(()) };
+        let Some(position) = route.peek(self.book, query) else { return Ok(()) };
         let (shard, list) = self.router.list(position)?;
         for section in self.sections.iter().filter(|section| section.shard == shard) {
             if let Some(entry) = section.file.find_list(shard, list)? {

@@ -194,44 +194,30 @@ impl<'a> Scanner<'a> {
         self.explain.bytes_touched += (rows * (self.state.config.dimension * 4 + 4)) as u64;
     }
 
-    /// Searches the lists that the effort asks for, generation by generation, the newest first. What is found
-    /// before an error is worth nothing.
-    pub(crate) fn lists(&mut self, effort: Effort) -> Result<()> {
+    /// Searches the lists that the effort asks for, generation by generation, the newest first; false if that can not
+    /// be done by codes. What is found before an error, or before that, is worth nothing.
+    pub(crate) fn lists(&mut self, effort: Effort) -> Result<bool> {
         let tree = &*self.state.tree;
         for router in tree.routers.values().rev() {
             let router: &'a Router = router.get()?;
+            let never = StopRule::never(self.measure.metric());
             let (rule, epsilon) = match effort {
                 Effort::Recall(recall) => (router.stop_for(recall, self.top.k())?, epsilon_for(recall)),
-                Effort::Lists(lists) => {
-                    (StopRule::never(self.measure.metric()).max_lists(lists), MOST_EPSILON)
-                }
-                Effort::Exact => (StopRule::never(self.measure.metric()), f32::INFINITY),
+                Effort::Lists(lists) => (never.max_lists(lists), MOST_EPSILON),
+                Effort::Exact => return Ok(false),
             };
+            let Some(book) = router.codebook()? else { return Ok(false) };
             // The rule is calibrated on the lists of one generation alone: what memtables and other
             // generations have is no reason to stop, least of all before the first list.
             let others = self.top.take();
-            if let Some(book) = router.codebook()?
-                && self.coded(router, book, &rule, epsilon)?
-            {
-                self.top.absorb(others);
-                continue;
+            if !self.coded(router, book, &rule, epsilon)? {
+                return Ok(false);
             }
-            let mut visited = 0;
-            for step in router.route(self.measure.routed(), &rule)? {
-                let kth = self.top.tighten().map(|rank| self.measure.index_rank(rank));
-                if rule.stops(step.priority, kth, visited) {
-                    break;
-                }
-                visited += 1;
-                let (shard, list) = router.list(step.position)?;
-                self.list(router.generation(), shard, list)?;
-            }
-            self.explain.lists_probed += visited;
             self.top.absorb(others);
         }
         // What was flushed before there was an index has no lists.
         let (shard, list) = UNLISTED;
-        self.list(Generation(0), shard, list)
+        self.list(Generation(0), shard, list).map(|()| true)
     }
 
     /// Searches one list in every segment of its generation.

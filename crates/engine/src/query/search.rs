@@ -249,10 +249,12 @@ impl<'a> Search<'a> {
             scanner.memtables().map(|()| scanner)
         };
         let mut damage = None;
-        if state.tree.generation() != Generation(0) && !matches!(self.effort, Effort::Exact) {
+        let is_exact = matches!(self.effort, Effort::Exact | Effort::Recall(1.0));
+        if state.tree.generation() != Generation(0) && !is_exact {
             let mut scanner = scanner()?;
             match scanner.lists(self.effort) {
-                Ok(()) => return Ok(scanner.finish()),
+                Ok(true) => return Ok(scanner.finish()),
+                Ok(false) => {}
                 // Lists are derived from the documents, which may be sound (rule R17).
                 Err(Error::Storage(error)) if error.is_of_one_file() => damage = Some(error),
                 Err(error) => return Err(error),

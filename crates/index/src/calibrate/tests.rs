@@ -9,7 +9,7 @@ fn calibrated(file: &InvertedFile, metric: Metric, sample: usize) -> StopTable {
     calibrate(&file.centroids, metric, sample.len(), |range, scores| {
         for (&own, scores) in sample[range].iter().zip(scores) {
             let own = own as u32;
-            scores.set_query(file.row(own));
+            scores.set_query(file.row(own), Some(file.positions[own as usize]));
             for row in (0..n as u32).filter(|&row| row != own) {
                 scores.push(file.positions[row as usize], score(metric, file.row(own), file.row(row)));
             }
@@ -89,13 +89,13 @@ fn the_staircase_is_what_the_stop_rule_does() {
         let query = random.clustered(1, 8, 1, 1.0);
         let mut scores = Scores::default();
         scores.clear(file.centroids.len());
-        scores.set_query(&query);
+        scores.set_query(&query, None);
         for row in 0..2000 {
             scores.push(file.positions[row as usize], score(Metric::L2, &query, file.row(row)));
         }
         let stairs = staircases(&file.centroids, Metric::L2, &mut scores);
         for (stairs, k) in stairs.iter().zip(StopTable::KS) {
-            for t in [0.3, 0.7, 0.9, 1.0, 1.1, 1.5, 3.0] {
+            for t in [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0] {
                 let (found, _) = file.search(Metric::L2, &query, k as usize, StopRule::new(Metric::L2, t));
                 let expected = recall_of(&found, &file.exact(Metric::L2, &query, k as usize));
                 assert!((f64::from(recall_at(stairs, t)) - expected).abs() < 1e-6, "k {k}, t {t}");

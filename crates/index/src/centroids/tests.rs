@@ -95,7 +95,7 @@ fn a_stricter_stop_visits_less_and_finds_less() {
         }
         (total / 200.0, lists)
     };
-    let (strict, loose) = (run(0.6), run(3.0));
+    let (strict, loose) = (run(4.0), run(12.0));
     assert!(strict.0 < loose.0 && strict.1 < loose.1, "{strict:?} {loose:?}");
     assert!(loose.0 > 0.99 && loose.1 < 200 * 80, "{loose:?}");
 }
