@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::lanes::{Lanes, kernel_table};
+use crate::values::prefetch_line;
 
 #[derive(Clone, Copy)]
 struct Avx2 {
@@ -80,78 +81,115 @@ unsafe fn hadamard_of_8(values: __m256) -> __m256 {
     }
 }
 
-/// As the scalar `sign_sums`: a load is two groups of all 32 vectors.
+/// The sums of a block, of the vectors 0 to 7, 16 to 23, 8 to 15 and 24 to 31, in this order. Meanwhile as many bytes as
+/// the block has are prefetched from `ahead`.
 ///
 /// # Safety
 /// The lengths must agree and be multiples of 64; no table entry is above 31.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+unsafe fn sign_sums(table: &[u8], codes: &[u8], ahead: *const u8, sums: &mut [u16; BLOCK]) {
     let mask = _mm256_set1_epi8(15);
     let zero = _mm256_setzero_si256();
     // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
     let (mut all, mut odd) = ([zero; 2], [zero; 2]);
-    // A byte holds the sum of eight entries.
-    for (table, codes) in table.chunks(32 * 8).zip(codes.chunks(32 * 8)) {
-        let mut bytes = [zero; 2];
-        for at in (0..table.len()).step_by(32) {
-            // SAFETY: 32 bytes are left in both.
-            let (table, codes) = unsafe {
-                (
-                    _mm256_loadu_si256(table.as_ptr().add(at).cast()),
-                    _mm256_loadu_si256(codes.as_ptr().add(at).cast()),
-                )
-            };
-            let low = _mm256_and_si256(codes, mask);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
-            bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(table, low));
-            bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(table, high));
-        }
+    // A load is two groups of all 32 vectors.
+    let add = |bytes: &mut [__m256i; 2], at: usize| {
+        // SAFETY: the callers below have 32 bytes left from `at` on in the table, and so in the codes.
+        let (entries, codes) = unsafe {
+            (
+                _mm256_loadu_si256(table.as_ptr().add(at).cast()),
+                _mm256_loadu_si256(codes.as_ptr().add(at).cast()),
+            )
+        };
+        let low = _mm256_and_si256(codes, mask);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask);
+        bytes[0] = _mm256_add_epi8(bytes[0], _mm256_shuffle_epi8(entries, low));
+        bytes[1] = _mm256_add_epi8(bytes[1], _mm256_shuffle_epi8(entries, high));
+    };
+    let mut widen = |bytes: [__m256i; 2]| {
         for half in 0..2 {
             all[half] = _mm256_add_epi16(all[half], bytes[half]);
             odd[half] = _mm256_add_epi16(odd[half], _mm256_srli_epi16::<8>(bytes[half]));
         }
-    }
-    for half in 0..2 {
-        let even = _mm256_sub_epi16(all[half], _mm256_slli_epi16::<8>(odd[half]));
-        let [even, odd] = [even, odd[half]].map(|halves| {
-            _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
-        });
-        let sums = sums[16 * half..][..16].as_mut_ptr();
-        // SAFETY: there are 16 sums at the pointer.
-        unsafe {
-            _mm_storeu_si128(sums.cast(), _mm_unpacklo_epi16(even, odd));
-            _mm_storeu_si128(sums.add(8).cast(), _mm_unpackhi_epi16(even, odd));
+    };
+    // A byte holds the sum of eight entries.
+    let mut at = 0;
+    while at + 32 * 8 <= table.len() {
+        let mut bytes = [zero; 2];
+        for step in 0..8 {
+            if step % 2 == 0 {
+                prefetch_line(ahead.wrapping_add(at + 32 * step).cast());
+            }
+            add(&mut bytes, at + 32 * step);
         }
+        widen(bytes);
+        at += 32 * 8;
+    }
+    if at < table.len() {
+        let mut bytes = [zero; 2];
+        while at < table.len() {
+            prefetch_line(ahead.wrapping_add(at).cast());
+            add(&mut bytes, at);
+            add(&mut bytes, at + 32);
+            at += 64;
+        }
+        widen(bytes);
+    }
+    for line in 0..FACTORS / 64 {
+        prefetch_line(ahead.wrapping_add(at + 64 * line).cast());
+    }
+    // The two groups of a load are in the two halves of a register.
+    let gather = |a: [__m256i; 2]| {
+        let halves =
+            [_mm256_permute2x128_si256::<0x20>(a[0], a[1]), _mm256_permute2x128_si256::<0x31>(a[0], a[1])];
+        _mm256_add_epi16(halves[0], halves[1])
+    };
+    let (all, odd) = (gather(all), gather(odd));
+    let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
+    let sums = sums.as_mut_ptr();
+    // SAFETY: there is room for 32 sums, in two registers.
+    unsafe {
+        _mm256_storeu_si256(sums.cast(), _mm256_unpacklo_epi16(even, odd));
+        _mm256_storeu_si256(sums.add(16).cast(), _mm256_unpackhi_epi16(even, odd));
     }
 }
 
+/// The estimates of a block from its sums, as [`sign_sums`] leaves them.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
 fn estimates(
     sums: &[u16; BLOCK],
-    factors: Factors<'_>,
+    factors: &[u8; FACTORS],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
+    lows: &mut [f32; BLOCK],
 ) -> u32 {
-    let mut within = 0;
-    for at in [0, 8, 16, 24] {
-        // SAFETY: there are 8 values from `at` on in each of the four arrays.
-        let found = unsafe {
-            let sums = _mm256_cvtepu16_epi32(_mm_loadu_si128(sums.as_ptr().add(at).cast()));
+    let factors: *const f32 = factors.as_ptr().cast();
+    let mut found = [_mm256_setzero_si256(); 4];
+    for (eight, place) in [0, 16, 8, 24].into_iter().enumerate() {
+        let at = 8 * eight;
+        // SAFETY: there are 8 sums from `place` on, and 8 values from `at` on in both factors and in the estimates;
+        // nothing need be aligned.
+        let estimates = unsafe {
+            let sums = _mm256_cvtepu16_epi32(_mm_loadu_si128(sums.as_ptr().add(place).cast()));
             let measured = _mm256_fmadd_ps(
                 _mm256_cvtepi32_ps(sums),
                 _mm256_set1_ps(estimate.step),
                 _mm256_set1_ps(estimate.shift),
             );
-            let add =
-                _mm256_add_ps(_mm256_loadu_ps(factors.add.as_ptr().add(at)), _mm256_set1_ps(estimate.base));
-            let estimates = _mm256_fmadd_ps(_mm256_loadu_ps(factors.scale.as_ptr().add(at)), measured, add);
-            _mm256_storeu_ps(out.as_mut_ptr().add(at), estimates);
-            _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(estimates, _mm256_set1_ps(limit)))
+            let add = _mm256_add_ps(_mm256_loadu_ps(factors.add(at)), _mm256_set1_ps(estimate.base));
+            let estimates = _mm256_fmadd_ps(_mm256_loadu_ps(factors.add(BLOCK + at)), measured, add);
+            _mm256_storeu_ps(lows.as_mut_ptr().add(at), estimates);
+            estimates
         };
-        within |= (found as u32) << at;
+        found[eight] = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_LE_OQ>(estimates, _mm256_set1_ps(limit)));
     }
-    within
+    // Packing takes from each half of both its operands: the fours end up in the order 0, 2, 4, 6, 1, 3, 5, 7.
+    let packed =
+        _mm256_packs_epi16(_mm256_packs_epi32(found[0], found[1]), _mm256_packs_epi32(found[2], found[3]));
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(packed, order)) as u32
 }
 
 /// As the scalar `dot_i8`.

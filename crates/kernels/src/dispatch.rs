@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::scalar;
 
 /// The functions of one instruction set. All are unsafe for two reasons: the processor must have the
@@ -21,8 +21,7 @@ pub(crate) struct Table {
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
-    pub(crate) sign_sums: unsafe fn(&[u8], &[u8], &mut [u16; BLOCK]),
-    pub(crate) estimates: unsafe fn(&[u16; BLOCK], Factors<'_>, &Estimate, f32, &mut [f32; BLOCK]) -> u32,
+    pub(crate) scan_blocks: unsafe fn(&[u8], &[u8], &[u8], &Estimate, f32, &mut [f32], &mut [u32]),
     pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
 }
@@ -198,29 +197,36 @@ impl Kernels {
         unsafe { (self.table.hadamard)(values, factors) }
     }
 
-    /// See [`scan_signs`](crate::scan_signs).
+    /// See [`scan_blocks`](crate::scan_blocks).
     #[inline]
-    pub fn scan_signs(
+    #[expect(clippy::too_many_arguments, reason = "they are of five kinds, and each caller has them apart")]
+    pub fn scan_blocks(
         self,
         table: &[u8],
-        codes: &[u8],
-        factors: Factors<'_>,
+        blocks: &[u8],
+        next: &[u8],
         estimate: &Estimate,
         limit: f32,
-        out: &mut [f32; BLOCK],
-    ) -> u32 {
+        lows: &mut [f32],
+        masks: &mut [u32],
+    ) {
         assert!(
-            table.len() == codes.len() && table.len().is_multiple_of(64) && table.len() <= 64 * 256,
-            "scan_signs: a table of {} bytes for codes of {}",
-            table.len(),
-            codes.len()
+            table.len().is_multiple_of(64) && table.len() <= 64 * 256,
+            "scan_blocks: a table of {} bytes",
+            table.len()
         );
-        let mut sums = [0; BLOCK];
-        // SAFETY: the table was detected usable; the lengths agree, are multiples of 64 and not too long.
-        unsafe {
-            (self.table.sign_sums)(table, codes, &mut sums);
-            (self.table.estimates)(&sums, factors, estimate, limit, out)
-        }
+        assert!(
+            masks.len().checked_mul(table.len() + FACTORS) == Some(blocks.len())
+                && masks.len().checked_mul(BLOCK) == Some(lows.len()),
+            "scan_blocks: {} bytes, {} estimates and {} masks, for a table of {} bytes",
+            blocks.len(),
+            lows.len(),
+            masks.len(),
+            table.len()
+        );
+        // SAFETY: the table was detected usable; the lengths agree, and that of the table is a multiple of 64 and not
+        // too long.
+        unsafe { (self.table.scan_blocks)(table, blocks, next, estimate, limit, lows, masks) }
     }
 
     /// See [`dot_i8`](crate::dot_i8).

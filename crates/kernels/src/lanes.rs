@@ -309,8 +309,7 @@ macro_rules! kernel_table {
             dot_f64,
             l2_squared_f64,
             hadamard,
-            sign_sums,
-            estimates,
+            scan_blocks,
             dot_i8,
             stream_sum,
         };
@@ -353,6 +352,42 @@ macro_rules! kernel_table {
         unsafe fn hadamard(values: &mut [f32], factors: &[f32]) {
             // SAFETY: the features are enabled here; the length is the caller's promise.
             unsafe { $crate::lanes::hadamard::<$lanes>(values, factors) }
+        }
+
+        /// As the scalar `scan_blocks`: the sums of some blocks first, then their estimates, because the long chain
+        /// of instructions that makes one of the other at the end of a block would hold up the sums of the next.
+        ///
+        /// # Safety
+        /// The lengths must agree, and that of the table be a multiple of 64; no table entry is above 31.
+        #[target_feature(enable = $features)]
+        unsafe fn scan_blocks(
+            table: &[u8],
+            blocks: &[u8],
+            next: &[u8],
+            estimate: &$crate::codes::Estimate,
+            limit: f32,
+            lows: &mut [f32],
+            masks: &mut [u32],
+        ) {
+            use $crate::codes::{BLOCK, FACTORS, ahead};
+            const BATCH: usize = 8;
+            let len = table.len() + FACTORS;
+            let (lows, _) = lows.as_chunks_mut::<BLOCK>();
+            let mut sums = [[0; BLOCK]; BATCH];
+            let batches = blocks.chunks(BATCH * len).zip(lows.chunks_mut(BATCH)).zip(masks.chunks_mut(BATCH));
+            for (batch, ((batch_blocks, lows), masks)) in batches.enumerate() {
+                for (block, (bytes, sums)) in batch_blocks.chunks_exact(len).zip(&mut sums).enumerate() {
+                    let ahead = ahead(blocks, next, (batch * BATCH + block) * len);
+                    // SAFETY: the features are enabled here; the codes are as long as the table.
+                    unsafe { sign_sums(table, &bytes[..table.len()], ahead, sums) };
+                }
+                let blocks = batch_blocks.chunks_exact(len).zip(&sums);
+                for ((mask, lows), (bytes, sums)) in masks.iter_mut().zip(lows).zip(blocks) {
+                    if let Some(factors) = bytes.last_chunk() {
+                        *mask = estimates(sums, factors, estimate, limit, lows);
+                    }
+                }
+            }
         }
 
         #[target_feature(enable = $features)]

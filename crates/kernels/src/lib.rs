@@ -44,7 +44,7 @@ mod scalar;
 mod values;
 
 pub use bounds::{dot_error, dot_underflow, l2_error};
-pub use codes::{BLOCK, Estimate, Factors};
+pub use codes::{BLOCK, Estimate};
 pub use dispatch::Kernels;
 pub use values::{first_invalid, normalise_into, prefetch};
 
@@ -192,40 +192,47 @@ pub fn hadamard(values: &mut [f32], factors: &[f32]) {
     Kernels::detect().hadamard(values, factors);
 }
 
-/// Estimates the distances of the 32 vectors of a block of sign codes to a query, and says which of them are at most
-/// `limit` (bit `v` of the result for vector `v`).
+/// Estimates the distances of the vectors of a list of sign codes to a query, and says which of them are at most
+/// `limit`: `lows` gets 32 estimates for each block of 32 vectors, and `masks` one mask (bit `v` for vector `v`).
 ///
-/// `codes` has 16 bytes for each group of four dimensions: byte `b` has the four signs of vector `b` in its low bits and
-/// those of vector `b + 16` in its high bits, the first dimension lowest. `table` has, for each group, what each of the
-/// 16 patterns adds to a vector's sum: at most 31, so that eight entries fit in a byte (the "FastScan" of F. André,
-/// A.-M. Kermarrec and N. Le Scouarnec, "Cache locality is not enough", VLDB 2015). `out` gets the estimates.
+/// A block is as many bytes of codes as `table` has, then what is added to the estimate of each vector, then what its
+/// sum is multiplied by, both as 32 little-endian `f32` that need not be aligned. `next` is the list that will be scanned
+/// after this one, or nothing: it is brought into the nearest cache meanwhile, as far as this list is long.
 ///
-/// Cost: one shuffle for each 4 dimensions and 16 (NEON), 32 (AVX2) or 64 (AVX-512) vectors. The sums are exact and
-/// the rest is two fused multiply-adds and an addition: the same bits on every processor.
+/// The codes are 16 bytes for each group of four dimensions: byte `b` has the four signs of vector `b` in its low bits
+/// and those of vector `b + 16` in its high bits, the first dimension lowest. `table` has, for each group, what each of
+/// the 16 patterns adds to a vector's sum: at most 31, so that eight entries fit in a byte (the "FastScan" of F. André,
+/// A.-M. Kermarrec and N. Le Scouarnec, "Cache locality is not enough", VLDB 2015).
+///
+/// Cost: one shuffle for each 4 dimensions and 16 (NEON), 32 (AVX2) or 64 (AVX-512) vectors, with a mask, half a shift
+/// and an addition each. The sums are exact and the rest is two fused multiply-adds and an addition: the same bits on
+/// every processor.
 ///
 /// # Panics
-/// When the lengths differ, are no multiple of 64, or are above 16,384 (4,096 dimensions).
+/// When the lengths don't fit together, or that of the table is no multiple of 64 or above 16,384 (4,096 dimensions).
 ///
 /// ```
-/// use plimsoll_kernels::{Estimate, Factors, scan_signs};
+/// use plimsoll_kernels::{Estimate, scan_blocks};
 /// let table: Vec<u8> = (0..64).map(|entry| entry % 16).collect(); // A pattern's worth is its number.
-/// let codes = [0x51; 64]; // Patterns 1 and 5, in all of four groups.
-/// let factors = Factors { add: &[0.0; 32], scale: &[1.0; 32] };
+/// let mut block = vec![0x51; 64]; // Patterns 1 and 5, in all of four groups.
+/// block.extend([0.0_f32.to_le_bytes(); 32].as_flattened());
+/// block.extend([1.0_f32.to_le_bytes(); 32].as_flattened());
 /// let estimate = Estimate { step: 0.5, shift: 0.0, base: 1.0 };
-/// let mut out = [0.0; 32];
-/// assert_eq!(scan_signs(&table, &codes, factors, &estimate, 10.0, &mut out), 0x0000_ffff);
-/// assert_eq!((out[0], out[16]), (3.0, 11.0));
+/// let (mut lows, mut masks) = ([0.0; 32], [0]);
+/// scan_blocks(&table, &block, &[], &estimate, 10.0, &mut lows, &mut masks);
+/// assert_eq!((lows[0], lows[16], masks[0]), (3.0, 11.0, 0x0000_ffff));
 /// ```
 #[inline]
-pub fn scan_signs(
+pub fn scan_blocks(
     table: &[u8],
-    codes: &[u8],
-    factors: Factors<'_>,
+    blocks: &[u8],
+    next: &[u8],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
-) -> u32 {
-    Kernels::detect().scan_signs(table, codes, factors, estimate, limit, out)
+    lows: &mut [f32],
+    masks: &mut [u32],
+) {
+    Kernels::detect().scan_blocks(table, blocks, next, estimate, limit, lows, masks);
 }
 
 /// The inner product of a row of 8-bit and a query of 16-bit integers, modulo 2³²: exact as long as
