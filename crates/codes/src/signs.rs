@@ -20,7 +20,7 @@
 //! `4 · width` bytes of signs, as [`scan_blocks`] reads them, then the `add` of 32 vectors, then their `scale`, as
 //! little-endian float32. Vectors that are not there have `add` = +∞, and so are never within a limit.
 
-use plimsoll_kernels::{BLOCK, Estimate, dot, scan_blocks};
+use plimsoll_kernels::{BLOCK, Estimate, dot, largest_group, scan_blocks, sign_table};
 
 /// The length of a block in bytes, for vectors of `width` components.
 pub const fn block_len(width: usize) -> usize {
@@ -132,24 +132,13 @@ const DEVIATION_SQUARED: f32 = 0.36;
 impl SignQuery {
     /// Makes the table of a rotated query q', in place of what was there: no allocation after the first time.
     pub fn set(&mut self, query: &[f32]) {
-        let group = |four: &[f32]| four.iter().map(|x| x.abs()).sum::<f32>();
-        let highest = query.chunks_exact(4).map(group).fold(0.0, f32::max);
+        // Of a query that is (nearly) nothing, the steps are too large rather than their inverse infinite.
+        let highest = largest_group(query).max(HIGHEST * f32::MIN_POSITIVE);
         self.step = 2.0 * highest / HIGHEST;
-        let per_step = if highest > 0.0 { 1.0 / self.step } else { 0.0 };
         self.table.resize(4 * query.len(), 0);
-        self.shift = 0.0;
-        for (entries, four) in self.table.chunks_exact_mut(16).zip(query.chunks_exact(4)) {
-            let lowest = -group(four);
-            let mut total = 0;
-            for (pattern, entry) in entries.iter_mut().enumerate() {
-                let signed = (0..4).map(|dim| if pattern >> dim & 1 == 1 { four[dim] } else { -four[dim] });
-                // Not above 31, whatever is rounded: a saturating cast of at most 31.5.
-                *entry = ((signed.sum::<f32>() - lowest) * per_step + 0.5).min(HIGHEST) as u8;
-                total += u16::from(*entry);
-            }
-            // The 16 sums of a group are 0 on average, and so they stay when they are rounded.
-            self.shift -= self.step * (f32::from(total) / 16.0);
-        }
+        let total = sign_table(query, HIGHEST / highest, &mut self.table);
+        // The 16 sums of a group are 0 on average, and so they stay when they are rounded.
+        self.shift = -self.step * (total as f32 / 16.0);
         self.variance = self.step * self.step / 12.0 * (query.len() / 4) as f32;
     }
 

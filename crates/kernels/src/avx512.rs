@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::avx2::{largest_group, sign_table};
 use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::lanes::{Lanes, kernel_table};
 use crate::values::prefetch_line;

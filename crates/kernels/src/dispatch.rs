@@ -21,6 +21,12 @@ pub(crate) struct Table {
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) butterfly: unsafe fn(&mut [f32], &mut [f32]),
+    pub(crate) largest_group: unsafe fn(&[f32]) -> f32,
+    pub(crate) sign_table: unsafe fn(&[f32], f32, &mut [u8]) -> u32,
+    pub(crate) sizes: unsafe fn(&[f32]) -> (f32, f32),
+    pub(crate) round_i16: unsafe fn(&[f32], f32, &mut [i16]) -> u32,
+    pub(crate) split_i8: unsafe fn(&[f32], f32, &mut [i8], &mut [i8]),
     pub(crate) scan_blocks: unsafe fn(&[u8], &[u8], &[u8], &Estimate, f32, &mut [f32], &mut [u32]),
     pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
@@ -227,6 +233,64 @@ impl Kernels {
         // SAFETY: the table was detected usable; the lengths agree, and that of the table is a multiple of 64 and not
         // too long.
         unsafe { (self.table.scan_blocks)(table, blocks, next, estimate, limit, lows, masks) }
+    }
+
+    /// See [`butterfly`](crate::butterfly).
+    #[inline]
+    pub fn butterfly(self, low: &mut [f32], high: &mut [f32]) {
+        assert_pair(low, high);
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.butterfly)(low, high) }
+    }
+
+    /// See [`largest_group`](crate::largest_group).
+    #[inline]
+    pub fn largest_group(self, query: &[f32]) -> f32 {
+        assert!(query.len().is_multiple_of(4), "largest_group: {} components", query.len());
+        // SAFETY: the table was detected usable; any whole groups will do.
+        unsafe { (self.table.largest_group)(query) }
+    }
+
+    /// See [`sign_table`](crate::sign_table).
+    #[inline]
+    pub fn sign_table(self, query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+        assert!(
+            query.len().is_multiple_of(8) && query.len().checked_mul(4) == Some(table.len()),
+            "sign_table: {} entries for {} components",
+            table.len(),
+            query.len()
+        );
+        // SAFETY: the table was detected usable; there are four entries for each component, a multiple of 8.
+        unsafe { (self.table.sign_table)(query, per_unit, table) }
+    }
+
+    /// See [`sizes`](crate::sizes).
+    #[inline]
+    pub fn sizes(self, values: &[f32]) -> (f32, f32) {
+        // SAFETY: the table was detected usable; any slice will do.
+        unsafe { (self.table.sizes)(values) }
+    }
+
+    /// See [`round_i16`](crate::round_i16).
+    #[inline]
+    pub fn round_i16(self, values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
+        assert!(values.len() == out.len(), "round_i16: {} values into {}", values.len(), out.len());
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.round_i16)(values, per_step, out) }
+    }
+
+    /// See [`split_i8`](crate::split_i8).
+    #[inline]
+    pub fn split_i8(self, values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
+        assert!(
+            (values.len(), values.len()) == (high.len(), low.len()),
+            "split_i8: {} values into {} and {}",
+            values.len(),
+            high.len(),
+            low.len()
+        );
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.split_i8)(values, per_step, high, low) }
     }
 
     /// See [`dot_i8`](crate::dot_i8).

@@ -37,6 +37,7 @@ mod bounds;
 mod codes;
 mod dispatch;
 mod float64;
+mod integers;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -190,6 +191,97 @@ pub fn l2_squared_f64(a: &[f32], b: &[f32]) -> f64 {
 #[inline]
 pub fn hadamard(values: &mut [f32], factors: &[f32]) {
     Kernels::detect().hadamard(values, factors);
+}
+
+/// Each pair (a, b) becomes (a + b, a − b) / √2: the sum or difference is rounded, and its product with the nearest `f32`
+/// to √½.
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// let (mut low, mut high) = ([1.0], [1.0]);
+/// plimsoll_kernels::butterfly(&mut low, &mut high);
+/// assert_eq!((low[0], high[0]), (2.0_f32.sqrt(), 0.0));
+/// ```
+#[inline]
+pub fn butterfly(low: &mut [f32], high: &mut [f32]) {
+    Kernels::detect().butterfly(low, high);
+}
+
+/// The largest sum of absolute values, (|a| + |b|) + (|c| + |d|), of the groups of four components of a finite vector.
+///
+/// # Panics
+/// When the length is no multiple of 4.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::largest_group(&[1.0, -1.0, 1.0, -1.0, 0.0, 3.0, 0.0, 0.0]), 4.0);
+/// ```
+#[inline]
+pub fn largest_group(query: &[f32]) -> f32 {
+    Kernels::detect().largest_group(query)
+}
+
+/// Makes the table of a finite query for [`scan_blocks`], and returns the sum of all its entries.
+///
+/// A component x adds, with y = x · `per_unit` rounded, max(y, 0) to the patterns that have its bit and max(y, 0) − y to
+/// those that don't. An entry is the integer part of ((first + second) + ½) + (third + fourth), but at most 31, with each
+/// operation rounded.
+///
+/// # Panics
+/// When the length of the query is no multiple of 8, or that of the table another one than four times as much.
+///
+/// ```
+/// let mut table = [0; 32];
+/// plimsoll_kernels::sign_table(&[1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0], 3.0, &mut table);
+/// assert_eq!(table[..4], [6, 9, 0, 3]);
+/// assert_eq!((table[16], table[24]), (0, 12));
+/// ```
+#[inline]
+pub fn sign_table(query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+    Kernels::detect().sign_table(query, per_unit, table)
+}
+
+/// The largest absolute value of a finite vector, and the sum of all of them in the fixed order (with plain additions).
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::sizes(&[1.0, -4.0, 2.0]), (4.0, 7.0));
+/// ```
+#[inline]
+pub fn sizes(values: &[f32]) -> (f32, f32) {
+    Kernels::detect().sizes(values)
+}
+
+/// Rounds each product with `per_step` to the nearest integer, halves to the even one, within ±32,767, and returns the
+/// sum of the absolute values of these integers, modulo 2³².
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// let mut out = [0; 3];
+/// assert_eq!(plimsoll_kernels::round_i16(&[0.5, -1.5, 1e9], 1.0, &mut out), 32_769);
+/// assert_eq!(out, [0, -2, 32_767]);
+/// ```
+#[inline]
+pub fn round_i16(values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
+    Kernels::detect().round_i16(values, per_step, out)
+}
+
+/// Splits each product with `per_step`, within ±127, into `high + low / 256`: the nearest integer, and what is left over
+/// in 256ths, rounded likewise (halves to the even one, and 128 to 127).
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// let (mut high, mut low) = ([0; 3], [0; 3]);
+/// plimsoll_kernels::split_i8(&[1.25, -0.5, 1e9], 1.0, &mut high, &mut low);
+/// assert_eq!((high, low), ([1, 0, 127], [64, -128, 0]));
+/// ```
+#[inline]
+pub fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
+    Kernels::detect().split_i8(values, per_step, high, low);
 }
 
 /// Estimates the distances of the vectors of a list of sign codes to a query, and says which of them are at most

@@ -62,6 +62,16 @@ fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
 }
 
 #[target_feature(enable = "neon")]
+fn largest_group(query: &[f32]) -> f32 {
+    crate::integers::largest_group(query)
+}
+
+#[target_feature(enable = "neon")]
+fn sign_table(query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+    crate::integers::sign_table(query, per_unit, table)
+}
+
+#[target_feature(enable = "neon")]
 fn stream_sum(bytes: &[u8]) -> u64 {
     crate::values::stream_sum(bytes)
 }

@@ -8,6 +8,7 @@ use crate::LANES;
 use crate::codes::{self, BLOCK, Estimate, FACTORS};
 use crate::dispatch::Table;
 use crate::float64;
+use crate::integers;
 
 pub(crate) static TABLE: Table = Table {
     name: "scalar",
@@ -19,7 +20,13 @@ pub(crate) static TABLE: Table = Table {
     dot_f64: float64::dot,
     l2_squared_f64: float64::l2_squared,
     hadamard,
+    butterfly: integers::butterfly,
     scan_blocks,
+    largest_group: integers::largest_group,
+    sign_table: integers::sign_table,
+    sizes: integers::sizes,
+    round_i16: integers::round_i16,
+    split_i8: integers::split_i8,
     dot_i8,
     stream_sum: crate::values::stream_sum,
 };
