@@ -19,13 +19,13 @@ pub struct Estimate {
 /// sums are multiplied by, as little-endian `f32`.
 pub(crate) const FACTORS: usize = 8 * BLOCK;
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 /// How many bytes ahead of its loads a scan prefetches when it does not know what comes next.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const AHEAD: usize = 4096;
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 /// What to prefetch while the block `at` bytes into `blocks` is scanned: its counterpart in the next list, if there is
 /// one, or else what follows in this one.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 pub(crate) fn ahead(blocks: &[u8], next: &[u8], at: usize) -> *const u8 {
     if at < next.len() { next.as_ptr().wrapping_add(at) } else { blocks.as_ptr().wrapping_add(at + AHEAD) }

@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::scalar;
 
+/// See [`Kernels::scan_blocks`].
+type ScanBlocks = unsafe fn(&[u8], &[u8], &[u8], &Estimate, f32, &mut [f32], &mut [u32]);
+
 /// The functions of one instruction set. All are unsafe for two reasons: the processor must have the
 /// instructions, and slice lengths must agree as [`Kernels`] checks them.
 pub(crate) struct Table {
@@ -27,7 +30,7 @@ pub(crate) struct Table {
     pub(crate) sizes: unsafe fn(&[f32]) -> (f32, f32),
     pub(crate) round_i16: unsafe fn(&[f32], f32, &mut [i16]) -> u32,
     pub(crate) split_i8: unsafe fn(&[f32], f32, &mut [i8], &mut [i8]),
-    pub(crate) scan_blocks: unsafe fn(&[u8], &[u8], &[u8], &Estimate, f32, &mut [f32], &mut [u32]),
+    pub(crate) scan_blocks: ScanBlocks,
     pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
 }

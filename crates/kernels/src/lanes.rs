@@ -286,13 +286,12 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
         } else {
             for block in (0..len).step_by(4 * LANES) {
                 let mut four = [L::zero(); 4];
-                for n in 0..4 {
+                for (n, register) in four.iter_mut().enumerate() {
                     let at = block + n * LANES;
-                    four[n] = L::load(values.add(at)).mul(L::load(factors.add(at))).hadamard();
+                    *register = L::load(values.add(at)).mul(L::load(factors.add(at))).hadamard();
                 }
-                let four = hadamard_of_4(four);
-                for n in 0..4 {
-                    four[n].store(values.add(block + n * LANES));
+                for (n, register) in hadamard_of_4(four).into_iter().enumerate() {
+                    register.store(values.add(block + n * LANES));
                 }
             }
             half *= 4;
@@ -301,12 +300,11 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
             for block in (0..len).step_by(4 * half) {
                 for at in (block..block + half).step_by(LANES) {
                     let mut four = [L::zero(); 4];
-                    for n in 0..4 {
-                        four[n] = L::load(values.add(at + n * half));
+                    for (n, register) in four.iter_mut().enumerate() {
+                        *register = L::load(values.add(at + n * half));
                     }
-                    let four = hadamard_of_4(four);
-                    for n in 0..4 {
-                        four[n].store(values.add(at + n * half));
+                    for (n, register) in hadamard_of_4(four).into_iter().enumerate() {
+                        register.store(values.add(at + n * half));
                     }
                 }
             }
