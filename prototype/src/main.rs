@@ -90,8 +90,7 @@ fn query(ix: &Index, q: &[f32], k: usize, np: usize, t_stop: f32, eps: f32, s: &
     let mut out = [0f32; BLOCK];
     s.order.clear();
     for (b, bytes) in ix.cent_blocks.get().chunks_exact(bl).enumerate() {
-        let block = SignBlock::new(bytes, w).unwrap();
-        s.sq.scan(block, &bound, f32::MAX, &mut out);
+        s.sq.scan(bytes, &[], &bound, f32::MAX, &mut out, &mut [0]).unwrap();
         for v in 0..BLOCK.min(nl - b * BLOCK) { s.order.push((out[v], (b * BLOCK + v) as u32)); }
     }
     let want = (2 * np).min(nl);
@@ -116,9 +115,10 @@ fn query(ix: &Index, q: &[f32], k: usize, np: usize, t_stop: f32, eps: f32, s: &
         let nb = blocks_of(n);
         for b in 0..nb {
             let bytes = &blocks[(fb + b) * bl..][..bl];
-            let block = SignBlock::new(bytes, w).unwrap();
             let limit = if kth == f32::MAX { f32::MAX } else { kth };
-            let mut mask = s.sq.scan(block, &bound, limit, &mut out);
+            let mut masks = [0];
+            s.sq.scan(bytes, &[], &bound, limit, &mut out, &mut masks).unwrap();
+            let [mut mask] = masks;
             while mask != 0 {
                 let v = mask.trailing_zeros() as usize; mask &= mask - 1;
                 let r = fr + b * BLOCK + v;
