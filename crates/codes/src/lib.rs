@@ -12,4 +12,4 @@ mod signs;
 
 pub use planes::{PlaneDistance, PlaneEncoder, PlaneQuery, record_len};
 pub use rotation::Rotation;
-pub use signs::{Bound, Measure, SignBlock, SignEncoder, SignQuery, block_len, blocks_of};
+pub use signs::{Bound, Measure, SignEncoder, SignQuery, block_len, blocks_of};

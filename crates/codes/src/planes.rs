@@ -9,7 +9,7 @@
 //! The first plane: |x'|² or another number of the row's (see [`PlaneEncoder`]), then s, as little-endian float32, then
 //! `width` bytes. The second plane: `width` bytes.
 
-use plimsoll_kernels::{dot, dot_i8};
+use plimsoll_kernels::{dot, dot_i8, round_i16, sizes, split_i8};
 
 use crate::signs::Measure;
 
@@ -43,17 +43,15 @@ impl<'a> PlaneEncoder<'a> {
             Measure::L2 => dot(row, row),
             Measure::Dot { mean } => -2.0 * dot(mean, row),
         };
-        let largest = row.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-        let scale = largest / STEPS;
-        let per_step = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        // Of a row that is (nearly) nothing, the steps are too large rather than their inverse infinite.
+        let scale = (sizes(row).0 / STEPS).max(f32::MIN_POSITIVE);
         high.extend_from_slice(&add.to_le_bytes());
         high.extend_from_slice(&scale.to_le_bytes());
-        for x in row {
-            let steps = x * per_step;
-            let whole = steps.round();
-            high.push(whole as i8 as u8);
-            low.push(((steps - whole) * 256.0).round() as i8 as u8);
-        }
+        let (at_high, at_low) = (high.len(), low.len());
+        high.resize(at_high + row.len(), 0);
+        low.resize(at_low + row.len(), 0);
+        let (high, low) = (&mut high[at_high..], &mut low[at_low..]);
+        split_i8(row, 1.0 / scale, bytemuck::cast_slice_mut(high), bytemuck::cast_slice_mut(low));
     }
 }
 
@@ -83,13 +81,10 @@ pub struct PlaneDistance {
 impl PlaneQuery {
     /// Rounds a rotated query, in place of what was there.
     pub fn set(&mut self, query: &[f32], measure: Measure<'_>) {
-        let (largest, sum) =
-            query.iter().fold((0.0_f32, 0.0_f32), |(largest, sum), x| (largest.max(x.abs()), sum + x.abs()));
-        self.scale = (largest / f32::from(i16::MAX)).max(sum / LARGEST_SUM);
-        let per_step = if self.scale > 0.0 { 1.0 / self.scale } else { 0.0 };
-        self.components.clear();
-        self.components.extend(query.iter().map(|x| (x * per_step).round() as i16));
-        self.sum = self.components.iter().map(|x| f32::from(x.unsigned_abs())).sum();
+        let (largest, sum) = sizes(query);
+        self.scale = (largest / f32::from(i16::MAX)).max(sum / LARGEST_SUM).max(f32::MIN_POSITIVE);
+        self.components.resize(query.len(), 0);
+        self.sum = round_i16(query, 1.0 / self.scale, &mut self.components) as f32;
         self.base = match measure {
             Measure::L2 => dot(query, query),
             Measure::Dot { .. } => 0.0,

@@ -6,9 +6,7 @@
 //! two halves, without which energy in the first dimensions does not reach the last ones evenly just below a power of
 //! two.
 
-use std::f32::consts::FRAC_1_SQRT_2;
-
-use plimsoll_kernels::{LANES, hadamard};
+use plimsoll_kernels::{LANES, butterfly, hadamard};
 
 use crate::random::Random;
 
@@ -89,9 +87,7 @@ impl Rotation {
                 hadamard(&mut rotated[self.width - self.block..], second);
             }
             let (low, high) = rotated.split_at_mut(self.width / 2);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = ((*a + *b) * FRAC_1_SQRT_2, (*a - *b) * FRAC_1_SQRT_2);
-            }
+            butterfly(low, high);
         }
     }
 }

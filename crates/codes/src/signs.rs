@@ -17,10 +17,10 @@
 //! 0.36 |q' − c|² plus the variance that the rounding of the query's table has.
 //!
 //! # A block
-//! `4 · width` bytes of signs, as [`scan_signs`] reads them, then the `add` of 32 vectors, then their `scale`, as
+//! `4 · width` bytes of signs, as [`scan_blocks`] reads them, then the `add` of 32 vectors, then their `scale`, as
 //! little-endian float32. Vectors that are not there have `add` = +∞, and so are never within a limit.
 
-use plimsoll_kernels::{BLOCK, Estimate, Factors, dot, scan_signs};
+use plimsoll_kernels::{BLOCK, Estimate, dot, largest_group, scan_blocks, sign_table};
 
 /// The length of a block in bytes, for vectors of `width` components.
 pub const fn block_len(width: usize) -> usize {
@@ -132,37 +132,42 @@ const DEVIATION_SQUARED: f32 = 0.36;
 impl SignQuery {
     /// Makes the table of a rotated query q', in place of what was there: no allocation after the first time.
     pub fn set(&mut self, query: &[f32]) {
-        let group = |four: &[f32]| four.iter().map(|x| x.abs()).sum::<f32>();
-        let highest = query.chunks_exact(4).map(group).fold(0.0, f32::max);
+        // Of a query that is (nearly) nothing, the steps are too large rather than their inverse infinite.
+        let highest = largest_group(query).max(HIGHEST * f32::MIN_POSITIVE);
         self.step = 2.0 * highest / HIGHEST;
-        let per_step = if highest > 0.0 { 1.0 / self.step } else { 0.0 };
         self.table.resize(4 * query.len(), 0);
-        self.shift = 0.0;
-        for (entries, four) in self.table.chunks_exact_mut(16).zip(query.chunks_exact(4)) {
-            let lowest = -group(four);
-            let mut total = 0;
-            for (pattern, entry) in entries.iter_mut().enumerate() {
-                let signed = (0..4).map(|dim| if pattern >> dim & 1 == 1 { four[dim] } else { -four[dim] });
-                // Not above 31, whatever is rounded: a saturating cast of at most 31.5.
-                *entry = ((signed.sum::<f32>() - lowest) * per_step + 0.5).min(HIGHEST) as u8;
-                total += u16::from(*entry);
-            }
-            // The 16 sums of a group are 0 on average, and so they stay when they are rounded.
-            self.shift -= self.step * (f32::from(total) / 16.0);
-        }
+        let total = sign_table(query, HIGHEST / highest, &mut self.table);
+        // The 16 sums of a group are 0 on average, and so they stay when they are rounded.
+        self.shift = -self.step * (total as f32 / 16.0);
         self.variance = self.step * self.step / 12.0 * (query.len() / 4) as f32;
     }
 
-    /// The lower bounds of the distances of a block's vectors that hold for all but a share of the rows that falls
-    /// with `epsilon` (0: the estimates themselves), and which of them are at most `limit`.
+    /// The lower bounds of the distances of the vectors of a list that hold for all but a share of the rows that falls
+    /// with `epsilon` (0: the estimates themselves), 32 for each block, and a mask for each block of those that are at
+    /// most `limit`. `next` is what will be scanned next, or nothing: it is brought into the nearest cache meanwhile.
     ///
-    /// `base` is the number of the query and the block's list, `distance_squared` |q' − c|².
-    ///
-    /// # Panics
-    /// When the block is not one of this query's width.
-    pub fn scan(&self, block: SignBlock<'_>, bound: &Bound, limit: f32, out: &mut [f32; BLOCK]) -> u32 {
+    /// Returns how many blocks there are: as many masks and 32 times as many bounds are written, and the others are left
+    /// as they are. `None`, and nothing written, if the bytes are not whole blocks of this query's width, or more of them
+    /// than there is room for. Their alignment does not matter.
+    #[must_use]
+    pub fn scan(
+        &self,
+        blocks: &[u8],
+        next: &[u8],
+        bound: &Bound,
+        limit: f32,
+        lows: &mut [f32],
+        masks: &mut [u32],
+    ) -> Option<usize> {
+        let len = block_len(self.table.len() / 4);
+        if !blocks.len().is_multiple_of(len) {
+            return None;
+        }
+        let count = blocks.len() / len;
+        let (lows, masks) = (lows.get_mut(..BLOCK * count)?, masks.get_mut(..count)?);
         let estimate = Estimate { step: self.step, shift: bound.shift, base: bound.base };
-        scan_signs(&self.table, block.codes, block.factors, &estimate, limit, out)
+        scan_blocks(&self.table, blocks, next, &estimate, limit, lows, masks);
+        Some(count)
     }
 
     /// As [`SignQuery::scan`], for some blocks one after another: 32 bounds and one mask for each. False if the bytes
@@ -199,27 +204,6 @@ impl SignQuery {
 pub struct Bound {
     base: f32,
     shift: f32,
-}
-
-/// A block of 32 vectors.
-#[derive(Debug, Clone, Copy)]
-pub struct SignBlock<'a> {
-    codes: &'a [u8],
-    factors: Factors<'a>,
-}
-
-impl<'a> SignBlock<'a> {
-    /// Looks at the bytes of a block; `None` if they are not as many as a block of `width` has, or not aligned to 4
-    /// bytes, or this machine is not little-endian.
-    pub fn new(bytes: &'a [u8], width: usize) -> Option<Self> {
-        if cfg!(target_endian = "big") || bytes.len() != block_len(width) {
-            return None;
-        }
-        let (codes, factors) = bytes.split_at(4 * width);
-        let (add, scale) = factors.split_at(4 * BLOCK);
-        let floats = |bytes| bytemuck::try_from_bytes::<[f32; BLOCK]>(bytes).ok();
-        Some(Self { codes, factors: Factors { add: floats(add)?, scale: floats(scale)? } })
-    }
 }
 
 #[cfg(test)]
@@ -282,14 +266,14 @@ mod tests {
                 Measure::Dot { .. } => -2.0 * product(&self.query, &self.centroid),
             };
             let bound = query.bound(base as f32, far as f32, epsilon);
+            let count = blocks_of(self.rows.len());
+            let (mut lows, mut masks) = (vec![0.0; count * BLOCK], vec![0; count]);
+            assert_eq!(query.scan(&blocks, &[], &bound, f32::MAX, &mut lows, &mut masks), Some(count));
             let mut found = Vec::new();
-            for (number, bytes) in blocks.chunks(block_len(self.width)).enumerate() {
-                let mut out = [0.0; BLOCK];
-                let block = SignBlock::new(bytes, self.width).unwrap();
-                let within = query.scan(block, &bound, f32::MAX, &mut out);
+            for (number, (lows, within)) in lows.chunks(BLOCK).zip(masks).enumerate() {
                 let rows = &self.rows[number * BLOCK..self.rows.len().min((number + 1) * BLOCK)];
                 assert_eq!(within.count_ones() as usize, rows.len(), "only rows that are there");
-                for (row, low) in rows.iter().zip(out) {
+                for (row, &low) in rows.iter().zip(lows) {
                     let distance = match measure {
                         Measure::L2 => squared(&self.query, row),
                         Measure::Dot { mean } => -2.0 * product(&self.query, row) - 2.0 * product(mean, row),
@@ -341,9 +325,33 @@ mod tests {
         assert_eq!(blocks.len(), blocks_of(33) * block_len(case.width));
         let mut query = SignQuery::default();
         query.set(&vec![0.0; case.width]);
-        let block = SignBlock::new(&blocks[..block_len(case.width)], case.width).unwrap();
-        let mut out = [0.0; BLOCK];
-        assert_eq!(query.scan(block, &query.bound(0.0, 0.0, 1.5), f32::NEG_INFINITY, &mut out), 0);
-        assert!(SignBlock::new(&blocks[1..], case.width).is_none());
+        let (mut lows, mut masks) = ([0.0; 2 * BLOCK], [u32::MAX; 3]);
+        let bound = query.bound(0.0, 0.0, 1.5);
+        assert_eq!(query.scan(&blocks, &[], &bound, f32::NEG_INFINITY, &mut lows, &mut masks), Some(2));
+        assert_eq!(masks, [0, 0, u32::MAX]);
+    }
+
+    #[test]
+    fn what_is_not_whole_blocks_or_has_no_room_is_refused_and_alignment_does_not_matter() {
+        let case = Case::new(64, 70, 1.0, 4);
+        let blocks = case.blocks(Measure::L2);
+        let mut query = SignQuery::default();
+        query.set(&case.query);
+        let bound = query.bound(9.0, 3.0, 1.5);
+        let (mut lows, mut masks) = ([7.0; 3 * BLOCK], [7; 3]);
+        for wrong in [1, 3, block_len(case.width) - 1, blocks.len() - 1] {
+            assert_eq!(query.scan(&blocks[wrong..], &[], &bound, 1.0, &mut lows, &mut masks), None);
+        }
+        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows[1..], &mut masks), None);
+        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks[1..]), None);
+        assert_eq!((lows, masks), ([7.0; 3 * BLOCK], [7; 3]), "nothing is written");
+        assert_eq!(query.scan(&[], &[], &bound, 1.0, &mut [], &mut []), Some(0));
+        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks), Some(3));
+        for shift in 1..4 {
+            let shifted: Vec<u8> = std::iter::repeat_n(0, shift).chain(blocks.iter().copied()).collect();
+            let (mut again, mut found) = ([0.0; 3 * BLOCK], [0; 3]);
+            assert_eq!(query.scan(&shifted[shift..], &[], &bound, 1.0, &mut again, &mut found), Some(3));
+            assert_eq!((again.map(f32::to_bits), found), (lows.map(f32::to_bits), masks));
+        }
     }
 }

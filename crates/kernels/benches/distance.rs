@@ -1,11 +1,12 @@
 //! One core against its memory: distance kernels over rows that live in the second-level cache, in the
-//! third, and in main memory, beside a plain read of the same bytes; and the blocked matrix product.
+//! third, and in main memory, beside a plain read of the same bytes; the blocked matrix product; scans of lists of sign
+//! codes in the same three places; and what a query costs before and after them.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use plimsoll_kernels::Kernels;
+use plimsoll_kernels::{BLOCK, Estimate, Kernels};
 
 const DIMS: [usize; 5] = [128, 384, 784, 1024, 1536];
 const SIZES: [(&str, usize); 3] = [("L2", 256 << 10), ("L3", 8 << 20), ("DRAM", 256 << 20)];
@@ -107,11 +108,91 @@ fn pairs(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Lists of 7 blocks of sign codes, in a random order, as a query meets them.
+fn signs(criterion: &mut Criterion) {
+    const BLOCKS: usize = 7;
+    let floats = Floats::new(SIZES[2].1 / 4);
+    let bytes = floats.bytes(SIZES[2].1 / 4);
+    for (place, size) in SIZES {
+        for dim in [384, 784] {
+            let len = BLOCKS * (4 * dim + 8 * BLOCK);
+            let lists = size / len;
+            // A large prime step visits each list once.
+            let order: Vec<&[u8]> =
+                (0..lists).map(|n| &bytes[n * 2_654_435_761 % lists * len..][..len]).collect();
+            let table: Vec<u8> = (0..4 * dim).map(|entry| (entry * 7 % 32) as u8).collect();
+            let estimate = Estimate { step: 0.1, shift: -1.0, base: 3.0 };
+            let (mut lows, mut masks) = ([0.0; BLOCK * BLOCKS], [0; BLOCKS]);
+            let mut group = criterion.benchmark_group(format!("signs/{place}/{dim}"));
+            group.throughput(Throughput::Elements((lists * BLOCKS * BLOCK) as u64)).sample_size(10);
+            for kernels in Kernels::available().into_iter().skip(1) {
+                group.bench_function(BenchmarkId::new("scan_blocks", kernels.name()), |bench| {
+                    bench.iter(|| {
+                        for (index, list) in order.iter().enumerate() {
+                            let next = order.get(index + 1).copied().unwrap_or_default();
+                            kernels.scan_blocks(
+                                black_box(&table),
+                                list,
+                                next,
+                                &estimate,
+                                0.0,
+                                &mut lows,
+                                &mut masks,
+                            );
+                        }
+                        masks[0]
+                    });
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+/// The kernels of a query's preparation and of its last distances, in the nearest cache.
+fn integers(criterion: &mut Criterion) {
+    let floats = Floats::new(4096);
+    let mut group = criterion.benchmark_group("integers");
+    for dim in [384, 784] {
+        let values = floats.get(dim).to_vec();
+        let block = 1 << dim.ilog2();
+        let factors = vec![1.0 / (block as f32).sqrt(); block];
+        let (mut table, mut words) = (vec![0; 4 * dim], vec![0; dim]);
+        let (mut high, mut low) = (vec![0; dim], vec![0; dim]);
+        for kernels in Kernels::available() {
+            let id = |what: &str| BenchmarkId::new(format!("{what}/{}", kernels.name()), dim);
+            let mut copy = values.clone();
+            group.bench_function(id("hadamard"), |bench| {
+                bench.iter(|| kernels.hadamard(black_box(&mut copy[..block]), &factors));
+            });
+            group.bench_function(id("sign_table"), |bench| {
+                bench.iter(|| {
+                    let largest = kernels.largest_group(black_box(&values));
+                    kernels.sign_table(&values, 31.0 / largest, &mut table)
+                });
+            });
+            group.bench_function(id("round_i16"), |bench| {
+                bench.iter(|| {
+                    let (largest, _) = kernels.sizes(black_box(&values));
+                    kernels.round_i16(&values, 32_767.0 / largest, &mut words)
+                });
+            });
+            group.bench_function(id("split_i8"), |bench| {
+                bench.iter(|| kernels.split_i8(black_box(&values), 127.0, &mut high, &mut low));
+            });
+            group.bench_function(id("dot_i8"), |bench| {
+                bench.iter(|| kernels.dot_i8(black_box(&high), black_box(&words)));
+            });
+        }
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600));
-    targets = reads, rows, matrix, pairs
+    targets = reads, rows, matrix, pairs, signs, integers
 }
 criterion_main!(benches);

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::avx2::{largest_group, sign_table};
+use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::lanes::{Lanes, kernel_table};
+use crate::values::prefetch_line;
 
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
@@ -11,46 +13,70 @@ struct Avx512(__m512);
 // Six queries by four rows: 24 accumulators of the 32 registers.
 kernel_table!("avx512", "avx512f,avx512bw,avx2,fma", Avx512, 6, 4);
 
-/// Four 64-byte loads at a time, spelled out: the vectoriser does not find them.
-/// As the scalar `sign_sums`: a load is four groups of all 32 vectors.
+/// The sums of a block. Meanwhile as many bytes as it has are prefetched from `ahead`.
 ///
 /// # Safety
 /// The lengths must agree and be multiples of 64; no table entry is above 31.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
-unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+unsafe fn sign_sums(table: &[u8], codes: &[u8], ahead: *const u8, sums: &mut [u16; BLOCK]) {
     let mask = _mm512_set1_epi8(15);
     let zero = _mm512_setzero_si512();
     // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
     let (mut all, mut odd) = ([zero; 2], [zero; 2]);
-    for (table, codes) in table.chunks(64 * 8).zip(codes.chunks(64 * 8)) {
-        let mut bytes = [zero; 2];
-        for at in (0..table.len()).step_by(64) {
-            // SAFETY: 64 bytes are left in both.
-            let (table, codes) = unsafe {
-                (
-                    _mm512_loadu_si512(table.as_ptr().add(at).cast()),
-                    _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
-                )
-            };
-            let low = _mm512_and_si512(codes, mask);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
-            bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(table, low));
-            bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(table, high));
-        }
+    // A load is four groups of all 32 vectors.
+    let add = |bytes: &mut [__m512i; 2], at: usize| {
+        prefetch_line(ahead.wrapping_add(at).cast());
+        // SAFETY: the callers below have 64 bytes left from `at` on in the table, and so in the codes.
+        let (entries, codes) = unsafe {
+            (
+                _mm512_loadu_si512(table.as_ptr().add(at).cast()),
+                _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
+            )
+        };
+        let low = _mm512_and_si512(codes, mask);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
+        bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(entries, low));
+        bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(entries, high));
+    };
+    let mut widen = |bytes: [__m512i; 2]| {
         for half in 0..2 {
             all[half] = _mm512_add_epi16(all[half], bytes[half]);
             odd[half] = _mm512_add_epi16(odd[half], _mm512_srli_epi16::<8>(bytes[half]));
         }
+    };
+    // A byte holds the sum of eight entries.
+    let mut at = 0;
+    while at + 64 * 8 <= table.len() {
+        let mut bytes = [zero; 2];
+        for step in 0..8 {
+            add(&mut bytes, at + 64 * step);
+        }
+        widen(bytes);
+        at += 64 * 8;
     }
+    if at < table.len() {
+        let mut bytes = [zero; 2];
+        while at < table.len() {
+            add(&mut bytes, at);
+            at += 64;
+        }
+        widen(bytes);
+    }
+    for line in 0..FACTORS / 64 {
+        prefetch_line(ahead.wrapping_add(at + 64 * line).cast());
+    }
+    // The four groups of a load are in the four quarters of a register.
+    let gather = |quarters: __m512i| {
+        let halves =
+            _mm256_add_epi16(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
+        _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+    };
     for half in 0..2 {
-        let even = _mm512_sub_epi16(all[half], _mm512_slli_epi16::<8>(odd[half]));
-        let [even, odd] = [even, odd[half]].map(|quarters| {
-            let halves =
-                _mm256_add_epi16(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
-            _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
-        });
+        let (all, odd) = (gather(all[half]), gather(odd[half]));
+        let even = _mm_sub_epi16(all, _mm_slli_epi16::<8>(odd));
         let sums = sums[16 * half..][..16].as_mut_ptr();
-        // SAFETY: there are 16 sums at the pointer.
+        // SAFETY: there is room for 16 sums.
         unsafe {
             _mm_storeu_si128(sums.cast(), _mm_unpacklo_epi16(even, odd));
             _mm_storeu_si128(sums.add(8).cast(), _mm_unpackhi_epi16(even, odd));
@@ -58,32 +84,34 @@ unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
     }
 }
 
+/// The estimates of a block from its sums.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn estimates(
     sums: &[u16; BLOCK],
-    factors: Factors<'_>,
+    factors: &[u8; FACTORS],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
+    lows: &mut [f32; BLOCK],
 ) -> u32 {
+    let factors: *const f32 = factors.as_ptr().cast();
     let mut within = 0;
-    for half in 0..2 {
-        let at = 16 * half;
-        // SAFETY: there are 16 values from `at` on in each of the four arrays.
-        let found = unsafe {
+    for at in [0, 16] {
+        // SAFETY: there are 16 values from `at` on in the sums, in both factors and in the estimates; nothing need be
+        // aligned.
+        let estimates = unsafe {
             let sums = _mm512_cvtepu16_epi32(_mm256_loadu_si256(sums.as_ptr().add(at).cast()));
             let measured = _mm512_fmadd_ps(
                 _mm512_cvtepi32_ps(sums),
                 _mm512_set1_ps(estimate.step),
                 _mm512_set1_ps(estimate.shift),
             );
-            let add =
-                _mm512_add_ps(_mm512_loadu_ps(factors.add.as_ptr().add(at)), _mm512_set1_ps(estimate.base));
-            let estimates = _mm512_fmadd_ps(_mm512_loadu_ps(factors.scale.as_ptr().add(at)), measured, add);
-            _mm512_storeu_ps(out.as_mut_ptr().add(at), estimates);
-            _mm512_cmp_ps_mask::<_CMP_LE_OQ>(estimates, _mm512_set1_ps(limit))
+            let add = _mm512_add_ps(_mm512_loadu_ps(factors.add(at)), _mm512_set1_ps(estimate.base));
+            let estimates = _mm512_fmadd_ps(_mm512_loadu_ps(factors.add(BLOCK + at)), measured, add);
+            _mm512_storeu_ps(lows.as_mut_ptr().add(at), estimates);
+            estimates
         };
-        within |= u32::from(found) << at;
+        within |= u32::from(_mm512_cmp_ps_mask::<_CMP_LE_OQ>(estimates, _mm512_set1_ps(limit))) << at;
     }
     within
 }
@@ -112,6 +140,7 @@ unsafe fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
     total
 }
 
+/// Four 64-byte loads at a time, spelled out: the vectoriser does not find them.
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 fn stream_sum(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<256>();

@@ -15,11 +15,39 @@ pub struct Estimate {
     pub base: f32,
 }
 
-/// The factors of a block's vectors.
-#[derive(Debug, Clone, Copy)]
-pub struct Factors<'a> {
-    /// What is added to the estimate of each vector.
-    pub add: &'a [f32; BLOCK],
-    /// What the sum of each vector is multiplied by.
-    pub scale: &'a [f32; BLOCK],
+/// How many bytes of factors a block has behind its codes: what is added to the estimates of its vectors, and what their
+/// sums are multiplied by, as little-endian `f32`.
+pub(crate) const FACTORS: usize = 8 * BLOCK;
+
+/// How many bytes ahead of its loads a scan prefetches when it does not know what comes next.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const AHEAD: usize = 4096;
+
+/// What to prefetch while the block `at` bytes into `blocks` is scanned: its counterpart in the next list, if there is
+/// one, or else what follows in this one.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(crate) fn ahead(blocks: &[u8], next: &[u8], at: usize) -> *const u8 {
+    if at < next.len() { next.as_ptr().wrapping_add(at) } else { blocks.as_ptr().wrapping_add(at + AHEAD) }
+}
+
+/// The estimates of a block from its sums and the bytes of its factors, one by one.
+#[inline(always)]
+pub(crate) fn estimates(
+    sums: &[u16; BLOCK],
+    factors: &[u8; FACTORS],
+    estimate: &Estimate,
+    limit: f32,
+    lows: &mut [f32; BLOCK],
+) -> u32 {
+    let (factors, _) = factors.as_chunks();
+    let (add, scale) = factors.split_at(BLOCK);
+    let mut within = 0;
+    for vector in 0..BLOCK {
+        let (add, scale) = (f32::from_le_bytes(add[vector]), f32::from_le_bytes(scale[vector]));
+        let measured = f32::from(sums[vector]).mul_add(estimate.step, estimate.shift);
+        lows[vector] = scale.mul_add(measured, add + estimate.base);
+        within |= u32::from(lows[vector] <= limit) << vector;
+    }
+    within
 }

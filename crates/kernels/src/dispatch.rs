@@ -6,8 +6,11 @@
 
 use std::sync::OnceLock;
 
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::scalar;
+
+/// See [`Kernels::scan_blocks`].
+type ScanBlocks = unsafe fn(&[u8], &[u8], &[u8], &Estimate, f32, &mut [f32], &mut [u32]);
 
 /// The functions of one instruction set. All are unsafe for two reasons: the processor must have the
 /// instructions, and slice lengths must agree as [`Kernels`] checks them.
@@ -21,8 +24,13 @@ pub(crate) struct Table {
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
-    pub(crate) sign_sums: unsafe fn(&[u8], &[u8], &mut [u16; BLOCK]),
-    pub(crate) estimates: unsafe fn(&[u16; BLOCK], Factors<'_>, &Estimate, f32, &mut [f32; BLOCK]) -> u32,
+    pub(crate) butterfly: unsafe fn(&mut [f32], &mut [f32]),
+    pub(crate) largest_group: unsafe fn(&[f32]) -> f32,
+    pub(crate) sign_table: unsafe fn(&[f32], f32, &mut [u8]) -> u32,
+    pub(crate) sizes: unsafe fn(&[f32]) -> (f32, f32),
+    pub(crate) round_i16: unsafe fn(&[f32], f32, &mut [i16]) -> u32,
+    pub(crate) split_i8: unsafe fn(&[f32], f32, &mut [i8], &mut [i8]),
+    pub(crate) scan_blocks: ScanBlocks,
     pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
 }
@@ -198,29 +206,94 @@ impl Kernels {
         unsafe { (self.table.hadamard)(values, factors) }
     }
 
-    /// See [`scan_signs`](crate::scan_signs).
+    /// See [`scan_blocks`](crate::scan_blocks).
     #[inline]
-    pub fn scan_signs(
+    #[expect(clippy::too_many_arguments, reason = "they are of five kinds, and each caller has them apart")]
+    pub fn scan_blocks(
         self,
         table: &[u8],
-        codes: &[u8],
-        factors: Factors<'_>,
+        blocks: &[u8],
+        next: &[u8],
         estimate: &Estimate,
         limit: f32,
-        out: &mut [f32; BLOCK],
-    ) -> u32 {
+        lows: &mut [f32],
+        masks: &mut [u32],
+    ) {
         assert!(
-            table.len() == codes.len() && table.len().is_multiple_of(64) && table.len() <= 64 * 256,
-            "scan_signs: a table of {} bytes for codes of {}",
-            table.len(),
-            codes.len()
+            table.len().is_multiple_of(64) && table.len() <= 64 * 256,
+            "scan_blocks: a table of {} bytes",
+            table.len()
         );
-        let mut sums = [0; BLOCK];
-        // SAFETY: the table was detected usable; the lengths agree, are multiples of 64 and not too long.
-        unsafe {
-            (self.table.sign_sums)(table, codes, &mut sums);
-            (self.table.estimates)(&sums, factors, estimate, limit, out)
-        }
+        assert!(
+            masks.len().checked_mul(table.len() + FACTORS) == Some(blocks.len())
+                && masks.len().checked_mul(BLOCK) == Some(lows.len()),
+            "scan_blocks: {} bytes, {} estimates and {} masks, for a table of {} bytes",
+            blocks.len(),
+            lows.len(),
+            masks.len(),
+            table.len()
+        );
+        // SAFETY: the table was detected usable; the lengths agree, and that of the table is a multiple of 64 and not
+        // too long.
+        unsafe { (self.table.scan_blocks)(table, blocks, next, estimate, limit, lows, masks) }
+    }
+
+    /// See [`butterfly`](crate::butterfly).
+    #[inline]
+    pub fn butterfly(self, low: &mut [f32], high: &mut [f32]) {
+        assert_pair(low, high);
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.butterfly)(low, high) }
+    }
+
+    /// See [`largest_group`](crate::largest_group).
+    #[inline]
+    pub fn largest_group(self, query: &[f32]) -> f32 {
+        assert!(query.len().is_multiple_of(4), "largest_group: {} components", query.len());
+        // SAFETY: the table was detected usable; any whole groups will do.
+        unsafe { (self.table.largest_group)(query) }
+    }
+
+    /// See [`sign_table`](crate::sign_table).
+    #[inline]
+    pub fn sign_table(self, query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+        assert!(
+            query.len().is_multiple_of(8) && query.len().checked_mul(4) == Some(table.len()),
+            "sign_table: {} entries for {} components",
+            table.len(),
+            query.len()
+        );
+        // SAFETY: the table was detected usable; there are four entries for each component, a multiple of 8.
+        unsafe { (self.table.sign_table)(query, per_unit, table) }
+    }
+
+    /// See [`sizes`](crate::sizes).
+    #[inline]
+    pub fn sizes(self, values: &[f32]) -> (f32, f32) {
+        // SAFETY: the table was detected usable; any slice will do.
+        unsafe { (self.table.sizes)(values) }
+    }
+
+    /// See [`round_i16`](crate::round_i16).
+    #[inline]
+    pub fn round_i16(self, values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
+        assert!(values.len() == out.len(), "round_i16: {} values into {}", values.len(), out.len());
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.round_i16)(values, per_step, out) }
+    }
+
+    /// See [`split_i8`](crate::split_i8).
+    #[inline]
+    pub fn split_i8(self, values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
+        assert!(
+            (values.len(), values.len()) == (high.len(), low.len()),
+            "split_i8: {} values into {} and {}",
+            values.len(),
+            high.len(),
+            low.len()
+        );
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.split_i8)(values, per_step, high, low) }
     }
 
     /// See [`dot_i8`](crate::dot_i8).

@@ -253,6 +253,19 @@ unsafe fn strip<L: Lanes, S: Step, const M: usize, const N: usize>(
     }
 }
 
+/// Four registers that are in this order, and become the transform of them: two levels at once.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn hadamard_of_4<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 4] {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let (ab, ba, cd, dc) = (a.add(b), a.sub(b), c.add(d), c.sub(d));
+        [ab.add(cd), ba.add(dc), ab.sub(cd), ba.sub(dc)]
+    }
+}
+
 /// The Walsh-Hadamard transform of `factors ∘ values`, in place.
 ///
 /// # Safety
@@ -260,25 +273,39 @@ unsafe fn strip<L: Lanes, S: Step, const M: usize, const N: usize>(
 #[inline(always)]
 pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
     let len = values.len();
-    let values = values.as_mut_ptr();
+    let (values, factors) = (values.as_mut_ptr(), factors.as_ptr());
+    // Two levels at a time, so that each value is loaded half as often. No closures here: they would be functions
+    // without the instructions.
     // SAFETY: every offset is a multiple of 16 below `len`, which is one, too.
     unsafe {
-        for at in (0..len).step_by(LANES) {
-            let scaled = L::load(values.add(at)).mul(L::load(factors.as_ptr().add(at)));
-            scaled.hadamard().store(values.add(at));
-        }
         let mut half = LANES;
-        // Two levels at a time, so that each value is loaded half as often.
+        if len < 4 * LANES {
+            for at in (0..len).step_by(LANES) {
+                L::load(values.add(at)).mul(L::load(factors.add(at))).hadamard().store(values.add(at));
+            }
+        } else {
+            for block in (0..len).step_by(4 * LANES) {
+                let mut four = [L::zero(); 4];
+                for (n, register) in four.iter_mut().enumerate() {
+                    let at = block + n * LANES;
+                    *register = L::load(values.add(at)).mul(L::load(factors.add(at))).hadamard();
+                }
+                for (n, register) in hadamard_of_4(four).into_iter().enumerate() {
+                    register.store(values.add(block + n * LANES));
+                }
+            }
+            half *= 4;
+        }
         while half * 2 < len {
             for block in (0..len).step_by(4 * half) {
                 for at in (block..block + half).step_by(LANES) {
-                    let places = [0, 1, 2, 3].map(|n| values.add(at + n * half));
-                    let [a, b, c, d] = places.map(|place| L::load(place));
-                    let (ab, ba, cd, dc) = (a.add(b), a.sub(b), c.add(d), c.sub(d));
-                    ab.add(cd).store(places[0]);
-                    ba.add(dc).store(places[1]);
-                    ab.sub(cd).store(places[2]);
-                    ba.sub(dc).store(places[3]);
+                    let mut four = [L::zero(); 4];
+                    for (n, register) in four.iter_mut().enumerate() {
+                        *register = L::load(values.add(at + n * half));
+                    }
+                    for (n, register) in hadamard_of_4(four).into_iter().enumerate() {
+                        register.store(values.add(at + n * half));
+                    }
                 }
             }
             half *= 4;
@@ -296,7 +323,7 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
 /// Instantiates all kernels for one implementation of [`Lanes`], and puts them in `TABLE`.
 ///
 /// `kernel_table!(name, features, lanes, M, N)`: M × N is the register tile of `dot_matrix`. The module has its own
-/// `sign_sums`, `estimates`, `dot_i8` and `stream_sum`.
+/// `sign_sums`, `estimates`, `largest_group`, `sign_table`, `dot_i8` and `stream_sum`.
 macro_rules! kernel_table {
     ($name:literal, $features:tt, $lanes:ty, $m:literal, $n:literal) => {
         pub(crate) static TABLE: $crate::dispatch::Table = $crate::dispatch::Table {
@@ -309,8 +336,13 @@ macro_rules! kernel_table {
             dot_f64,
             l2_squared_f64,
             hadamard,
-            sign_sums,
-            estimates,
+            butterfly,
+            scan_blocks,
+            largest_group,
+            sign_table,
+            sizes,
+            round_i16,
+            split_i8,
             dot_i8,
             stream_sum,
         };
@@ -353,6 +385,62 @@ macro_rules! kernel_table {
         unsafe fn hadamard(values: &mut [f32], factors: &[f32]) {
             // SAFETY: the features are enabled here; the length is the caller's promise.
             unsafe { $crate::lanes::hadamard::<$lanes>(values, factors) }
+        }
+
+        /// As the scalar `scan_blocks`: the sums of some blocks first, then their estimates, because the long chain
+        /// of instructions that makes one of the other at the end of a block would hold up the sums of the next.
+        ///
+        /// # Safety
+        /// The lengths must agree, and that of the table be a multiple of 64; no table entry is above 31.
+        #[target_feature(enable = $features)]
+        unsafe fn scan_blocks(
+            table: &[u8],
+            blocks: &[u8],
+            next: &[u8],
+            estimate: &$crate::codes::Estimate,
+            limit: f32,
+            lows: &mut [f32],
+            masks: &mut [u32],
+        ) {
+            use $crate::codes::{BLOCK, FACTORS, ahead};
+            const BATCH: usize = 8;
+            let len = table.len() + FACTORS;
+            let (lows, _) = lows.as_chunks_mut::<BLOCK>();
+            let mut sums = [[0; BLOCK]; BATCH];
+            let batches = blocks.chunks(BATCH * len).zip(lows.chunks_mut(BATCH)).zip(masks.chunks_mut(BATCH));
+            for (batch, ((batch_blocks, lows), masks)) in batches.enumerate() {
+                for (block, (bytes, sums)) in batch_blocks.chunks_exact(len).zip(&mut sums).enumerate() {
+                    let ahead = ahead(blocks, next, (batch * BATCH + block) * len);
+                    // SAFETY: the features are enabled here; the codes are as long as the table.
+                    unsafe { sign_sums(table, &bytes[..table.len()], ahead, sums) };
+                }
+                let blocks = batch_blocks.chunks_exact(len).zip(&sums);
+                for ((mask, lows), (bytes, sums)) in masks.iter_mut().zip(lows).zip(blocks) {
+                    if let Some(factors) = bytes.last_chunk() {
+                        *mask = estimates(sums, factors, estimate, limit, lows);
+                    }
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn butterfly(low: &mut [f32], high: &mut [f32]) {
+            $crate::integers::butterfly(low, high)
+        }
+
+        #[target_feature(enable = $features)]
+        fn sizes(values: &[f32]) -> (f32, f32) {
+            $crate::integers::sizes(values)
+        }
+
+        #[target_feature(enable = $features)]
+        fn round_i16(values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
+            $crate::integers::round_i16(values, per_step, out)
+        }
+
+        #[target_feature(enable = $features)]
+        fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
+            $crate::integers::split_i8(values, per_step, high, low)
         }
 
         #[target_feature(enable = $features)]

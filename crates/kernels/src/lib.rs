@@ -37,6 +37,7 @@ mod bounds;
 mod codes;
 mod dispatch;
 mod float64;
+mod integers;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -44,7 +45,7 @@ mod scalar;
 mod values;
 
 pub use bounds::{dot_error, dot_underflow, l2_error};
-pub use codes::{BLOCK, Estimate, Factors};
+pub use codes::{BLOCK, Estimate};
 pub use dispatch::Kernels;
 pub use values::{first_invalid, normalise_into, prefetch, prefetch_bytes};
 
@@ -192,40 +193,138 @@ pub fn hadamard(values: &mut [f32], factors: &[f32]) {
     Kernels::detect().hadamard(values, factors);
 }
 
-/// Estimates the distances of the 32 vectors of a block of sign codes to a query, and says which of them are at most
-/// `limit` (bit `v` of the result for vector `v`).
-///
-/// `codes` has 16 bytes for each group of four dimensions: byte `b` has the four signs of vector `b` in its low bits and
-/// those of vector `b + 16` in its high bits, the first dimension lowest. `table` has, for each group, what each of the
-/// 16 patterns adds to a vector's sum: at most 31, so that eight entries fit in a byte (the "FastScan" of F. André,
-/// A.-M. Kermarrec and N. Le Scouarnec, "Cache locality is not enough", VLDB 2015). `out` gets the estimates.
-///
-/// Cost: one shuffle for each 4 dimensions and 16 (NEON), 32 (AVX2) or 64 (AVX-512) vectors. The sums are exact and
-/// the rest is two fused multiply-adds and an addition: the same bits on every processor.
+/// Each pair (a, b) becomes (a + b, a − b) / √2: the sum or difference is rounded, and its product with the nearest `f32`
+/// to √½.
 ///
 /// # Panics
-/// When the lengths differ, are no multiple of 64, or are above 16,384 (4,096 dimensions).
+/// When the lengths differ.
 ///
 /// ```
-/// use plimsoll_kernels::{Estimate, Factors, scan_signs};
-/// let table: Vec<u8> = (0..64).map(|entry| entry % 16).collect(); // A pattern's worth is its number.
-/// let codes = [0x51; 64]; // Patterns 1 and 5, in all of four groups.
-/// let factors = Factors { add: &[0.0; 32], scale: &[1.0; 32] };
-/// let estimate = Estimate { step: 0.5, shift: 0.0, base: 1.0 };
-/// let mut out = [0.0; 32];
-/// assert_eq!(scan_signs(&table, &codes, factors, &estimate, 10.0, &mut out), 0x0000_ffff);
-/// assert_eq!((out[0], out[16]), (3.0, 11.0));
+/// let (mut low, mut high) = ([1.0], [1.0]);
+/// plimsoll_kernels::butterfly(&mut low, &mut high);
+/// assert_eq!((low[0], high[0]), (2.0_f32.sqrt(), 0.0));
 /// ```
 #[inline]
-pub fn scan_signs(
+pub fn butterfly(low: &mut [f32], high: &mut [f32]) {
+    Kernels::detect().butterfly(low, high);
+}
+
+/// The largest sum of absolute values, (|a| + |b|) + (|c| + |d|), of the groups of four components of a finite vector.
+///
+/// # Panics
+/// When the length is no multiple of 4.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::largest_group(&[1.0, -1.0, 1.0, -1.0, 0.0, 3.0, 0.0, 0.0]), 4.0);
+/// ```
+#[inline]
+pub fn largest_group(query: &[f32]) -> f32 {
+    Kernels::detect().largest_group(query)
+}
+
+/// Makes the table of a finite query for [`scan_blocks`], and returns the sum of all its entries.
+///
+/// A component x adds, with y = x · `per_unit` rounded, max(y, 0) to the patterns that have its bit and max(y, 0) − y to
+/// those that don't. An entry is the integer part of ((first + second) + ½) + (third + fourth), but at most 31, with each
+/// operation rounded.
+///
+/// # Panics
+/// When the length of the query is no multiple of 8, or that of the table another one than four times as much.
+///
+/// ```
+/// let mut table = [0; 32];
+/// plimsoll_kernels::sign_table(&[1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0], 3.0, &mut table);
+/// assert_eq!(table[..4], [6, 9, 0, 3]);
+/// assert_eq!((table[16], table[24]), (0, 12));
+/// ```
+#[inline]
+pub fn sign_table(query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+    Kernels::detect().sign_table(query, per_unit, table)
+}
+
+/// The largest absolute value of a finite vector, and the sum of all of them in the fixed order (with plain additions).
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::sizes(&[1.0, -4.0, 2.0]), (4.0, 7.0));
+/// ```
+#[inline]
+pub fn sizes(values: &[f32]) -> (f32, f32) {
+    Kernels::detect().sizes(values)
+}
+
+/// Rounds each product with `per_step` to the nearest integer, halves to the even one, within ±32,767, and returns the
+/// sum of the absolute values of these integers, modulo 2³².
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// let mut out = [0; 3];
+/// assert_eq!(plimsoll_kernels::round_i16(&[0.5, -1.5, 1e9], 1.0, &mut out), 32_769);
+/// assert_eq!(out, [0, -2, 32_767]);
+/// ```
+#[inline]
+pub fn round_i16(values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
+    Kernels::detect().round_i16(values, per_step, out)
+}
+
+/// Splits each product with `per_step`, within ±127, into `high + low / 256`: the nearest integer, and what is left over
+/// in 256ths, rounded likewise (halves to the even one, and 128 to 127).
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// let (mut high, mut low) = ([0; 3], [0; 3]);
+/// plimsoll_kernels::split_i8(&[1.25, -0.5, 1e9], 1.0, &mut high, &mut low);
+/// assert_eq!((high, low), ([1, 0, 127], [64, -128, 0]));
+/// ```
+#[inline]
+pub fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
+    Kernels::detect().split_i8(values, per_step, high, low);
+}
+
+/// Estimates the distances of the vectors of a list of sign codes to a query, and says which of them are at most
+/// `limit`: `lows` gets 32 estimates for each block of 32 vectors, and `masks` one mask (bit `v` for vector `v`).
+///
+/// A block is as many bytes of codes as `table` has, then what is added to the estimate of each vector, then what its
+/// sum is multiplied by, both as 32 little-endian `f32` that need not be aligned. `next` is the list that will be scanned
+/// after this one, or nothing: it is brought into the nearest cache meanwhile, as far as this list is long.
+///
+/// The codes are 16 bytes for each group of four dimensions: byte `b` has the four signs of vector `b` in its low bits
+/// and those of vector `b + 16` in its high bits, the first dimension lowest. `table` has, for each group, what each of
+/// the 16 patterns adds to a vector's sum: at most 31, so that eight entries fit in a byte (the "FastScan" of F. André,
+/// A.-M. Kermarrec and N. Le Scouarnec, "Cache locality is not enough", VLDB 2015).
+///
+/// Cost: one shuffle for each 4 dimensions and 16 (NEON), 32 (AVX2) or 64 (AVX-512) vectors, with a mask, half a shift
+/// and an addition each. The sums are exact and the rest is two fused multiply-adds and an addition: the same bits on
+/// every processor.
+///
+/// # Panics
+/// When the lengths don't fit together, or that of the table is no multiple of 64 or above 16,384 (4,096 dimensions).
+///
+/// ```
+/// use plimsoll_kernels::{Estimate, scan_blocks};
+/// let table: Vec<u8> = (0..64).map(|entry| entry % 16).collect(); // A pattern's worth is its number.
+/// let mut block = vec![0x51; 64]; // Patterns 1 and 5, in all of four groups.
+/// block.extend([0.0_f32.to_le_bytes(); 32].as_flattened());
+/// block.extend([1.0_f32.to_le_bytes(); 32].as_flattened());
+/// let estimate = Estimate { step: 0.5, shift: 0.0, base: 1.0 };
+/// let (mut lows, mut masks) = ([0.0; 32], [0]);
+/// scan_blocks(&table, &block, &[], &estimate, 10.0, &mut lows, &mut masks);
+/// assert_eq!((lows[0], lows[16], masks[0]), (3.0, 11.0, 0x0000_ffff));
+/// ```
+#[inline]
+pub fn scan_blocks(
     table: &[u8],
-    codes: &[u8],
-    factors: Factors<'_>,
+    blocks: &[u8],
+    next: &[u8],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
-) -> u32 {
-    Kernels::detect().scan_signs(table, codes, factors, estimate, limit, out)
+    lows: &mut [f32],
+    masks: &mut [u32],
+) {
+    Kernels::detect().scan_blocks(table, blocks, next, estimate, limit, lows, masks);
 }
 
 /// The inner product of a row of 8-bit and a query of 16-bit integers, modulo 2³²: exact as long as

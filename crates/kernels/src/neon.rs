@@ -2,8 +2,9 @@
 
 use std::arch::aarch64::*;
 
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::lanes::{Lanes, kernel_table};
+use crate::values::prefetch_line;
 
 #[derive(Clone, Copy)]
 struct Neon([float32x4_t; 4]);
@@ -11,12 +12,16 @@ struct Neon([float32x4_t; 4]);
 // Two queries by two rows: 16 accumulators of the 32 registers.
 kernel_table!("neon", "neon", Neon, 2, 2);
 
-/// As the scalar `sign_sums`: a load is one group of all 32 vectors.
+/// The sums of a block: a load is one group of all 32 vectors. Meanwhile as many bytes as the block has are prefetched
+/// from `ahead`.
 ///
 /// # Safety
 /// The lengths must agree and be multiples of 64; no table entry is above 31.
 #[target_feature(enable = "neon")]
-unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
+unsafe fn sign_sums(table: &[u8], codes: &[u8], ahead: *const u8, sums: &mut [u16; BLOCK]) {
+    for line in (0..table.len() + FACTORS).step_by(64) {
+        prefetch_line(ahead.wrapping_add(line).cast());
+    }
     let mask = vdupq_n_u8(15);
     let mut wide = [vdupq_n_u16(0); 4];
     // A byte holds the sum of eight entries.
@@ -43,17 +48,27 @@ unsafe fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
 #[target_feature(enable = "neon")]
 fn estimates(
     sums: &[u16; BLOCK],
-    factors: Factors<'_>,
+    factors: &[u8; FACTORS],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
+    lows: &mut [f32; BLOCK],
 ) -> u32 {
-    crate::scalar::estimates(sums, factors, estimate, limit, out)
+    crate::codes::estimates(sums, factors, estimate, limit, lows)
 }
 
 #[target_feature(enable = "neon")]
 fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
     crate::scalar::dot_i8(row, query)
+}
+
+#[target_feature(enable = "neon")]
+fn largest_group(query: &[f32]) -> f32 {
+    crate::integers::largest_group(query)
+}
+
+#[target_feature(enable = "neon")]
+fn sign_table(query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+    crate::integers::sign_table(query, per_unit, table)
 }
 
 #[target_feature(enable = "neon")]

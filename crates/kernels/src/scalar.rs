@@ -5,9 +5,10 @@
 use plimsoll_base::mutant::{self, Mutant};
 
 use crate::LANES;
-use crate::codes::{BLOCK, Estimate, Factors};
+use crate::codes::{self, BLOCK, Estimate, FACTORS};
 use crate::dispatch::Table;
 use crate::float64;
+use crate::integers;
 
 pub(crate) static TABLE: Table = Table {
     name: "scalar",
@@ -19,8 +20,13 @@ pub(crate) static TABLE: Table = Table {
     dot_f64: float64::dot,
     l2_squared_f64: float64::l2_squared,
     hadamard,
-    sign_sums,
-    estimates,
+    butterfly: integers::butterfly,
+    scan_blocks,
+    largest_group: integers::largest_group,
+    sign_table: integers::sign_table,
+    sizes: integers::sizes,
+    round_i16: integers::round_i16,
+    split_i8: integers::split_i8,
     dot_i8,
     stream_sum: crate::values::stream_sum,
 };
@@ -91,30 +97,27 @@ fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
     }
 }
 
-fn sign_sums(table: &[u8], codes: &[u8], sums: &mut [u16; BLOCK]) {
-    sums.fill(0);
-    for (entries, codes) in table.chunks_exact(16).zip(codes.chunks_exact(16)) {
-        for (vector, code) in codes.iter().enumerate() {
-            sums[vector] += u16::from(entries[usize::from(code & 15)]);
-            sums[vector + 16] += u16::from(entries[usize::from(code >> 4)]);
-        }
-    }
-}
-
-pub(crate) fn estimates(
-    sums: &[u16; BLOCK],
-    factors: Factors<'_>,
+fn scan_blocks(
+    table: &[u8],
+    blocks: &[u8],
+    _next: &[u8],
     estimate: &Estimate,
     limit: f32,
-    out: &mut [f32; BLOCK],
-) -> u32 {
-    let mut within = 0;
-    for vector in 0..BLOCK {
-        let measured = f32::from(sums[vector]).mul_add(estimate.step, estimate.shift);
-        out[vector] = factors.scale[vector].mul_add(measured, factors.add[vector] + estimate.base);
-        within |= u32::from(out[vector] <= limit) << vector;
+    lows: &mut [f32],
+    masks: &mut [u32],
+) {
+    let (lows, _) = lows.as_chunks_mut();
+    for ((block, lows), mask) in blocks.chunks_exact(table.len() + FACTORS).zip(lows).zip(masks) {
+        let Some((codes, factors)) = block.split_last_chunk() else { continue };
+        let mut sums = [0; BLOCK];
+        for (entries, codes) in table.chunks_exact(16).zip(codes.chunks_exact(16)) {
+            for (vector, code) in codes.iter().enumerate() {
+                sums[vector] += u16::from(entries[usize::from(code & 15)]);
+                sums[vector + 16] += u16::from(entries[usize::from(code >> 4)]);
+            }
+        }
+        *mask = codes::estimates(&sums, factors, estimate, limit, lows);
     }
-    within
 }
 
 pub(crate) fn dot_i8(row: &[i8], query: &[i16]) -> i32 {

@@ -1,6 +1,6 @@
 //! Rule R20: every kernel gives the bits of its scalar twin, on any input, at any alignment.
 
-use plimsoll_kernels::{BLOCK, Estimate, Factors, Kernels};
+use plimsoll_kernels::{BLOCK, Estimate, Kernels};
 use proptest::prelude::*;
 
 const DIMS: [usize; 5] = [384, 784, 1000, 1536, 4096];
@@ -179,33 +179,120 @@ fn hadamard_transforms_are_equal_and_their_own_inverse() {
     }
 }
 
+/// A list of `count` blocks of random codes, with factors.
+fn sign_blocks(random: &mut Random, table_len: usize, count: usize) -> Vec<u8> {
+    let mut blocks = Vec::new();
+    for _ in 0..count {
+        blocks.extend((0..table_len).map(|_| random.bits() as u8));
+        let (add, scale) = (random.values(BLOCK, 9.0), random.values(BLOCK, 2.0));
+        blocks.extend(add.iter().chain(&scale).flat_map(|factor| factor.to_le_bytes()));
+    }
+    blocks
+}
+
 #[test]
-fn scans_of_sign_codes_and_integer_products_are_equal() {
+fn scans_of_sign_codes_are_equal() {
     let mut random = Random(8);
     for width in [16, 32, 48, 64, 80, 128, 384, 784, 1536, 4096] {
-        for round in 0..20 {
+        for round in 0..12 {
             let len = 4 * width;
             // The largest sums in some rounds.
             let table: Vec<u8> =
                 (0..len).map(|_| if round == 0 { 31 } else { (random.bits() % 32) as u8 }).collect();
-            let codes: Vec<u8> = (0..len).map(|_| random.bits() as u8).collect();
-            let (add, scale) = (random.values(BLOCK, 9.0), random.values(BLOCK, 2.0));
-            let (add, scale) = (add.try_into().unwrap(), scale.try_into().unwrap());
-            let factors = Factors { add: &add, scale: &scale };
+            let count = if round < 4 { round } else { (random.bits() % 12) as usize };
+            let blocks = sign_blocks(&mut random, len, count);
             let estimate =
                 Estimate { step: random.uniform(), shift: random.uniform(), base: random.uniform() };
             let limit = 100.0 * random.uniform();
-            let scan = |kernels: Kernels| {
-                let mut out = [0.0; BLOCK];
-                let within = kernels.scan_signs(&table, &codes, factors, &estimate, limit, &mut out);
-                (within, all_bits(&out))
+            let scan = |kernels: Kernels, blocks: &[u8]| {
+                let count = blocks.len() / (len + 8 * BLOCK);
+                let (mut lows, mut masks) = (vec![f32::NAN; count * BLOCK], vec![0; count]);
+                kernels.scan_blocks(
+                    &table,
+                    blocks,
+                    &blocks[blocks.len() / 2..],
+                    &estimate,
+                    limit,
+                    &mut lows,
+                    &mut masks,
+                );
+                (masks, all_bits(&lows))
             };
+            let oracle = scan(Kernels::scalar(), &blocks);
+            for kernels in Kernels::available() {
+                assert_eq!(scan(kernels, &blocks), oracle, "{}, {width} x {count}", kernels.name());
+                // Each block by itself, at an odd address.
+                for (index, block) in blocks.chunks(len + 8 * BLOCK).enumerate() {
+                    let shifted: Vec<u8> = std::iter::once(0).chain(block.iter().copied()).collect();
+                    let (masks, lows) = scan(kernels, &shifted[1..]);
+                    assert_eq!(masks[0], oracle.0[index], "{}, {width}", kernels.name());
+                    assert_eq!(lows, oracle.1[BLOCK * index..][..BLOCK], "{}, {width}", kernels.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "scan_blocks: 319 bytes, 32 estimates and 1 masks, for a table of 64 bytes")]
+fn a_list_that_is_not_whole_blocks_is_a_bug() {
+    let estimate = Estimate { step: 1.0, shift: 0.0, base: 0.0 };
+    plimsoll_kernels::scan_blocks(&[0; 64], &[0; 319], &[], &estimate, 0.0, &mut [0.0; 32], &mut [0]);
+}
+
+#[test]
+fn integer_products_are_equal() {
+    let mut random = Random(9);
+    for width in [0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 384, 784, 1536, 4096] {
+        for _ in 0..20 {
             let row: Vec<i8> = (0..width).map(|_| random.bits() as i8).collect();
             let query: Vec<i16> = (0..width).map(|_| random.bits() as i16 / 8).collect();
             for kernels in Kernels::available() {
-                assert_eq!(scan(kernels), scan(Kernels::scalar()), "{}, {width}", kernels.name());
                 let dot = |kernels: Kernels| kernels.dot_i8(&row, &query);
                 assert_eq!(dot(kernels), dot(Kernels::scalar()), "{}, {width}", kernels.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_turns_vectors_into_integers_is_equal() {
+    let mut random = Random(10);
+    for len in [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 100, 384, 784, 1001, 4096] {
+        for scale in [1.0, 1e-20, 1e19] {
+            let mut values = random.values(len, scale);
+            values.iter_mut().step_by(7).for_each(|value| *value = 0.0);
+            let more = random.values(len, scale);
+            let per_step = 300.0 / scale * random.uniform().abs();
+            let all = |kernels: Kernels| {
+                let (mut low, mut high) = (values.clone(), more.clone());
+                kernels.butterfly(&mut low, &mut high);
+                let (largest, sum) = kernels.sizes(&values);
+                let mut words = vec![0; len];
+                let words_sum = kernels.round_i16(&values, 100.0 * per_step, &mut words);
+                let (mut first, mut second) = (vec![0; len], vec![0; len]);
+                kernels.split_i8(&values, per_step, &mut first, &mut second);
+                let (mut table, mut total, mut group) = (vec![0; 4 * len], 0, 0.0);
+                if len % 8 == 0 {
+                    group = kernels.largest_group(&values);
+                    total = kernels.sign_table(&values, per_step / 20.0, &mut table);
+                }
+                let floats = (all_bits(&low), all_bits(&high), bits(largest), bits(sum), bits(group));
+                (floats, words, words_sum, first, second, table, total)
+            };
+            let oracle = all(Kernels::scalar());
+            assert_eq!(oracle.2, oracle.1.iter().map(|word| u32::from(word.unsigned_abs())).sum::<u32>());
+            assert_eq!(oracle.6, oracle.5.iter().map(|entry| u32::from(*entry)).sum::<u32>());
+            for (index, value) in values.iter().enumerate() {
+                let word = (value * (100.0 * per_step)).round_ties_even().clamp(-32767.0, 32767.0);
+                assert_eq!(f32::from(oracle.1[index]), word);
+                let steps = (value * per_step).clamp(-127.0, 127.0);
+                assert_eq!(f32::from(oracle.3[index]), steps.round_ties_even());
+                let rest = ((steps - steps.round_ties_even()) * 256.0).round_ties_even().min(127.0);
+                assert_eq!(f32::from(oracle.4[index]), rest);
+            }
+            for kernels in Kernels::available() {
+                assert!(all(kernels) == oracle, "{}, {len}, {scale}", kernels.name());
             }
         }
     }
