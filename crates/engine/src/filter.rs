@@ -219,6 +219,7 @@ impl Filter {
 
     /// The filter is false. `!filter` is the same.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "the trait is implemented; this needs no import of it")]
     pub fn not(filter: Self) -> Self {
         Self(filter.0.and_then(|Sound { node, tests, depth }| match node {
             Node::Not(inner) => Ok(Sound { node: *inner, tests, depth: depth - 1 }),
