@@ -258,6 +258,33 @@ proptest! {
     }
 
     #[test]
+    fn numbers_compare_without_rounding(
+        exponent in 0u32..64,
+        offset in -3i128..4,
+        is_negative in any::<bool>(),
+        other in prop_oneof![(-3i32..4).prop_map(Err), number().prop_map(Ok)],
+    ) {
+        let power = if is_negative { -(1i128 << exponent) } else { 1i128 << exponent };
+        let whole = power + offset;
+        let whole = i64::try_from(whole).ok().map(Value::from).or(u64::try_from(whole).ok().map(Value::from));
+        prop_assume!(whole.is_some());
+        // A float beside the same power of two, halves among them where there are any.
+        let other = other.unwrap_or_else(|steps: i32| {
+            let (near, far) = (power as f64, power as f64 + 0.5 * f64::from(steps));
+            Value::from(if steps == 0 { near.next_up() } else { far })
+        });
+        let path = vec!["n".to_owned()];
+        for (found, wanted) in [(whole.clone(), Some(other.clone())), (Some(other), whole)] {
+            let metadata = Metadata::from_iter(found.map(|found| ("n".to_owned(), found)));
+            for sign in ["=", "!=", "<", "<=", ">", ">="] {
+                let expr = Expr::Compare(path.clone(), sign, wanted.clone().unwrap());
+                let holds = expr.build().matches(&value::encode(&metadata), Path::new("f")).unwrap();
+                prop_assert_eq!(holds, expr.holds(&metadata), "{} on {:?}", expr.build(), metadata);
+            }
+        }
+    }
+
+    #[test]
     fn a_filter_is_what_its_texts_say(expr in expr()) {
         let filter = expr.build();
         prop_assert_eq!(filter.check(), Ok(()));
