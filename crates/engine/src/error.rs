@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plimsoll_base::{Lsn, Metric, StorageError};
 use plimsoll_wal::WalError;
 
+use crate::filter::FilterError;
 use crate::model::Key;
 
 /// The result of a call into the database.
@@ -109,6 +110,9 @@ pub enum Error {
         /// Why it failed.
         cause: Arc<Error>,
     },
+    /// A filter that is no filter, or does not fit its collection.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// Disk: damage, a newer format, a held lock, or the operating system's refusal.
     #[error(transparent)]
     Storage(#[from] StorageError),

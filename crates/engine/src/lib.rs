@@ -24,6 +24,7 @@ mod core;
 mod database;
 mod documents;
 mod error;
+mod filter;
 mod flush;
 mod manifest;
 mod memtable;
@@ -52,6 +53,7 @@ pub use check::{
 pub use collection::Collection;
 pub use database::Database;
 pub use error::{Error, Result};
+pub use filter::{Field, Filter, FilterError};
 pub use model::{Document, Key, Metadata, Posting, Value, limits};
 pub use options::{CollectionConfig, DatabaseBuilder, Durability};
 pub use plimsoll_base::storage::IoStats;

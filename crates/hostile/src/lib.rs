@@ -14,6 +14,7 @@
 mod checksums;
 mod database;
 mod directory;
+mod filter;
 mod log;
 mod rows;
 mod sealed;
@@ -36,7 +37,7 @@ const DECODER: (usize, usize) = (64, 1 << 20);
 const DATABASE: (usize, usize) = (64, 32 << 20);
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "wal_reader", run: log::wal_reader, memory: DECODER },
     Target { name: "posting", run: sealed::posting, memory: DECODER },
     Target { name: "vectors", run: sealed::vectors, memory: DECODER },
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "npy", run: rows::npy, memory: DECODER },
     Target { name: "fvecs", run: rows::fvecs, memory: DECODER },
     Target { name: "queries", run: rows::queries, memory: DECODER },
+    Target { name: "filter", run: filter::filter, memory: DECODER },
 ];
 
 /// Runs the target of that name.

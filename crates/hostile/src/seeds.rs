@@ -73,7 +73,21 @@ pub fn all() -> Vec<Seed> {
     }
     seeds.extend(edits());
     seeds.extend(rows());
+    seeds.extend(filters());
     seeds
+}
+
+/// Every form of a filter, and nesting.
+fn filters() -> Vec<Seed> {
+    let forms =
+        r#"lang = "en" and year >= 2000 and tag in ("a", 'b') and not (draft = true or missing exists)"#;
+    let values =
+        r#"a.`b c` != null or x < -1.5e-7 or x <= 18446744073709551615 or y > "\u{1F600}\n" or z in ()"#;
+    let nested = format!("{}a = 1{}", "not (b = 1 or (c = 1 and ".repeat(8), "))".repeat(8));
+    [("forms", forms.to_owned()), ("values", values.to_owned()), ("nested", nested)]
+        .into_iter()
+        .map(|(name, text)| ("filter", name.to_owned(), text.into_bytes()))
+        .collect()
 }
 
 /// A golden file's sections, as the targets for sealed files take them.

@@ -24,3 +24,9 @@ pub const MAX_NORM: f64 = (1u64 << 60) as f64;
 pub const MIN_COSINE_NORM: f64 = 1.0 / MAX_NORM;
 /// The longest name of a collection, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+/// The longest text of a filter, in bytes.
+pub const MAX_FILTER_BYTES: usize = 64 << 10;
+/// How deep parentheses (and `not`) may nest in a filter.
+pub const MAX_FILTER_DEPTH: usize = 64;
+/// The most tests in a filter; `in` counts as one for each of its values.
+pub const MAX_FILTER_TESTS: usize = 1 << 12;
