@@ -18,7 +18,8 @@
 //!
 //! # A block
 //! `4 · width` bytes of signs, as [`scan_blocks`] reads them, then the `add` of 32 vectors, then their `scale`, as
-//! little-endian float32. Vectors that are not there have `add` = +∞, and so are never within a limit.
+//! little-endian float32. Vectors that are not there have `add` = +∞, and so are never within a limit; those whose
+//! numbers are too large for float32 have −∞, and are within every limit.
 
 use plimsoll_kernels::{BLOCK, Estimate, dot, largest_group, scan_blocks, sign_table};
 
@@ -107,7 +108,11 @@ impl<'a> SignEncoder<'a> {
             Measure::L2 => squared + towards,
             Measure::Dot { mean } => towards - 2.0 * dot(centroid, residual) - 2.0 * dot(mean, row),
         };
-        let scale = -2.0 * factor;
+        // What a query could not be compared with in float32 is within every limit.
+        let (add, scale) = match (add, -2.0 * factor) {
+            (add, scale) if add.is_finite() && scale.is_finite() => (add, scale),
+            _ => (f32::NEG_INFINITY, 0.0),
+        };
         for (number, at) in [(add, 4 * width), (scale, 4 * (width + BLOCK))] {
             block[at + 4 * vector..][..4].copy_from_slice(&number.to_le_bytes());
         }
@@ -168,28 +173,6 @@ impl SignQuery {
         let estimate = Estimate { step: self.step, shift: bound.shift, base: bound.base };
         scan_blocks(&self.table, blocks, next, &estimate, limit, lows, masks);
         Some(count)
-    }
-
-    /// As [`SignQuery::scan`], for some blocks one after another: 32 bounds and one mask for each. False if the bytes
-    /// are not whole blocks, or not aligned to 4 bytes.
-    ///
-    /// # Panics
-    /// When `out` or `within` is shorter than the blocks need.
-    pub fn scan_list(
-        &self,
-        blocks: &[u8],
-        bound: &Bound,
-        limit: f32,
-        out: &mut [f32],
-        within: &mut [u32],
-    ) -> bool {
-        let width = self.table.len() / 4;
-        for (number, bytes) in blocks.chunks(block_len(width)).enumerate() {
-            let Some(block) = SignBlock::new(bytes, width) else { return false };
-            let Some((out, _)) = out[number * BLOCK..].split_first_chunk_mut() else { return false };
-            within[number] = self.scan(block, bound, limit, out);
-        }
-        true
     }
 
     /// What [`SignQuery::scan`] needs to know of a list.

@@ -257,7 +257,7 @@ impl CodedRoute {
         lows.resize(blocks_of(lists) * kernels::BLOCK, 0.0);
         masks.resize(blocks_of(lists), 0);
         let bound = query.signs.bound(query.squared, query.squared, 0.0);
-        query.signs.scan_list(&book.signs, &bound, f32::MAX, lows, masks);
+        let _blocks = query.signs.scan(&book.signs, &[], &bound, f32::MAX, lows, masks);
         let route = lows.iter().zip(&book.spreads).zip(0..).map(|((distance, spread), position)| Routed {
             priority: priority(*distance, *spread),
             distance_squared: *distance,

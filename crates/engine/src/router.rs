@@ -55,11 +55,14 @@ impl Router {
         let entries =
             stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
         let stops = StopTable::new(self.metric, entries);
-        let header = self.file.header();
-        let has_codes = header.rotation.rounds == codebook::ROUNDS && !self.file.spreads()?.is_empty();
-        let mean = self.file.mean()?;
-        let codebook = has_codes.then(|| Codebook::new(self.metric, header.rotation.seed, mean, &centroids));
+        let (seed, mean) = (self.file.header().rotation.seed, self.file.mean()?);
+        let codebook = self.has_codes().then(|| Codebook::new(self.metric, seed, mean, &centroids));
         Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, codebook }))
+    }
+
+    /// Whether the generation's rows are encoded.
+    pub(crate) fn has_codes(&self) -> bool {
+        self.file.header().rotation.rounds == codebook::ROUNDS && self.file.has_spreads()
     }
 
     /// What the generation's rows are encoded with; `None` for one of before there were codes, whose lists are not

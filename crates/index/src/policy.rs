@@ -1,6 +1,6 @@
 //! When structure should change: a new index generation, a list to split, a list to merge.
 //!
-//! The limits follow LIRE (Y. Xu et al., "SPFresh", SOSP 2023) around the target list of 200 rows.
+//! The limits follow LIRE (Y. Xu et al., "SPFresh", SOSP 2023) around the target list of 150 rows.
 
 use crate::kmeans::{MIN_INDEXED_ROWS, TARGET_LIST_ROWS};
 
@@ -27,9 +27,9 @@ pub enum ListAction {
 ///
 /// ```
 /// use plimsoll_index::policy::{ListAction, list_action};
-/// assert_eq!(list_action(401, 0.5), ListAction::Split);
-/// assert_eq!(list_action(401, 0.0), ListAction::Keep);
-/// assert_eq!(list_action(49, 0.5), ListAction::Merge);
+/// assert_eq!(list_action(301, 0.5), ListAction::Split);
+/// assert_eq!(list_action(301, 0.0), ListAction::Keep);
+/// assert_eq!(list_action(36, 0.5), ListAction::Merge);
 /// ```
 pub fn list_action(rows: usize, radius: f32) -> ListAction {
     if rows > SPLIT_ABOVE && radius > 0.0 {
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_limits_of_a_list_are_exclusive() {
-        assert_eq!([50, 200, 400].map(|rows| list_action(rows, 1.0)), [ListAction::Keep; 3]);
+        assert_eq!([37, 150, 300].map(|rows| list_action(rows, 1.0)), [ListAction::Keep; 3]);
         assert_eq!(list_action(0, 0.0), ListAction::Merge);
     }
 }

@@ -324,6 +324,11 @@ impl IndexFile {
         self.file.array(&self.stops)
     }
 
+    /// Whether the file says how far the rows of lists are from their centroids.
+    pub const fn has_spreads(&self) -> bool {
+        self.spreads.is_some()
+    }
+
     /// The mean squared distance of each list's rows to its centroid; empty if the file does not say.
     pub fn spreads(&self) -> Result<&[f32]> {
         self.spreads.as_ref().map_or(Ok(&[]), |spreads| self.file.array(spreads))

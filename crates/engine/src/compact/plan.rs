@@ -6,6 +6,8 @@ use std::ops::Range;
 use plimsoll_base::ShardId;
 use plimsoll_index::kmeans::{MIN_INDEXED_ROWS, lists_for};
 
+use crate::manifest::IndexEntry;
+use crate::router::Router;
 use crate::tree::Tree;
 
 /// How many posting files of similar size are merged into one, and the factor between sizes.
@@ -108,8 +110,13 @@ fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
     let Some(index) = newest else {
         return urgency != Urgency::Busy || rows >= MIN_INDEXED_ROWS as u64 * BUSY_GROWTH;
     };
+    let has_codes = |index: &IndexEntry| match tree.router(index.generation) {
+        Ok(router) => router.is_none_or(Router::has_codes),
+        Err(_) => true, // Damage is for a repair.
+    };
     let trained = index.rows_at_training;
     match urgency {
+        Urgency::Due | Urgency::Everything if !has_codes(index) => true,
         Urgency::Due | Urgency::Closing => rows >= trained.saturating_mul(GROWTH),
         Urgency::Busy => rows >= trained.saturating_mul(BUSY_GROWTH),
         Urgency::Everything => rows as f64 >= trained as f64 * EXPLICIT_GROWTH,

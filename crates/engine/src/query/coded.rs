@@ -50,6 +50,16 @@ struct Section<'a> {
     codes: CodeSections<'a>,
 }
 
+impl<'a> Section<'a> {
+    /// The signs of a list, to be fetched ahead; `None` if it is not here, or damaged, which will be said when it is
+    /// scanned.
+    fn blocks_of(&self, shard: ShardId, list: ListId) -> Option<&'a [u8]> {
+        let entry = self.file.find_list(shard, list).ok().flatten().filter(|_| shard == self.shard)?;
+        let (first, end) = slots(self.file, &entry).ok()?;
+        self.codes.blocks(first / BLOCK as u32..end.div_ceil(BLOCK as u32)).ok()
+    }
+}
+
 /// How many standard deviations a record's distance may be off.
 const RECORD_DEVIATIONS: f32 = 3.0;
 /// So many rows more than k are measured first in the first list.
@@ -141,8 +151,8 @@ impl<'a> Coded<'_, 'a> {
             progress.lists += 1;
             progress.rows += u64::from(self.book.rows(visit.position));
             let (shard, list) = self.router.list(visit.position)?;
-            self.scan(scanner, visit, shard, list)?;
-            self.prefetch_next(&mut visits)?;
+            let next = self.peek(&mut visits)?;
+            self.scan(scanner, visit, (shard, list), next)?;
             if !self.scratch.pool.is_full() {
                 self.measure_first(scanner)?;
             }
@@ -171,22 +181,21 @@ impl<'a> Coded<'_, 'a> {
         }
     }
 
-    /// Asks for the beginning of the list that is next; the processor sees by itself how it goes on.
-    fn prefetch_next(&mut self, visits: &mut Visits<'_>) -> Result<()> {
-        let Visits::Coded = visits else { return Ok(()) };
+    /// The list that will probably be visited next.
+    fn peek(&mut self, visits: &mut Visits<'_>) -> Result<Option<(ShardId, ListId)>> {
+        let Visits::Coded = visits else { return Ok(None) };
         let Scratch { query, route, .. } = &mut *self.scratch;
-        let Some(position) = route.peek(self.book, query) else { return Ok(()) };
-        let (shard, list) = self.router.list(position)?;
-        for section in self.sections.iter().filter(|section| section.shard == shard) {
-            if let Some(entry) = section.file.find_list(shard, list)? {
-                section.codes.prefetch_block(entry.first_slot / BLOCK as u32);
-            }
-        }
-        Ok(())
+        route.peek(self.book, query).map(|position| self.router.list(position)).transpose()
     }
 
     /// Scans the signs of a list in every section that has a part of it.
-    fn scan(&mut self, scanner: &mut Scanner<'a>, visit: Visit, shard: ShardId, list: ListId) -> Result<()> {
+    fn scan(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        visit: Visit,
+        (shard, list): (ShardId, ListId),
+        next: Option<(ShardId, ListId)>,
+    ) -> Result<()> {
         for (number, section) in self.sections.iter().enumerate() {
             if section.shard != shard {
                 continue;
@@ -195,6 +204,7 @@ impl<'a> Coded<'_, 'a> {
             let (first, end) = slots(section.file, &entry)?;
             let blocks = first / BLOCK as u32..end.div_ceil(BLOCK as u32);
             let bytes = section.codes.blocks(blocks.clone())?;
+            let next = next.and_then(|(shard, list)| section.blocks_of(shard, list)).unwrap_or_default();
             let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
             let (count, is_full) = (blocks.len(), pool.is_full());
             if lows.len() < count * BLOCK {
@@ -202,7 +212,7 @@ impl<'a> Coded<'_, 'a> {
                 masks.resize(count, 0);
             }
             let bound = query.signs.bound(visit.base, visit.distance_squared, self.epsilon);
-            if !query.signs.scan_list(bytes, &bound, pool.bound(), lows, masks) {
+            if query.signs.scan(bytes, next, &bound, pool.bound(), lows, masks) != Some(count) {
                 return Err(misplaced(section.file, &entry));
             }
             // Lanes of other lists, in front and behind.

@@ -108,15 +108,6 @@ impl Measure {
             Metric::Cosine | Metric::Dot => rank as f32,
         }
     }
-
-    /// The k-th best rank as the index compares it with list priorities: a squared distance between what was
-    /// indexed (under cosine, the normalised vectors), or the negated inner product.
-    pub(crate) fn index_rank(&self, rank: f64) -> f32 {
-        match self.metric {
-            Metric::Cosine => (2.0 * rank) as f32,
-            Metric::L2 | Metric::Dot => rank as f32,
-        }
-    }
 }
 
 /// The nearest float32 that is not above `value`.

@@ -117,13 +117,6 @@ impl<'a> CodeSections<'a> {
         self.file.prefetch(self.plane, start..start + len);
     }
 
-    /// Asks for a block ahead of its use.
-    #[inline]
-    pub fn prefetch_block(&self, block: u32) {
-        let at = |block: u64| block * self.lengths.block as u64;
-        self.file.prefetch(self.signs, at(u64::from(block))..at(u64::from(block) + 1));
-    }
-
     /// Says that a part of the file will be read soon.
     pub fn will_need(&self, blocks: Range<u32>) {
         let at = |block: u32| u64::from(block) * self.lengths.block as u64;

@@ -158,6 +158,7 @@ pub fn write_index(dir: &Path, number: u64) -> FileMeta {
         centroids: &centroids,
         lists: &lists,
         stops: &stops,
+        spreads: &[],
     };
     commit(dir, write_index_file(&OsStorage, dir, FileNumber(number), DATABASE, &contents).unwrap())
 }
