@@ -7,7 +7,8 @@
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::{ListId, Metric};
 use plimsoll_codes::{
-    Measure, PlaneEncoder, PlaneQuery, Rotation, SignEncoder, SignQuery, block_len, blocks_of, record_len,
+    Measure, PlaneDistance, PlaneEncoder, PlaneQuery, Rotation, SignEncoder, SignQuery, block_len, blocks_of,
+    record_len,
 };
 use plimsoll_index::{Centroids, priority};
 use plimsoll_kernels as kernels;
@@ -29,9 +30,8 @@ pub(crate) struct Codebook {
     centroids: Vec<f32>,
     /// The centroids' sign codes, as of one list around the mean.
     signs: AlignedBytes,
-    /// The centroids' records in both planes.
-    high: Vec<u8>,
-    low: Vec<u8>,
+    /// The centroids' records.
+    records: Vec<u8>,
 }
 
 impl Codebook {
@@ -52,8 +52,7 @@ impl Codebook {
             rotated_mean,
             centroids: Vec::with_capacity(centroids.len() / mean.len() * width),
             signs: AlignedBytes::zeroed(0),
-            high: Vec::new(),
-            low: Vec::new(),
+            records: Vec::new(),
         };
         let mut encoder = RowEncoder::new(&book);
         let mut rotated = Vec::with_capacity(book.centroids.capacity());
@@ -61,17 +60,17 @@ impl Codebook {
             rotated.extend_from_slice(encoder.rotate(centroid));
         }
         // Queries are routed by their distance to the centroids, whatever the metric is.
-        let (mut signs, mut high, mut low) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut signs, mut records) = (Vec::new(), Vec::new());
         let (mut sign_encoder, plane) =
             (SignEncoder::new(width, Measure::L2), PlaneEncoder::new(Measure::L2));
         let origin = vec![0.0; width];
         for (slot, centroid) in rotated.chunks_exact(width).enumerate() {
             sign_encoder.put(centroid, &origin, slot, &mut signs);
-            plane.encode(centroid, &mut high, &mut low);
+            plane.encode(centroid, &mut records);
         }
         book.centroids = rotated;
         book.signs = AlignedBytes::copy_of(&signs);
-        (book.high, book.low) = (high, low);
+        book.records = records;
         book
     }
 
@@ -115,7 +114,6 @@ pub(crate) struct RowEncoder<'a> {
     plane: PlaneEncoder<'a>,
     centred: Vec<f32>,
     rotated: Vec<f32>,
-    low: Vec<u8>,
 }
 
 impl<'a> RowEncoder<'a> {
@@ -126,7 +124,6 @@ impl<'a> RowEncoder<'a> {
             plane: PlaneEncoder::new(book.measure()),
             centred: Vec::with_capacity(book.mean.len()),
             rotated: vec![0.0; book.width()],
-            low: Vec::new(),
         }
     }
 
@@ -147,8 +144,7 @@ impl<'a> RowEncoder<'a> {
     /// Appends the plane's record of a row.
     pub(crate) fn record(&mut self, vector: &[f32], records: &mut Vec<u8>) {
         self.rotate(vector);
-        self.low.clear();
-        self.plane.encode(&self.rotated, records, &mut self.low);
+        self.plane.encode(&self.rotated, records);
     }
 }
 
@@ -193,6 +189,11 @@ impl CodedQuery {
         fits
     }
 
+    /// |q' − c'|² by a centroid's record; the plane's own distances are of another kind under dot.
+    fn centroid_distance(&self, record: &[u8]) -> Option<PlaneDistance> {
+        self.plane.distance(record)
+    }
+
     /// How far the distance by a record with this scale is from the true one, as a standard deviation.
     pub(crate) fn record_deviation(&self) -> f32 {
         RECORD_DEVIATION * self.squared.sqrt()
@@ -222,27 +223,23 @@ pub(crate) struct Visit {
 /// The lists in the order in which a query visits them, nearest first, measured as far as they are asked for.
 #[derive(Default)]
 pub(crate) struct CodedRoute {
-    /// The first `measured` are in order, the others by their signs alone.
-    lists: Vec<Routed>,
+    /// A list's priority and position; the first `measured` are in order, the others by their signs alone.
+    order: Vec<u64>,
+    /// |q' − c'|² by position, where it was measured, and how far off it may be.
+    distances: Vec<(f32, f32)>,
     measured: usize,
     next: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Routed {
-    priority: f32,
-    distance_squared: f32,
-    position: u32,
-}
-
-impl Routed {
-    fn order(&self, other: &Self) -> std::cmp::Ordering {
-        self.priority.total_cmp(&other.priority).then(self.position.cmp(&other.position))
-    }
-}
-
 /// So many lists are measured at first; then as many again as there are.
-const FIRST_MEASURED: usize = 48;
+const FIRST_MEASURED: usize = 64;
+/// How many standard deviations a centroid's distance may be off.
+const CENTROID_DEVIATIONS: f32 = 2.0;
+
+/// Numbers that are ordered by a priority of at least 0, and then by position.
+fn order_key(priority: f32, position: u32) -> u64 {
+    u64::from(priority.max(0.0).to_bits()) << 32 | u64::from(position)
+}
 
 impl CodedRoute {
     /// Looks at the signs of all centroids.
@@ -253,56 +250,54 @@ impl CodedRoute {
         lows: &mut Vec<f32>,
         masks: &mut Vec<u32>,
     ) {
-        let lists = book.centroids.len() / book.width();
+        let lists = book.spreads.len();
         lows.resize(blocks_of(lists) * kernels::BLOCK, 0.0);
         masks.resize(blocks_of(lists), 0);
         let bound = query.signs.bound(query.squared, query.squared, 0.0);
         let _blocks = query.signs.scan(&book.signs, &[], &bound, f32::MAX, lows, masks);
-        let route = lows.iter().zip(&book.spreads).zip(0..).map(|((distance, spread), position)| Routed {
-            priority: priority(*distance, *spread),
-            distance_squared: *distance,
-            position,
-        });
-        self.lists.clear();
-        self.lists.extend(route);
+        let priorities =
+            lows.iter().zip(&book.spreads).map(|(distance, spread)| priority(*distance, *spread));
+        self.order.clear();
+        self.order.extend(priorities.zip(0..).map(|(priority, position)| order_key(priority, position)));
+        self.distances.resize(lists, (0.0, 0.0));
         (self.measured, self.next) = (0, 0);
     }
 
     /// The next list.
-    pub(crate) fn next(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<Visit> {
-        let Routed { priority, distance_squared, position } = self.measured_next(book, query)?;
+    pub(crate) fn next(&mut self, book: &Codebook, query: &CodedQuery) -> Option<Visit> {
+        let position = self.peek(book, query)?;
+        let (distance_squared, error) = self.distances[position as usize];
+        let priority = f32::from_bits((self.order[self.next] >> 32) as u32);
         self.next += 1;
-        Some(Visit { position, priority, base: distance_squared, distance_squared })
+        Some(Visit { position, priority, base: distance_squared - error, distance_squared })
     }
 
     /// The position of the next list.
-    pub(crate) fn peek(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<u32> {
-        self.measured_next(book, query).map(|next| next.position)
-    }
-
-    fn measured_next(&mut self, book: &Codebook, query: &mut CodedQuery) -> Option<Routed> {
+    pub(crate) fn peek(&mut self, book: &Codebook, query: &CodedQuery) -> Option<u32> {
         if self.next == self.measured {
             self.measure_more(book, query);
         }
-        self.lists.get(self.next).copied()
+        self.order.get(self.next).map(|key| *key as u32)
     }
 
     fn measure_more(&mut self, book: &Codebook, query: &CodedQuery) {
-        let rest = &mut self.lists[self.measured..];
+        let rest = &mut self.order[self.measured..];
         let more = self.measured.max(FIRST_MEASURED).min(rest.len());
         if more < rest.len() {
-            rest.select_nth_unstable_by(more, Routed::order);
+            rest.select_nth_unstable(more);
         }
-        let lengths = book.lengths();
-        for routed in &mut rest[..more] {
-            let position = routed.position as usize;
-            let high = &book.high[position * lengths.record..][..lengths.record];
-            let low = &book.low[position * book.width()..][..book.width()];
-            let exact = query.plane.distance(high).and_then(|found| query.plane.refine(found, high, low));
-            routed.distance_squared = exact.map_or(f32::INFINITY, |exact| (exact as f32).max(0.0));
-            routed.priority = priority(routed.distance_squared, book.spreads[position]);
+        let len = book.lengths().record;
+        let deviation = CENTROID_DEVIATIONS * query.record_deviation();
+        for key in &mut rest[..more] {
+            let position = *key as u32;
+            let record = &book.records[position as usize * len..][..len];
+            let measured = query.centroid_distance(record);
+            let (distance, error) = measured
+                .map_or((f32::INFINITY, 0.0), |found| (found.distance.max(0.0), deviation * found.scale));
+            self.distances[position as usize] = (distance, error);
+            *key = order_key(priority(distance, book.spreads[position as usize]), position);
         }
-        rest[..more].sort_unstable_by(Routed::order);
+        rest[..more].sort_unstable();
         self.measured += more;
     }
 }

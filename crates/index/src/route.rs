@@ -25,7 +25,7 @@ pub struct Step {
 /// with all of it (which makes the order that of inner products) images take a third more.
 #[inline]
 pub fn priority(distance_squared: f32, spread: f32) -> f32 {
-    0.25_f32.mul_add(spread, distance_squared)
+    distance_squared + 0.25 * spread
 }
 
 #[derive(Debug, Clone, Copy)]

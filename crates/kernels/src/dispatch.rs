@@ -29,7 +29,7 @@ pub(crate) struct Table {
     pub(crate) sign_table: unsafe fn(&[f32], f32, &mut [u8]) -> u32,
     pub(crate) sizes: unsafe fn(&[f32]) -> (f32, f32),
     pub(crate) round_i16: unsafe fn(&[f32], f32, &mut [i16]) -> u32,
-    pub(crate) split_i8: unsafe fn(&[f32], f32, &mut [i8], &mut [i8]),
+    pub(crate) round_i8: unsafe fn(&[f32], f32, &mut [i8]),
     pub(crate) scan_blocks: ScanBlocks,
     pub(crate) dot_i8: unsafe fn(&[i8], &[i16]) -> i32,
     pub(crate) stream_sum: unsafe fn(&[u8]) -> u64,
@@ -282,18 +282,12 @@ impl Kernels {
         unsafe { (self.table.round_i16)(values, per_step, out) }
     }
 
-    /// See [`split_i8`](crate::split_i8).
+    /// See [`round_i8`](crate::round_i8).
     #[inline]
-    pub fn split_i8(self, values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
-        assert!(
-            (values.len(), values.len()) == (high.len(), low.len()),
-            "split_i8: {} values into {} and {}",
-            values.len(),
-            high.len(),
-            low.len()
-        );
+    pub fn round_i8(self, values: &[f32], per_step: f32, out: &mut [i8]) {
+        assert!(values.len() == out.len(), "round_i8: {} values into {}", values.len(), out.len());
         // SAFETY: the table was detected usable; the lengths agree.
-        unsafe { (self.table.split_i8)(values, per_step, high, low) }
+        unsafe { (self.table.round_i8)(values, per_step, out) }
     }
 
     /// See [`dot_i8`](crate::dot_i8).

@@ -8,11 +8,10 @@ use crate::LANES;
 /// halves to the even one, in the low bits of the sum.
 const ROUND: f32 = (3 << 22) as f32;
 
-/// The nearest integer, halves to the even one, of a number from −2¹⁵ to 2¹⁵: its low 16 bits, and itself again.
+/// The nearest integer, halves to the even one, of a number from −2¹⁵ to 2¹⁵.
 #[inline(always)]
-fn rounded(value: f32) -> (i16, f32) {
-    let shifted = value + ROUND;
-    (shifted.to_bits() as i16, shifted - ROUND)
+fn rounded(value: f32) -> i16 {
+    (value + ROUND).to_bits() as i16
 }
 
 /// Comparisons that are one instruction everywhere; what is not a number becomes `low`.
@@ -51,20 +50,17 @@ pub(crate) fn sizes(values: &[f32]) -> (f32, f32) {
 pub(crate) fn round_i16(values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
     let mut sum = 0_u32;
     for (value, out) in values.iter().zip(out) {
-        *out = rounded(clamped(value * per_step, -32767.0, 32767.0)).0;
+        *out = rounded(clamped(value * per_step, -32767.0, 32767.0));
         sum = sum.wrapping_add(u32::from(out.unsigned_abs()));
     }
     sum
 }
 
-/// See [`split_i8`](crate::split_i8).
+/// See [`round_i8`](crate::round_i8).
 #[inline(always)]
-pub(crate) fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
-    for ((value, high), low) in values.iter().zip(high).zip(low) {
-        let steps = clamped(value * per_step, -127.0, 127.0);
-        let (whole, nearest) = rounded(steps);
-        *high = whole as i8;
-        *low = rounded(clamped((steps - nearest) * 256.0, -128.0, 127.0)).0 as i8;
+pub(crate) fn round_i8(values: &[f32], per_step: f32, out: &mut [i8]) {
+    for (value, out) in values.iter().zip(out) {
+        *out = rounded(clamped(value * per_step, -127.0, 127.0)) as i8;
     }
 }
 

@@ -342,7 +342,7 @@ macro_rules! kernel_table {
             sign_table,
             sizes,
             round_i16,
-            split_i8,
+            round_i8,
             dot_i8,
             stream_sum,
         };
@@ -439,8 +439,8 @@ macro_rules! kernel_table {
         }
 
         #[target_feature(enable = $features)]
-        fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
-            $crate::integers::split_i8(values, per_step, high, low)
+        fn round_i8(values: &[f32], per_step: f32, out: &mut [i8]) {
+            $crate::integers::round_i8(values, per_step, out)
         }
 
         #[target_feature(enable = $features)]

@@ -268,20 +268,19 @@ pub fn round_i16(values: &[f32], per_step: f32, out: &mut [i16]) -> u32 {
     Kernels::detect().round_i16(values, per_step, out)
 }
 
-/// Splits each product with `per_step`, within ±127, into `high + low / 256`: the nearest integer, and what is left over
-/// in 256ths, rounded likewise (halves to the even one, and 128 to 127).
+/// Rounds each product with `per_step` to the nearest integer, halves to the even one, within ±127.
 ///
 /// # Panics
 /// When the lengths differ.
 ///
 /// ```
-/// let (mut high, mut low) = ([0; 3], [0; 3]);
-/// plimsoll_kernels::split_i8(&[1.25, -0.5, 1e9], 1.0, &mut high, &mut low);
-/// assert_eq!((high, low), ([1, 0, 127], [64, -128, 0]));
+/// let mut out = [0; 3];
+/// plimsoll_kernels::round_i8(&[1.25, -0.5, 1e9], 1.0, &mut out);
+/// assert_eq!(out, [1, 0, 127]);
 /// ```
 #[inline]
-pub fn split_i8(values: &[f32], per_step: f32, high: &mut [i8], low: &mut [i8]) {
-    Kernels::detect().split_i8(values, per_step, high, low);
+pub fn round_i8(values: &[f32], per_step: f32, out: &mut [i8]) {
+    Kernels::detect().round_i8(values, per_step, out);
 }
 
 /// Estimates the distances of the vectors of a list of sign codes to a query, and says which of them are at most

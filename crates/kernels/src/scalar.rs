@@ -26,7 +26,7 @@ pub(crate) static TABLE: Table = Table {
     sign_table: integers::sign_table,
     sizes: integers::sizes,
     round_i16: integers::round_i16,
-    split_i8: integers::split_i8,
+    round_i8: integers::round_i8,
     dot_i8,
     stream_sum: crate::values::stream_sum,
 };

@@ -28,6 +28,8 @@ struct Scratch {
     /// Rows that passed the signs: of the list before, and of this one.
     waiting: Vec<Candidate>,
     fresh: Vec<Candidate>,
+    /// Their bounds and indexes, while some are chosen.
+    keys: Vec<u64>,
     pool: Pool,
 }
 
@@ -81,6 +83,15 @@ struct Coded<'s, 'a> {
     sections: Vec<Section<'a>>,
     epsilon: f32,
     margin: f32,
+    /// Whether some of the fresh rows were scanned before there was a k-th distance.
+    unfiltered: bool,
+}
+
+/// Numbers that are ordered by a float32, and then by an index.
+fn order_key(value: f32, index: u32) -> u64 {
+    let bits = value.to_bits();
+    let flipped = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(flipped) << 32 | u64::from(index)
 }
 
 impl<'a> Scanner<'a> {
@@ -99,7 +110,7 @@ impl<'a> Scanner<'a> {
             false => Ok(false),
             true => {
                 let margin = RECORD_DEVIATIONS * scratch.query.record_deviation();
-                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin }
+                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin, unfiltered: false }
                     .run(self, rule)
                     .map(|()| true)
             }
@@ -153,13 +164,13 @@ impl<'a> Coded<'_, 'a> {
             let (shard, list) = self.router.list(visit.position)?;
             let next = self.peek(&mut visits)?;
             self.scan(scanner, visit, (shard, list), next)?;
-            if !self.scratch.pool.is_full() {
-                self.measure_first(scanner)?;
-            }
             self.measure_waiting(scanner)?;
-            std::mem::swap(&mut self.scratch.waiting, &mut self.scratch.fresh);
+            self.choose();
         }
-        self.measure_waiting(scanner)?;
+        while !(self.scratch.waiting.is_empty() && self.scratch.fresh.is_empty()) {
+            self.measure_waiting(scanner)?;
+            self.choose();
+        }
         scanner.explain.lists_probed += progress.lists;
         self.promote(scanner)
     }
@@ -206,7 +217,7 @@ impl<'a> Coded<'_, 'a> {
             let bytes = section.codes.blocks(blocks.clone())?;
             let next = next.and_then(|(shard, list)| section.blocks_of(shard, list)).unwrap_or_default();
             let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
-            let (count, is_full) = (blocks.len(), pool.is_full());
+            let count = blocks.len();
             if lows.len() < count * BLOCK {
                 lows.resize(count * BLOCK, 0.0);
                 masks.resize(count, 0);
@@ -227,9 +238,6 @@ impl<'a> Coded<'_, 'a> {
                     mask &= mask - 1;
                     let row = entry.first_row + (slot as u32 - start);
                     fresh.push(Candidate { low: lows[slot], section: number as u32, row });
-                    if is_full {
-                        section.codes.prefetch_record(row);
-                    }
                 }
             }
             scanner.explain.codes_scanned += u64::from(entry.rows);
@@ -238,32 +246,30 @@ impl<'a> Coded<'_, 'a> {
         Ok(())
     }
 
-    /// Measures the most promising of the rows until there are k. Of the others, those stay that may be among them.
-    fn measure_first(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
-        let mut fresh = std::mem::take(&mut self.scratch.fresh);
-        let mut done = 0;
-        while done < fresh.len() && !self.scratch.pool.is_full() {
-            let rest = &mut fresh[done..];
-            let now = scanner.k().saturating_add(FIRST_MORE).min(rest.len());
-            if now < rest.len() {
-                rest.select_nth_unstable_by(now, |a, b| a.low.total_cmp(&b.low));
+    /// Chooses the rows that are measured after the next list is scanned, and asks for their records: those that may be
+    /// among the best k, or, before there are k, the most promising ones.
+    fn choose(&mut self) {
+        let Scratch { waiting, fresh, keys, pool, .. } = &mut *self.scratch;
+        if pool.is_full() {
+            std::mem::swap(waiting, fresh);
+            if std::mem::take(&mut self.unfiltered) {
+                waiting.retain(|candidate| candidate.low <= pool.bound());
             }
-            rest[..now].iter().for_each(|candidate| self.prefetch(candidate));
-            for candidate in &rest[..now] {
-                self.measure(scanner, *candidate)?;
+        } else {
+            self.unfiltered = true;
+            keys.clear();
+            keys.extend((0..).zip(&*fresh).map(|(index, candidate)| order_key(candidate.low, index)));
+            let first = pool.k().saturating_add(FIRST_MORE).min(keys.len());
+            if first < keys.len() {
+                keys.select_nth_unstable(first);
             }
-            done += now;
+            waiting.extend(keys[..first].iter().map(|key| fresh[*key as u32 as usize]));
+            keys[..first].iter().for_each(|key| fresh[*key as u32 as usize].low = f32::INFINITY);
+            fresh.retain(|candidate| candidate.low < f32::INFINITY);
         }
-        fresh.drain(..done);
-        let bound = self.scratch.pool.bound();
-        fresh.retain(|candidate| candidate.low <= bound);
-        fresh.iter().for_each(|candidate| self.prefetch(candidate));
-        self.scratch.fresh = fresh;
-        Ok(())
-    }
-
-    fn prefetch(&self, candidate: &Candidate) {
-        self.sections[candidate.section as usize].codes.prefetch_record(candidate.row);
+        for candidate in &*waiting {
+            self.sections[candidate.section as usize].codes.prefetch_record(candidate.row);
+        }
     }
 
     fn measure_waiting(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {

@@ -288,13 +288,21 @@ impl<'a> Scanner<'a> {
                 }
                 return Err(lost_document(tree, *ordinal));
             };
-            tree.posting(place)?.prefetch_entry(place.document);
+            let file = tree.posting(place)?;
+            file.prefetch_entry(place.document);
+            // Of documents of one posting the rows are known before their entries are read.
+            if file.documents() == file.rows() as usize {
+                file.prefetch_vector(place.document as u32);
+            }
             places.push((place, *posting, 0));
         }
         for (place, posting, row) in &mut places {
             let file = tree.posting(*place)?;
             *row = file.row_of(place.document, *posting)?;
-            file.prefetch_row(*row, file.entry(place.document)?);
+            if file.documents() != file.rows() as usize {
+                file.prefetch_vector(*row);
+            }
+            file.prefetch_hit(*row, file.entry(place.document)?);
         }
         for (place, posting, row) in places {
             let file = tree.posting(place)?;

@@ -59,6 +59,11 @@ impl Pool {
         self.settled = 0;
     }
 
+    /// How many rows are wanted.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
     /// The k-th smallest upper limit: nothing above it is among the best k. Infinite before there are k.
     pub(crate) fn bound(&self) -> f32 {
         self.bound

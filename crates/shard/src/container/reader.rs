@@ -223,6 +223,7 @@ impl SealedFile {
     ///
     /// # Errors
     /// [`StorageError::Corrupted`] if the range does not lie in the section or a checksum does not match.
+    #[inline]
     pub fn bytes(&self, section: &Section, range: Range<u64>) -> Result<&[u8]> {
         if range.start > range.end || range.end > section.len {
             let what = format!("bytes {range:?} of a section of {} bytes", section.len);

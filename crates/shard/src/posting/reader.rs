@@ -188,10 +188,15 @@ impl PostingFile {
         self.file.prefetch(&self.sections.documents, start..start + size);
     }
 
-    /// Asks for the vector and the range of row `row`, and for the key of its document, ahead of their use.
-    pub fn prefetch_row(&self, row: u32, entry: &DocumentEntry) {
+    /// Asks for the vector of row `row` ahead of its use.
+    pub fn prefetch_vector(&self, row: u32) {
         let (row, size) = (u64::from(row), u64::from(self.header.info.dimension) * 4);
         self.file.prefetch(&self.sections.raw, row * size..(row + 1) * size);
+    }
+
+    /// Asks for the range of row `row`, and for the key of its document, ahead of their use.
+    pub fn prefetch_hit(&self, row: u32, entry: &DocumentEntry) {
+        let row = u64::from(row);
         let size = size_of::<PostingRange>() as u64;
         self.file.prefetch(&self.sections.ranges, row * size..(row + 1) * size);
         self.file.prefetch(&self.sections.keys, entry.key_offset..entry.key_offset + 1);
