@@ -10,7 +10,7 @@ use plimsoll_codes::{
     Measure, PlaneDistance, PlaneEncoder, PlaneQuery, Rotation, SignEncoder, SignQuery, block_len, blocks_of,
     record_len,
 };
-use plimsoll_index::{Centroids, priority};
+use plimsoll_index::{Centroids, Estimated, Scored, priority};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::CodeLengths;
 
@@ -98,6 +98,44 @@ impl Codebook {
     /// The position of a list.
     pub(crate) fn position(&self, list: ListId) -> Option<u32> {
         self.lists.binary_search(&list).ok().map(|position| position as u32)
+    }
+
+    /// What the codes of some rows say of their distances to a query, both as the index sees them, as the stop rule
+    /// compares distances. `vector` appends the vector of a row, and says whether it could. Empty if that can not be
+    /// said of all rows.
+    pub(crate) fn estimates(
+        &self,
+        query: &[f32],
+        rows: &[Scored],
+        vector: impl Fn(u64, &mut Vec<f32>) -> bool,
+    ) -> Vec<Estimated> {
+        let (mut coded, mut encoder) = (CodedQuery::default(), RowEncoder::new(self));
+        if !coded.set(self, query) {
+            return Vec::new();
+        }
+        let (mut block, mut row) = (Vec::new(), Vec::new());
+        let estimate = |scored: &Scored| {
+            (block.clear(), row.clear());
+            if !vector(scored.row, &mut row) {
+                return None;
+            }
+            encoder.signs(&row, scored.position, 0, &mut block);
+            let centroid = self.centroid(scored.position);
+            let distance_squared = kernels::l2_squared(&coded.rotated, centroid);
+            let base = match self.metric {
+                Metric::Cosine | Metric::L2 => distance_squared,
+                Metric::Dot => -2.0 * kernels::dot(&coded.rotated, centroid),
+            };
+            let at = |epsilon| {
+                let (mut lows, mut masks) = ([0.0; kernels::BLOCK], [0]);
+                let bound = coded.signs.bound(base, distance_squared, epsilon);
+                coded.signs.scan(&block, &[], &bound, f32::MAX, &mut lows, &mut masks)?;
+                Some(coded.stop_rank(self, lows[0]))
+            };
+            let (estimate, low) = (at(0.0)?, at(1.0)?);
+            Some(Estimated { estimate, deviation: estimate - low })
+        };
+        rows.iter().map(estimate).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The rotated centroid of the list at `position`.

@@ -52,8 +52,14 @@ impl Router {
         })
         .map_err(|Malformed(what)| StorageError::corrupted(self.file.sealed().path(), 0, what))?;
         let stops = self.file.stops()?.iter();
-        let entries =
-            stops.map(|stop| StopEntry { k: stop.k, recall: stop.recall, t: stop.stop }).collect::<Vec<_>>();
+        let epsilons = self.file.epsilons()?;
+        let entry = |(index, stop): (usize, &plimsoll_shard::StopRule)| StopEntry {
+            k: stop.k,
+            recall: stop.recall,
+            t: stop.stop,
+            epsilon: epsilons.get(index).copied().unwrap_or(f32::INFINITY),
+        };
+        let entries: Vec<_> = stops.enumerate().map(entry).collect();
         let stops = StopTable::new(self.metric, entries);
         let (seed, mean) = (self.file.header().rotation.seed, self.file.mean()?);
         let codebook = self.has_codes().then(|| Codebook::new(self.metric, seed, mean, &centroids));
@@ -90,9 +96,10 @@ impl Router {
         Ok(centroids.assign(block).into_iter().map(place).collect())
     }
 
-    /// The stop rule that reaches `recall` at `k`.
-    pub(crate) fn stop_for(&self, recall: f32, k: usize) -> Result<StopRule> {
-        Ok(StopRule::new(self.metric, self.loaded()?.stops.stop_for(recall, k)))
+    /// The stop rule that reaches `recall` at `k`, and how careful bounds by codes have to be.
+    pub(crate) fn stop_for(&self, recall: f32, k: usize) -> Result<(StopRule, f32)> {
+        let stops = &self.loaded()?.stops;
+        Ok((StopRule::new(self.metric, stops.stop_for(recall, k)), stops.epsilon_for(recall, k)))
     }
 
     /// The lists in the order in which a query visits them.

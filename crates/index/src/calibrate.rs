@@ -1,10 +1,12 @@
-//! Finding, on the data itself, the smallest t of the [`StopRule`](crate::StopRule) for each recall target.
+//! Finding, on the data itself, the smallest t of the [`StopRule`](crate::StopRule) for each recall target, and how
+//! careful the bounds by codes have to be.
 //!
-//! The engine names sample rows as queries and scores every other row for each of them, exactly; nothing else
-//! is read. For cosine and L2 the order of the lists does not depend on t, and the visit for a small t is a
-//! prefix of that for a larger one: one pass gives the recall of all t as a staircase. For the dot product t
-//! changes the order, so the visit is replayed for a grid of t.
+//! The engine names sample rows as queries and scores every other row for each of them, exactly; of the best rows it
+//! also says what their codes say. For cosine and L2 the order of the lists does not depend on t, and the visit for a
+//! small t is a prefix of that for a larger one: one pass gives the recall of all t as a staircase. For the dot product
+//! t changes the order, so the visit is replayed for a grid of t.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use plimsoll_base::Metric;
@@ -21,6 +23,11 @@ pub const TOGETHER: usize = 16;
 const DEEPEST: usize = 100;
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
+/// The choice of how many standard deviations a bound by codes is below the estimate. Codes may cost this share of the
+/// results that a target allows to miss; the lists that are not visited cost the others. Measured: a smaller share
+/// measures more rows than it saves in lists, a larger one the other way round.
+const EPSILONS: [f32; 6] = [1.0, 1.25, 1.5, 2.0, 3.0, 4.0];
+const SHARE_OF_CODES: f64 = 0.45;
 /// Dot product: the grid is (i / STEPS)² for i up to STEPS, since the useful t are small in many dimensions.
 const STEPS: u16 = 48;
 
@@ -29,8 +36,34 @@ const STEPS: u16 = 48;
 pub struct Scores {
     query: Vec<f32>,
     own: Option<u32>,
-    lists: Vec<Vec<f32>>,
+    lists: Vec<Vec<Scored>>,
     scored: usize,
+}
+
+/// A row's score, and the row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// As [`Progress::kth`]: smaller is better.
+    pub score: f32,
+    /// The position of its list.
+    pub position: u32,
+    /// The row, in whatever numbers the engine gave.
+    pub row: u64,
+}
+
+impl Scored {
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        self.score.total_cmp(&other.score).then(self.row.cmp(&other.row))
+    }
+}
+
+/// What a row's codes say of its distance to a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimated {
+    /// The distance, as scores are.
+    pub estimate: f32,
+    /// By how much that is off, as a standard deviation.
+    pub deviation: f32,
 }
 
 impl Scores {
@@ -43,15 +76,15 @@ impl Scores {
     }
 
     /// Adds a live row of the list at `position` of the centroid table; **not** the row the query is made
-    /// of. The score is as for [`StopRule::stops`]: smaller is better, the squared distance for cosine and
-    /// L2, the negated inner product for the dot product.
+    /// of. The score is as [`Progress::kth`]: smaller is better, the squared distance for cosine and L2, the negated
+    /// inner product for the dot product.
     ///
     /// # Panics
     /// When there is no such list.
     #[inline]
-    pub fn push(&mut self, position: u32, score: f32) {
+    pub fn push(&mut self, position: u32, row: u64, score: f32) {
         let list = &mut self.lists[position as usize];
-        list.push(score);
+        list.push(Scored { score, position, row });
         self.scored += 1;
         if list.len() >= 4 * DEEPEST {
             keep_best(list);
@@ -66,68 +99,99 @@ impl Scores {
         self.scored = 0;
     }
 
-    /// Sorts what is kept of each list, and returns the best scores over all of them.
-    fn settle(&mut self) -> Vec<f32> {
+    /// Sorts what is kept of each list, and returns the best over all of them.
+    fn settle(&mut self) -> Vec<Scored> {
         self.lists.iter_mut().for_each(keep_best);
-        self.lists.iter_mut().for_each(|list| list.sort_unstable_by(f32::total_cmp));
-        let mut best = BestScores::default();
-        self.lists.iter().for_each(|list| best.merge(list));
-        best.sorted
+        self.lists.iter_mut().for_each(|list| list.sort_unstable_by(Scored::order));
+        let mut best: Vec<Scored> = self.lists.concat();
+        keep_best(&mut best);
+        best.sort_unstable_by(Scored::order);
+        best
     }
 }
 
-fn keep_best(list: &mut Vec<f32>) {
+fn keep_best(list: &mut Vec<Scored>) {
     if list.len() > DEEPEST {
-        list.select_nth_unstable_by(DEEPEST - 1, f32::total_cmp);
+        list.select_nth_unstable_by(DEEPEST - 1, Scored::order);
         list.truncate(DEEPEST);
     }
 }
 
-/// The best scores seen, sorted, at most [`DEEPEST`].
-#[derive(Default)]
+/// The best k scores seen, sorted.
 struct BestScores {
+    k: usize,
     sorted: Vec<f32>,
 }
 
 impl BestScores {
-    /// Adds the sorted scores of a list.
-    fn merge(&mut self, list: &[f32]) {
-        for &score in list {
-            let full = self.sorted.len() == DEEPEST;
-            if full && self.sorted.last().is_some_and(|&worst| score >= worst) {
+    fn new(k: u32) -> Self {
+        Self { k: k as usize, sorted: Vec::with_capacity(k as usize) }
+    }
+
+    /// Adds the sorted scores of a list, but for those that `passes` refuses, given the k-th best so far.
+    fn merge(&mut self, list: &[Scored], passes: impl Fn(&Scored, f32) -> bool) {
+        // A list is scanned with the k-th of before it.
+        let kth = self.kth();
+        for scored in list {
+            let full = self.sorted.len() == self.k;
+            if full && self.sorted.last().is_some_and(|&worst| scored.score >= worst) {
                 return;
             }
-            self.sorted.truncate(DEEPEST - 1);
-            let at = self.sorted.partition_point(|&other| other <= score);
-            self.sorted.insert(at, score);
+            if kth.is_some_and(|kth| !passes(scored, kth)) {
+                continue;
+            }
+            self.sorted.truncate(self.k - 1);
+            let at = self.sorted.partition_point(|&other| other <= scored.score);
+            self.sorted.insert(at, scored.score);
         }
     }
 
-    fn kth(&self, k: usize) -> Option<f32> {
-        self.sorted.get(k - 1).copied()
+    fn kth(&self) -> Option<f32> {
+        self.sorted.get(self.k - 1).copied()
     }
+}
+
+/// What the codes say of the best rows of one query, by row.
+type Codes = HashMap<u64, Estimated>;
+
+/// Whether codes let a row pass that was not seen to be unsafe: only the best rows are known.
+fn passes(codes: &Codes, epsilon: f32, scored: &Scored, kth: f32) -> bool {
+    codes.get(&scored.row).is_none_or(|codes| codes.estimate - epsilon * codes.deviation <= kth)
 }
 
 /// The recall of one query as a staircase: (from this t on, this recall), by rising t.
 type Staircase = Vec<(f32, f32)>;
 
+/// The outcome of one query: for each k and each epsilon.
+type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
+
 /// Calibrates the stop rule for a table on `queries` sample queries (a thousand or more; fewer give larger t).
 ///
 /// `score(range, scores)` fills in one entry of `scores` for each query of `range`, at most [`TOGETHER`]: first
-/// [`Scores::set_query`], then [`Scores::push`] for every live row but the query's own. Duplicates of the query may stay in: a result is right when its score is as good as the true
-/// k-th, whichever of several equal rows it is. Queries for which no row was pushed are left out.
+/// [`Scores::set_query`], then [`Scores::push`] for every live row but the query's own. Duplicates of the query may stay
+/// in: a result is right when its score is as good as the true k-th, whichever of several equal rows it is. Queries for
+/// which no row was pushed are left out. `estimate(query, rows)` says what the codes of some rows say; an empty answer
+/// means that there are no codes.
 ///
-/// An entry's t is the smallest at which the 95 % lower confidence bound of the mean recall reaches the
+/// An entry's epsilon is the smallest at which codes cost at most the share `SHARE_OF_CODES` of what the target allows to
+/// miss. Its t is the smallest at which the 95 % lower confidence bound of the mean recall reaches the
 /// target; where the sample is too small to show it, the largest t that any sample query needed (dot product:
 /// 1, which misses nothing). The bound is the normal one with one more query that misses one result, so that a
 /// sample without misses does not pass for certainty.
 ///
-/// Cost: what `score` costs, plus a little; queries run in parallel. Deterministic.
-pub fn calibrate<F>(centroids: &Centroids, metric: Metric, queries: usize, score: F) -> StopTable
+/// Cost: what `score` and `estimate` cost, plus a little; queries run in parallel. Deterministic.
+pub fn calibrate<F, E>(
+    centroids: &Centroids,
+    metric: Metric,
+    queries: usize,
+    score: F,
+    estimate: E,
+) -> StopTable
 where
     F: Fn(Range<usize>, &mut [Scores]) + Sync,
+    E: Fn(&[f32], &[Scored]) -> Vec<Estimated> + Sync,
 {
-    let outcomes: Vec<Vec<[Staircase; 3]>> = (0..queries.div_ceil(TOGETHER))
+    let outcomes: Vec<Vec<Outcome>> = (0..queries.div_ceil(TOGETHER))
         .into_par_iter()
         .map_init(Vec::new, |scores: &mut Vec<Scores>, batch| {
             let range = batch * TOGETHER..queries.min((batch + 1) * TOGETHER);
@@ -135,26 +199,38 @@ where
             scores.iter_mut().for_each(|of_query| of_query.clear(centroids.len()));
             score(range, scores);
             let scored = scores.iter_mut().filter(|of_query| of_query.scored > 0);
-            scored.map(|of_query| staircases(centroids, metric, of_query)).collect()
+            scored.map(|of_query| outcome(centroids, metric, of_query, &estimate)).collect()
         })
         .collect();
     let outcomes = outcomes.concat();
     let mut entries = Vec::new();
     if !outcomes.is_empty() {
         for (index, &k) in StopTable::KS.iter().enumerate() {
-            let of_k: Vec<&Staircase> = outcomes.iter().map(|of_query| &of_query[index]).collect();
+            let of_k: Vec<_> = outcomes.iter().map(|of_query| &of_query[index]).collect();
             entries.extend(entries_for(metric, k, &of_k));
         }
     }
     StopTable::new(metric, entries)
 }
 
-fn staircases(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> [Staircase; 3] {
-    let truth = scores.settle();
-    match metric {
-        Metric::Cosine | Metric::L2 => by_distance(centroids, scores, &truth),
-        Metric::Dot => by_bound(centroids, scores, &truth),
+fn outcome(
+    centroids: &Centroids,
+    metric: Metric,
+    scores: &mut Scores,
+    estimate: impl Fn(&[f32], &[Scored]) -> Vec<Estimated>,
+) -> Outcome {
+    let best = scores.settle();
+    let codes = best.iter().map(|scored| scored.row).zip(estimate(&scores.query, &best)).collect();
+    let truth: Vec<f32> = best.iter().map(|scored| scored.score).collect();
+    let mut outcome: Outcome = Default::default();
+    for (index, epsilon) in EPSILONS.into_iter().enumerate() {
+        let stairs = match metric {
+            Metric::Cosine | Metric::L2 => by_distance(centroids, scores, &truth, &codes, epsilon),
+            Metric::Dot => by_bound(centroids, scores, &truth, &codes, epsilon),
+        };
+        outcome.iter_mut().zip(stairs).for_each(|(outcome, stairs)| outcome[index] = stairs);
     }
+    outcome
 }
 
 /// The recall at k of what was seen: how many results are as good as the true k-th.
@@ -165,8 +241,14 @@ fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
 }
 
 /// One visit of all lists. A list is visited by every t that stops neither before it nor before a list ahead of it.
-fn by_distance(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
-    let mut seen = BestScores::default();
+fn by_distance(
+    centroids: &Centroids,
+    scores: &Scores,
+    truth: &[f32],
+    codes: &Codes,
+    epsilon: f32,
+) -> [Staircase; 3] {
+    let mut seen = StopTable::KS.map(BestScores::new);
     let mut stairs = [const { Staircase::new() }; 3];
     let mut from = [f32::NEG_INFINITY; 3];
     let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
@@ -175,15 +257,17 @@ fn by_distance(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Stairc
         if progress.lists == 0 {
             progress.first = step.priority;
         }
-        for (index, &k) in StopTable::KS.iter().enumerate() {
-            progress.kth = seen.kth(k as usize);
-            from[index] = from[index].max(progress.t());
+        for (from, seen) in from.iter_mut().zip(&mut seen) {
+            progress.kth = seen.kth();
+            *from = from.max(progress.t());
+            seen.merge(&scores.lists[step.position as usize], |scored, kth| {
+                passes(codes, epsilon, scored, kth)
+            });
         }
-        seen.merge(&scores.lists[step.position as usize]);
         progress.rows += u64::from(centroids.rows()[step.position as usize]);
         progress.lists += 1;
         for (index, &k) in StopTable::KS.iter().enumerate() {
-            let recall = recall(&seen, truth, k);
+            let recall = recall(&seen[index], truth, k);
             match stairs[index].last_mut() {
                 Some(last) if last.1 >= recall => {}
                 Some(last) if last.0 == from[index] => last.1 = recall,
@@ -215,7 +299,13 @@ fn priorities(centroids: &Centroids, scores: &Scores) -> Vec<f32> {
 }
 
 /// One visit for each t of the grid.
-fn by_bound(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Staircase; 3] {
+fn by_bound(
+    centroids: &Centroids,
+    scores: &Scores,
+    truth: &[f32],
+    codes: &Codes,
+    epsilon: f32,
+) -> [Staircase; 3] {
     let mut products = vec![0.0; centroids.len()];
     dot_rows(&scores.query, centroids.vectors(), &mut products);
     let bounds = OptimisticBounds::new(centroids, &scores.query);
@@ -226,7 +316,10 @@ fn by_bound(centroids: &Centroids, scores: &Scores, truth: &[f32]) -> [Staircase
             .enumerate()
             .map(|(position, &product)| -bounds.at(position, product, t))
             .collect();
-        let found = replay(Route::new(&priorities), StopRule::new(Metric::Dot, t), scores, truth);
+        let rule = StopRule::new(Metric::Dot, t);
+        let found = replay(Route::new(&priorities), rule, scores, truth, |scored, kth| {
+            passes(codes, epsilon, scored, kth)
+        });
         stairs.iter_mut().zip(found).for_each(|(stairs, recall)| stairs.push((t, recall)));
     }
     stairs
@@ -237,26 +330,48 @@ fn grid() -> impl Iterator<Item = f32> {
 }
 
 /// The recall at each k of a visit that ends by the rule.
-fn replay(route: Route, rule: StopRule, scores: &Scores, truth: &[f32]) -> [f32; 3] {
-    let mut seen = BestScores::default();
-    let mut recalls = [None; 3];
+fn replay(
+    route: Route,
+    rule: StopRule,
+    scores: &Scores,
+    truth: &[f32],
+    passes: impl Fn(&Scored, f32) -> bool,
+) -> [f32; 3] {
+    let mut seen = StopTable::KS.map(BestScores::new);
+    let mut ended = [false; 3];
     for (lists, step) in route.enumerate() {
-        for (found, &k) in recalls.iter_mut().zip(&StopTable::KS) {
-            let kth = seen.kth(k as usize);
+        for (ended, seen) in ended.iter_mut().zip(&mut seen) {
+            let kth = seen.kth();
             let progress = Progress { next: step.priority, first: step.priority, kth, rows: 0, lists };
-            if found.is_none() && rule.stops(&progress) {
-                *found = Some(recall(&seen, truth, k));
+            *ended |= rule.stops(&progress);
+            if !*ended {
+                seen.merge(&scores.lists[step.position as usize], &passes);
             }
         }
-        if recalls.iter().all(Option::is_some) {
+        if ended == [true; 3] {
             break;
         }
-        seen.merge(&scores.lists[step.position as usize]);
     }
-    std::array::from_fn(|index| recalls[index].unwrap_or_else(|| recall(&seen, truth, StopTable::KS[index])))
+    std::array::from_fn(|index| recall(&seen[index], truth, StopTable::KS[index]))
 }
 
-fn entries_for(metric: Metric, k: u32, outcomes: &[&Staircase]) -> Vec<StopEntry> {
+fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]) -> Vec<StopEntry> {
+    let of_epsilon = |index: usize| outcomes.iter().map(|stairs| &stairs[index]).collect::<Vec<&Staircase>>();
+    let of_epsilon: [_; EPSILONS.len()] = std::array::from_fn(of_epsilon);
+    // What is missed when every list is visited is what codes cost.
+    let full = |stairs: &&Staircase| f64::from(stairs.last().map_or(1.0, |last| last.1));
+    let cost =
+        of_epsilon.each_ref().map(|stairs| 1.0 - stairs.iter().map(full).sum::<f64>() / stairs.len() as f64);
+    let entry = |recall: f32| {
+        let allowed = SHARE_OF_CODES * (1.0 - f64::from(recall));
+        let index = cost.iter().position(|cost| *cost <= allowed).unwrap_or(EPSILONS.len() - 1);
+        let t = smallest_t(metric, k, recall, &of_epsilon[index]);
+        StopEntry { k, recall, t, epsilon: EPSILONS[index] }
+    };
+    StopTable::RECALLS.into_iter().map(entry).collect()
+}
+
+fn smallest_t(metric: Metric, k: u32, recall: f32, outcomes: &[&Staircase]) -> f32 {
     let mut candidates: Vec<f32> =
         outcomes.iter().flat_map(|stairs| stairs.iter().map(|stair| stair.0)).collect();
     candidates.sort_unstable_by(f32::total_cmp);
@@ -265,12 +380,9 @@ fn entries_for(metric: Metric, k: u32, outcomes: &[&Staircase]) -> Vec<StopEntry
         Metric::Cosine | Metric::L2 => candidates.last().copied().unwrap_or(f32::INFINITY),
         Metric::Dot => 1.0,
     };
-    let entry = |recall: f32| {
-        let enough = |t: f32| lower_bound(outcomes, t, k) >= f64::from(recall);
-        let at = candidates.partition_point(|&t| !enough(t));
-        StopEntry { k, recall, t: candidates.get(at).copied().unwrap_or(largest) }
-    };
-    StopTable::RECALLS.into_iter().map(entry).collect()
+    let enough = |t: f32| lower_bound(outcomes, t, k) >= f64::from(recall);
+    let at = candidates.partition_point(|&t| !enough(t));
+    candidates.get(at).copied().unwrap_or(largest)
 }
 
 /// The 95 % lower confidence bound of the mean recall at t.

@@ -27,7 +27,7 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
-pub use calibrate::{Scores, TOGETHER, calibrate};
+pub use calibrate::{Estimated, Scored, Scores, TOGETHER, calibrate};
 pub use centroids::{Centroids, Malformed};
 pub use route::{Route, Step, priority};
 pub use stop::{Progress, StopEntry, StopRule, StopTable};

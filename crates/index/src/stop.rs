@@ -121,6 +121,8 @@ pub struct StopEntry {
     pub recall: f32,
     /// The parameter of [`StopRule::new`].
     pub t: f32,
+    /// How many standard deviations a bound by codes has to be below the estimate.
+    pub epsilon: f32,
 }
 
 /// t for recall targets and k, as calibrated; plain data that the engine stores with the index generation.
@@ -136,13 +138,14 @@ impl StopTable {
     /// The k of a calibration.
     pub const KS: [u32; 3] = [1, 10, 100];
 
-    /// From entries in any order, as [`entries`](Self::entries) gave them. Where t falls as the recall rises
-    /// (noise of the sample) it is raised to stay level.
+    /// From entries in any order, as [`entries`](Self::entries) gave them. Where t or epsilon falls as the recall
+    /// rises (noise of the sample) it is raised to stay level.
     pub fn new(metric: Metric, mut entries: Vec<StopEntry>) -> Self {
         entries.sort_by(|a, b| a.k.cmp(&b.k).then(a.recall.total_cmp(&b.recall)));
         for index in 1..entries.len() {
             if entries[index].k == entries[index - 1].k {
                 entries[index].t = entries[index].t.max(entries[index - 1].t);
+                entries[index].epsilon = entries[index].epsilon.max(entries[index - 1].epsilon);
             }
         }
         Self { metric, entries }
@@ -168,10 +171,11 @@ impl StopTable {
     /// ```
     /// use plimsoll_base::Metric;
     /// use plimsoll_index::{StopEntry, StopTable};
-    /// let entry = |k, recall, t| StopEntry { k, recall, t };
+    /// let entry = |k, recall, t| StopEntry { k, recall, t, epsilon: 2.0 };
     /// let entries = vec![entry(1, 0.9, 1.0), entry(100, 0.9, 2.0), entry(1, 0.99, 1.5), entry(100, 0.99, 3.0)];
     /// let table = StopTable::new(Metric::L2, entries);
     /// assert_eq!(table.stop_for(0.9, 10), 1.5);
+    /// assert_eq!((table.epsilon_for(0.9, 10), table.epsilon_for(0.999, 10)), (2.0, 4.0));
     /// assert_eq!(table.stop_for(1.0, 10), f32::INFINITY);
     /// ```
     pub fn stop_for(&self, recall: f32, k: usize) -> f32 {
@@ -186,6 +190,19 @@ impl StopTable {
             }
             (low, high) => high.or(low).unwrap_or_else(|| conservative(self.metric)),
         }
+    }
+
+    /// Epsilon for a recall target at k: that of the next calibrated targets at the k on either side, whichever is
+    /// larger; beyond the highest target, one that misses next to nothing.
+    pub fn epsilon_for(&self, recall: f32, k: usize) -> f32 {
+        const MOST: f32 = 4.0;
+        let rows: Vec<&[StopEntry]> = self.entries.chunk_by(|a, b| a.k == b.k).collect();
+        let after = rows.partition_point(|row| (row[0].k as usize) < k);
+        let at = |row: &&[StopEntry]| {
+            row.iter().find(|entry| entry.recall >= recall).map_or(MOST, |entry| entry.epsilon)
+        };
+        let around = rows.iter().take(after + 1).skip(after.saturating_sub(1));
+        around.map(at).reduce(f32::max).unwrap_or(MOST)
     }
 
     fn at_recall(&self, row: &[StopEntry], recall: f32) -> f32 {
@@ -276,7 +293,7 @@ mod tests {
             k in 1_usize..2000,
         ) {
             let keys = StopTable::KS.iter().flat_map(|&k| StopTable::RECALLS.map(|recall| (k, recall)));
-            let entries = keys.zip(ts).map(|((k, recall), t)| StopEntry { k, recall, t }).collect();
+            let entries = keys.zip(ts).map(|((k, recall), t)| StopEntry { k, recall, t, epsilon: t.min(4.0) }).collect();
             let table = StopTable::new(Metric::L2, entries);
             recalls.sort_by(f32::total_cmp);
             let found: Vec<f32> = recalls.iter().map(|&recall| table.stop_for(recall, k)).collect();

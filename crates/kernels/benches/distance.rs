@@ -158,7 +158,7 @@ fn integers(criterion: &mut Criterion) {
         let block = 1 << dim.ilog2();
         let factors = vec![1.0 / (block as f32).sqrt(); block];
         let (mut table, mut words) = (vec![0; 4 * dim], vec![0; dim]);
-        let (mut high, mut low) = (vec![0; dim], vec![0; dim]);
+        let mut high = vec![0; dim];
         for kernels in Kernels::available() {
             let id = |what: &str| BenchmarkId::new(format!("{what}/{}", kernels.name()), dim);
             let mut copy = values.clone();

@@ -15,6 +15,7 @@
 //!  404  STOPS        12 s  {k u32, recall f32, stop f32}, by ascending (k, recall); `s` of them
 //!  405  SPREADS       4 k  f32: the mean squared distance of each list's rows to its centroid; absent in files of
 //!                          before there were codes
+//!  406  EPSILONS      4 s  f32: for each stop, how many standard deviations bounds by codes are below the estimates
 //!
 //! META
 //! offset size field
@@ -61,9 +62,18 @@ pub const STOPS: SectionKind = SectionKind(404);
 /// How far the rows of each list are from its centroid.
 pub const SPREADS: SectionKind = SectionKind(405);
 
+/// How careful bounds by codes are, for each stop.
+pub const EPSILONS: SectionKind = SectionKind(406);
+
 /// The format's sections and their names.
-pub(crate) const SECTIONS: &[(SectionKind, &str)] =
-    &[(MEAN, "MEAN"), (CENTROIDS, "CENTROIDS"), (LISTS, "LISTS"), (STOPS, "STOPS"), (SPREADS, "SPREADS")];
+pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
+    (MEAN, "MEAN"),
+    (CENTROIDS, "CENTROIDS"),
+    (LISTS, "LISTS"),
+    (STOPS, "STOPS"),
+    (SPREADS, "SPREADS"),
+    (EPSILONS, "EPSILONS"),
+];
 
 /// Which rotation a generation uses; what it does is fixed with the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -183,6 +193,8 @@ pub struct IndexContents<'a> {
     pub stops: &'a [StopRule],
     /// The mean squared distance of each list's rows to its centroid, or nothing.
     pub spreads: &'a [f32],
+    /// For each stop, how many standard deviations bounds by codes are below the estimates; or nothing.
+    pub epsilons: &'a [f32],
 }
 
 impl IndexContents<'_> {
@@ -204,6 +216,11 @@ impl IndexContents<'_> {
             || !self.spreads.iter().all(possible)
         {
             return Some("impossible spreads".to_owned());
+        }
+        if !(self.epsilons.is_empty() || self.epsilons.len() == self.stops.len())
+            || !self.epsilons.iter().all(possible)
+        {
+            return Some("impossible epsilons".to_owned());
         }
         if !self.lists.is_sorted_by(|a, b| a.id < b.id) {
             return Some("lists do not ascend".to_owned());
@@ -248,6 +265,9 @@ pub fn write_index_file<'a>(
     if !contents.spreads.is_empty() {
         writer.section(SPREADS, 0, bytemuck::cast_slice(contents.spreads))?;
     }
+    if !contents.epsilons.is_empty() {
+        writer.section(EPSILONS, 0, bytemuck::cast_slice(contents.epsilons))?;
+    }
     writer.finish()
 }
 
@@ -261,6 +281,7 @@ pub struct IndexFile {
     lists: Section,
     stops: Section,
     spreads: Option<Section>,
+    epsilons: Option<Section>,
 }
 
 impl SealedView for IndexFile {
@@ -276,10 +297,8 @@ impl SealedView for IndexFile {
             centroids: file.section_of(CENTROIDS, 0, centroids_len)?,
             lists: file.section_of(LISTS, 0, lists * size_of::<IndexList>() as u64)?,
             stops: file.section_of(STOPS, 0, stops * size_of::<StopRule>() as u64)?,
-            spreads: match file.find_section(SPREADS, 0) {
-                Some(_) => Some(file.section_of(SPREADS, 0, lists * 4)?),
-                None => None,
-            },
+            spreads: optional(&file, SPREADS, lists * 4)?,
+            epsilons: optional(&file, EPSILONS, stops * 4)?,
             file,
             header,
         })
@@ -288,6 +307,11 @@ impl SealedView for IndexFile {
     fn sealed(&self) -> &SealedFile {
         &self.file
     }
+}
+
+/// A section that older files do not have.
+fn optional(file: &SealedFile, kind: SectionKind, len: u64) -> Result<Option<Section>> {
+    file.find_section(kind, 0).map(|_| file.section_of(kind, 0, len)).transpose()
 }
 
 impl IndexFile {
@@ -334,6 +358,12 @@ impl IndexFile {
         self.spreads.as_ref().map_or(Ok(&[]), |spreads| self.file.array(spreads))
     }
 
+    /// For each stop, how many standard deviations bounds by codes are below the estimates; empty if the file does not
+    /// say.
+    pub fn epsilons(&self) -> Result<&[f32]> {
+        self.epsilons.as_ref().map_or(Ok(&[]), |epsilons| self.file.array(epsilons))
+    }
+
     /// Everything in the file.
     pub fn contents(&self) -> Result<IndexContents<'_>> {
         Ok(IndexContents {
@@ -343,6 +373,7 @@ impl IndexFile {
             lists: self.lists()?,
             stops: self.stops()?,
             spreads: self.spreads()?,
+            epsilons: self.epsilons()?,
         })
     }
 

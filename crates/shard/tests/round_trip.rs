@@ -258,6 +258,7 @@ fn writers_refuse_what_readers_would() {
             lists: &lists[..1],
             stops: &[],
             spreads: &[],
+            epsilons: &[],
         };
         change(&mut contents);
         let contents = match contents.stops.len() {
@@ -270,6 +271,7 @@ fn writers_refuse_what_readers_would() {
     refused(index(&|contents| contents.centroids = &[f32::NAN; 5]));
     refused(index(&|contents| contents.spreads = &[0.5; 2]));
     refused(index(&|contents| contents.spreads = &[-0.5]));
+    refused(index(&|contents| contents.epsilons = &[1.0]));
     refused(index(&|contents| contents.header.next_list = ListId(3)));
     refused(index(&|contents| contents.header.next_shard = ShardId(1)));
     refused(index(&|contents| contents.stops = &[StopRule { k: 1, recall: 1.5, stop: 0.0 }]));

@@ -1,12 +1,13 @@
 //! Training a new index generation: centroids from a sample, every row to its list, lists to shards, and the
 //! stop rules that reach a wanted recall.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId};
 use plimsoll_index::kmeans::{KmeansOptions, lists_for, sample_rows, train};
 use plimsoll_index::sharding::assign_shards;
-use plimsoll_index::{Centroids, Scores, StopTable, calibrate};
+use plimsoll_index::{Centroids, Scored, Scores, StopTable, calibrate};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::{IndexHeader, IndexList, PostingFile, Rotation, StopRule};
@@ -58,7 +59,14 @@ pub(super) fn retrain<'a>(
     let mean = mean_of(&sample, dimension);
     drop(sample);
     let table = Table::assign(core, collection, centroids, &rows)?;
-    let stops = table.calibrate(&rows, urgency)?;
+    let codebook = Codebook::new(collection.config.metric, SEED, &mean, &table.centroids);
+    let stops = table.calibrate(&rows, &codebook, urgency)?;
+    let rules: Vec<StopRule> = stops
+        .entries()
+        .iter()
+        .map(|entry| StopRule { k: entry.k, recall: entry.recall, stop: entry.t })
+        .collect();
+    let epsilons: Vec<f32> = stops.entries().iter().map(|entry| entry.epsilon).collect();
     let generation = Generation(tree.generation().0 + 1);
     let header = IndexHeader {
         collection: collection.id,
@@ -75,7 +83,8 @@ pub(super) fn retrain<'a>(
         mean: &mean,
         centroids: table.centroids.vectors(),
         lists: &table.lists,
-        stops: &stops,
+        stops: &rules,
+        epsilons: &epsilons,
         spreads: table.centroids.spreads(),
     };
     let opener = &core.opener;
@@ -89,7 +98,6 @@ pub(super) fn retrain<'a>(
         shards: table.shards,
     };
     let mut files = vec![file];
-    let codebook = Codebook::new(collection.config.metric, SEED, &mean, &table.centroids);
     let output =
         write_base(core, collection, (generation, Some(&codebook)), &table.rows(&rows)?, &mut files)?;
     let (old_kills, kills) = merge_kills(core, collection, true, &mut files)?;
@@ -170,14 +178,14 @@ impl Table {
     }
 
     /// The stop rules, from rows that take the part of queries.
-    fn calibrate(&self, rows: &LiveRows<'_>, urgency: Urgency) -> Result<Vec<StopRule>> {
+    fn calibrate(&self, rows: &LiveRows<'_>, book: &Codebook, urgency: Urgency) -> Result<StopTable> {
         let dimension = self.centroids.dim();
         let affordable = calibration_cost(urgency) / (rows.count * dimension).max(1);
         let queries = affordable.clamp(MIN_CALIBRATION, MAX_CALIBRATION).min(rows.count);
         let places = rows.places(&sample_rows(rows.count, queries, SEED ^ 1));
         // Touch everything once, so that damage is an error and not a short answer below.
         rows.files.iter().try_for_each(|file| file.vectors(0..file.rows()).map(|_| ()))?;
-        let table: StopTable = calibrate(&self.centroids, rows.metric(), places.len(), |range, scores| {
+        let score = |range: Range<usize>, scores: &mut [Scores]| {
             let places = &places[range];
             let mut queries = Vec::with_capacity(places.len() * dimension);
             if places.iter().any(|(file, row)| rows.push(*file, *row, &mut queries).is_err()) {
@@ -190,11 +198,15 @@ impl Table {
             }
             for (file, posting) in rows.files.iter().enumerate() {
                 let own: Vec<_> = places.iter().map(|place| (place.0 == file).then_some(place.1)).collect();
-                self.score(rows.metric(), &queries, &own, posting, &self.positions[file], scores);
+                self.score(rows.metric(), &queries, &own, (file, posting), &self.positions[file], scores);
             }
-        });
-        let entries = table.entries().iter();
-        Ok(entries.map(|entry| StopRule { k: entry.k, recall: entry.recall, stop: entry.t }).collect())
+        };
+        let estimate = |query: &[f32], found: &[Scored]| {
+            book.estimates(query, found, |row, into| {
+                rows.push((row >> 32) as usize, row as u32, into).is_ok()
+            })
+        };
+        Ok(calibrate(&self.centroids, rows.metric(), places.len(), score, estimate))
     }
 
     /// Scores the live rows of a file for some queries; `own` are the rows that the queries are made of.
@@ -203,7 +215,7 @@ impl Table {
         metric: Metric,
         queries: &[f32],
         own: &[Option<u32>],
-        file: &PostingFile,
+        (number, file): (usize, &PostingFile),
         positions: &[u32],
         scores: &mut [Scores],
     ) {
@@ -228,7 +240,7 @@ impl Table {
                             Metric::Dot => -product,
                             Metric::Cosine => (2.0 - 2.0 * product / norm).max(0.0),
                         };
-                        scores[query].push(position, score);
+                        scores[query].push(position, (number as u64) << 32 | u64::from(row), score);
                     }
                 }
             }

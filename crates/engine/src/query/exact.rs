@@ -202,8 +202,8 @@ impl<'a> Scanner<'a> {
             let router: &'a Router = router.get()?;
             let never = StopRule::never(self.measure.metric());
             let (rule, epsilon) = match effort {
-                Effort::Recall(recall) => (router.stop_for(recall, self.top.k())?, epsilon_for(recall)),
-                Effort::Lists(lists) => (never.max_lists(lists), MOST_EPSILON),
+                Effort::Recall(recall) => router.stop_for(recall, self.top.k())?,
+                Effort::Lists(lists) => (never.max_lists(lists), EPSILON),
                 Effort::Exact => return Ok(false),
             };
             let Some(book) = router.codebook()? else { return Ok(false) };
@@ -334,13 +334,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many standard deviations the bounds by signs are off at most, for the rows of a share that `recall` allows
-/// to miss. Measured: 1.5 loses a quarter of a hundredth of the rows, 2 a few in ten thousand.
-fn epsilon_for(recall: f32) -> f32 {
-    if recall < 0.97 { 1.5 } else { 2.0 }
-}
-
-const MOST_EPSILON: f32 = 2.0;
+/// How many standard deviations bounds by signs are below the estimates where no recall is asked for: of a thousand
+/// rows among the nearest, one is missed.
+const EPSILON: f32 = 2.0;
 
 fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
     let collection = &tree.entry.name;

@@ -6,15 +6,22 @@ use crate::testing::{InvertedFile, recall as recall_of, score};
 fn calibrated(file: &InvertedFile, metric: Metric, sample: usize) -> StopTable {
     let n = file.positions.len();
     let sample = sample_rows(n, sample, 3);
-    calibrate(&file.centroids, metric, sample.len(), |range, scores| {
-        for (&own, scores) in sample[range].iter().zip(scores) {
-            let own = own as u32;
-            scores.set_query(file.row(own), Some(file.positions[own as usize]));
-            for row in (0..n as u32).filter(|&row| row != own) {
-                scores.push(file.positions[row as usize], score(metric, file.row(own), file.row(row)));
+    calibrate(
+        &file.centroids,
+        metric,
+        sample.len(),
+        |range, scores| {
+            for (&own, scores) in sample[range].iter().zip(scores) {
+                let own = own as u32;
+                scores.set_query(file.row(own), Some(file.positions[own as usize]));
+                for row in (0..n as u32).filter(|&row| row != own) {
+                    let score = score(metric, file.row(own), file.row(row));
+                    scores.push(file.positions[row as usize], u64::from(row), score);
+                }
             }
-        }
-    })
+        },
+        |_, _| Vec::new(),
+    )
 }
 
 /// Held-out queries with their exact best scores.
@@ -91,10 +98,11 @@ fn the_staircase_is_what_the_stop_rule_does() {
         scores.clear(file.centroids.len());
         scores.set_query(&query, None);
         for row in 0..2000 {
-            scores.push(file.positions[row as usize], score(Metric::L2, &query, file.row(row)));
+            let score = score(Metric::L2, &query, file.row(row));
+            scores.push(file.positions[row as usize], u64::from(row), score);
         }
-        let stairs = staircases(&file.centroids, Metric::L2, &mut scores);
-        for (stairs, k) in stairs.iter().zip(StopTable::KS) {
+        let stairs = outcome(&file.centroids, Metric::L2, &mut scores, |_, _| Vec::new());
+        for (stairs, k) in stairs.iter().map(|stairs| &stairs[0]).zip(StopTable::KS) {
             for t in [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0] {
                 let (found, _) = file.search(Metric::L2, &query, k as usize, StopRule::new(Metric::L2, t));
                 let expected = recall_of(&found, &file.exact(Metric::L2, &query, k as usize));
@@ -114,7 +122,7 @@ fn duplicates_and_tiny_collections_are_tolerated() {
         assert!(table.entries().iter().all(|entry| entry.t.is_finite()));
         assert!(table.stop_for(0.999, 1) >= table.stop_for(0.8, 1));
     }
-    let nothing = calibrate(&file.centroids, Metric::L2, 10, |_, _| {});
+    let nothing = calibrate(&file.centroids, Metric::L2, 10, |_, _| {}, |_, _| Vec::new());
     assert_eq!(nothing.stop_for(0.9, 10), f32::INFINITY);
 }
 

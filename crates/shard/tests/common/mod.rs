@@ -159,6 +159,7 @@ pub fn write_index(dir: &Path, number: u64) -> FileMeta {
         lists: &lists,
         stops: &stops,
         spreads: &[],
+        epsilons: &[],
     };
     commit(dir, write_index_file(&OsStorage, dir, FileNumber(number), DATABASE, &contents).unwrap())
 }
