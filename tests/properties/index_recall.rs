@@ -125,7 +125,7 @@ impl Indexed {
             assert_eq!(routed.hits.len(), 10, "{what}");
             assert!(routed.hits.is_sorted_by(|a, b| a.distance <= b.distance));
             found += routed.hits.iter().filter(|hit| truth.contains(&hit.key)).count();
-            scanned += routed.explain.rows_scanned;
+            scanned += routed.explain.rows_scanned + routed.explain.codes_scanned;
             total += routed.explain.rows_total;
             let all = collection.search(&query).effort(Effort::Lists(usize::MAX)).run().unwrap();
             assert!(all.hits.iter().all(|hit| truth.contains(&hit.key)), "{what}: all lists are all rows");

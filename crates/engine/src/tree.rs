@@ -300,6 +300,11 @@ impl Tree {
         })
     }
 
+    /// Lists of all visible generations.
+    pub(crate) fn lists(&self) -> usize {
+        self.entry.indexes.iter().map(|index| index.lists as usize).sum()
+    }
+
     /// Vector rows in live sections, killed ones too.
     pub(crate) fn rows(&self) -> u64 {
         self.vectors.iter().flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()

@@ -19,15 +19,17 @@ use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 
 /// So many queries are scored together: enough that rows are read from memory once for all of them.
 pub const TOGETHER: usize = 16;
-/// The largest calibrated k: this many scores a list are kept.
+/// The largest calibrated k.
 const DEEPEST: usize = 100;
+/// So many rows are kept for each query. Others can only be the k-th best of a visit that has seen next to nothing.
+const KEPT: usize = 2000;
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
 /// The choice of how many standard deviations a bound by codes is below the estimate. Codes may cost this share of the
 /// results that a target allows to miss; the lists that are not visited cost the others. Measured: a smaller share
 /// measures more rows than it saves in lists, a larger one the other way round.
 const EPSILONS: [f32; 6] = [1.0, 1.25, 1.5, 2.0, 3.0, 4.0];
-const SHARE_OF_CODES: f64 = 0.45;
+const SHARE_OF_CODES: f64 = 0.25;
 /// Dot product: the grid is (i / STEPS)² for i up to STEPS, since the useful t are small in many dimensions.
 const STEPS: u16 = 48;
 
@@ -36,8 +38,11 @@ const STEPS: u16 = 48;
 pub struct Scores {
     query: Vec<f32>,
     own: Option<u32>,
+    /// The best so far, in no order, and a score that none of the best is above.
+    best: Vec<Scored>,
+    bound: f32,
+    /// The best of each list, once all are known.
     lists: Vec<Vec<Scored>>,
-    scored: usize,
 }
 
 /// A row's score, and the row.
@@ -83,37 +88,39 @@ impl Scores {
     /// When there is no such list.
     #[inline]
     pub fn push(&mut self, position: u32, row: u64, score: f32) {
-        let list = &mut self.lists[position as usize];
-        list.push(Scored { score, position, row });
-        self.scored += 1;
-        if list.len() >= 4 * DEEPEST {
-            keep_best(list);
+        if score <= self.bound {
+            self.best.push(Scored { score, position, row });
+            if self.best.len() >= 2 * KEPT {
+                self.keep_best();
+            }
+        }
+    }
+
+    fn keep_best(&mut self) {
+        if self.best.len() > KEPT {
+            self.best.select_nth_unstable_by(KEPT - 1, Scored::order);
+            self.best.truncate(KEPT);
+            self.bound = self.best[KEPT - 1].score;
         }
     }
 
     fn clear(&mut self, lists: usize) {
         self.query.clear();
         self.own = None;
+        self.best.clear();
+        self.bound = f32::INFINITY;
         self.lists.iter_mut().for_each(Vec::clear);
         self.lists.resize_with(lists, Vec::new);
-        self.scored = 0;
     }
 
-    /// Sorts what is kept of each list, and returns the best over all of them.
-    fn settle(&mut self) -> Vec<Scored> {
-        self.lists.iter_mut().for_each(keep_best);
-        self.lists.iter_mut().for_each(|list| list.sort_unstable_by(Scored::order));
-        let mut best: Vec<Scored> = self.lists.concat();
-        keep_best(&mut best);
-        best.sort_unstable_by(Scored::order);
-        best
-    }
-}
-
-fn keep_best(list: &mut Vec<Scored>) {
-    if list.len() > DEEPEST {
-        list.select_nth_unstable_by(DEEPEST - 1, Scored::order);
-        list.truncate(DEEPEST);
+    /// Sorts what is kept into its lists, and returns the best over all of them.
+    fn settle(&mut self) -> &[Scored] {
+        self.keep_best();
+        self.best.sort_unstable_by(Scored::order);
+        for scored in &self.best {
+            self.lists[scored.position as usize].push(*scored);
+        }
+        &self.best[..self.best.len().min(DEEPEST)]
     }
 }
 
@@ -198,7 +205,7 @@ where
             scores.resize_with(range.len(), Scores::default);
             scores.iter_mut().for_each(|of_query| of_query.clear(centroids.len()));
             score(range, scores);
-            let scored = scores.iter_mut().filter(|of_query| of_query.scored > 0);
+            let scored = scores.iter_mut().filter(|of_query| !of_query.best.is_empty());
             scored.map(|of_query| outcome(centroids, metric, of_query, &estimate)).collect()
         })
         .collect();
@@ -219,7 +226,7 @@ fn outcome(
     scores: &mut Scores,
     estimate: impl Fn(&[f32], &[Scored]) -> Vec<Estimated>,
 ) -> Outcome {
-    let best = scores.settle();
+    let best = scores.settle().to_vec();
     let codes = best.iter().map(|scored| scored.row).zip(estimate(&scores.query, &best)).collect();
     let truth: Vec<f32> = best.iter().map(|scored| scored.score).collect();
     let mut outcome: Outcome = Default::default();

@@ -42,6 +42,9 @@ fn every_version_is_read_as_ever() {
         for version in 1..=NEWEST {
             let golden = golden(version);
             let path = golden.join(named.name().to_string());
+            if version == 1 && !path.exists() {
+                continue; // There were no codes.
+            }
             let meta = *SealedFile::open_unnamed(&OsStorage, &path, MODES[0]).unwrap().file_meta();
             verify_file(&OsStorage, &golden, &meta, DATABASE).unwrap();
             let text = std::fs::read_to_string(golden.join(format!("{}.txt", meta.name()))).unwrap();

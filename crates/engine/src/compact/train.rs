@@ -26,7 +26,7 @@ use crate::state::CollectionState;
 /// Rows of the sample for each list.
 const SAMPLE_PER_LIST: usize = 64;
 /// Passes over the sample.
-const ITERATIONS: usize = 10;
+const ITERATIONS: usize = 6;
 /// Calibration looks at this many queries at most, and at fewer when scoring them would take more
 /// multiplications than an urgency allows, but never fewer than [`MIN_CALIBRATION`]: then the stop rules are
 /// more careful than they need to be.

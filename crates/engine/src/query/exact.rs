@@ -56,7 +56,7 @@ impl<'a> Scanner<'a> {
         distinct: bool,
     ) -> Self {
         let rows_total = state.tree.rows();
-        let lists_total = state.tree.entry.indexes.iter().map(|index| index.lists as usize).sum();
+        let lists_total = state.tree.lists();
         Self {
             state,
             visible,
@@ -335,8 +335,8 @@ impl<'a> Scanner<'a> {
 }
 
 /// How many standard deviations bounds by signs are below the estimates where no recall is asked for: of a thousand
-/// rows among the nearest, one is missed.
-const EPSILON: f32 = 2.0;
+/// rows among the nearest, not one is missed.
+const EPSILON: f32 = 3.0;
 
 fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
     let collection = &tree.entry.name;

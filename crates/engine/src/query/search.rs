@@ -23,7 +23,7 @@ pub enum Effort {
     /// As many lists as it takes to find this share, above 0 and at most 1, of the true nearest rows on
     /// average, as calibrated on the collection's own rows.
     Recall(f32),
-    /// The nearest so many lists.
+    /// The nearest so many lists; exact if that is all of them.
     Lists(usize),
     /// All rows: the answer is exact.
     Exact,
@@ -249,7 +249,11 @@ impl<'a> Search<'a> {
             scanner.memtables().map(|()| scanner)
         };
         let mut damage = None;
-        let is_exact = matches!(self.effort, Effort::Exact | Effort::Recall(1.0));
+        let is_exact = match self.effort {
+            Effort::Exact => true,
+            Effort::Recall(recall) => recall == 1.0,
+            Effort::Lists(lists) => lists >= state.tree.lists(),
+        };
         if state.tree.generation() != Generation(0) && !is_exact {
             let mut scanner = scanner()?;
             match scanner.lists(self.effort) {

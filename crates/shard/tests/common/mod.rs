@@ -20,6 +20,7 @@ use plimsoll_shard::SealedView;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::kill::write_kill_file;
 use plimsoll_shard::posting::write_posting_file;
+use plimsoll_shard::vector::{PLANE, SIGNS};
 use plimsoll_shard::*;
 use roaring::RoaringTreemap;
 
@@ -98,7 +99,19 @@ pub fn few_docs() -> Docs {
     Docs(vec![doc(2, Some("some text"), 2), doc(3, None, 1), doc(7, Some(""), 0), doc(9, Some("日本"), 0)])
 }
 
+/// How long the codes of [`write_coded_vectors`] are.
+pub const LENGTHS: CodeLengths = CodeLengths { block: 320, record: 24 };
+
 pub fn write_vectors(dir: &Path, number: u64, kind: SegmentKind) -> FileMeta {
+    write_segment(dir, number, kind, None)
+}
+
+/// A base segment whose rows have codes, of bytes that only look random.
+pub fn write_coded_vectors(dir: &Path, number: u64) -> FileMeta {
+    write_segment(dir, number, SegmentKind::Base, Some(LENGTHS))
+}
+
+fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeLengths>) -> FileMeta {
     let info = VectorInfo { collection: CollectionId(3), generation: Generation(2), kind };
     let mut writer = VectorWriter::create(&OsStorage, dir, FileNumber(number), DATABASE, info).unwrap();
     for shard in [5, 2] {
@@ -113,7 +126,16 @@ pub fn write_vectors(dir: &Path, number: u64, kind: SegmentKind) -> FileMeta {
             .enumerate()
             .map(|(i, (ordinals, postings))| ListRows { list: ListId(i as u32 * 4 + 1), ordinals, postings })
             .collect();
-        writer.shard(ShardId(shard), &lists).unwrap();
+        let entries = writer.shard(ShardId(shard), &lists).unwrap();
+        if let Some(lengths) = codes {
+            let slots = entries.last().map_or(0, |last| last.first_slot + last.rows) as usize;
+            let rows: u32 = entries.iter().map(|entry| entry.rows).sum();
+            let bytes = |len: usize| (0..len).map(|at| (at * 151 >> 3) as u8).collect::<Vec<u8>>();
+            writer.begin(SIGNS, ShardId(shard)).unwrap();
+            writer.append(&bytes(slots.div_ceil(32) * lengths.block)).unwrap();
+            writer.begin(PLANE, ShardId(shard)).unwrap();
+            writer.append(&bytes(rows as usize * lengths.record)).unwrap();
+        }
     }
     commit(dir, writer.finish().unwrap())
 }
@@ -140,6 +162,15 @@ pub fn index_header() -> IndexHeader {
 }
 
 pub fn write_index(dir: &Path, number: u64) -> FileMeta {
+    write_index_of(dir, number, &[], &[])
+}
+
+/// With what only generations that have codes say.
+pub fn write_coded_index(dir: &Path, number: u64) -> FileMeta {
+    write_index_of(dir, number, &[0.25, 0.0, 7.5], &[1.0, 1.5, 2.0])
+}
+
+fn write_index_of(dir: &Path, number: u64, spreads: &[f32], epsilons: &[f32]) -> FileMeta {
     let lists = [1, 4, 39].map(|id| IndexList {
         id: ListId(id),
         shard: ShardId(id % 4),
@@ -158,8 +189,8 @@ pub fn write_index(dir: &Path, number: u64) -> FileMeta {
         centroids: &centroids,
         lists: &lists,
         stops: &stops,
-        spreads: &[],
-        epsilons: &[],
+        spreads,
+        epsilons,
     };
     commit(dir, write_index_file(&OsStorage, dir, FileNumber(number), DATABASE, &contents).unwrap())
 }
@@ -172,6 +203,8 @@ pub fn write_all(dir: &Path) -> Vec<FileMeta> {
         write_vectors(dir, 3, SegmentKind::Base),
         write_kills(dir, 4),
         write_index(dir, 5),
+        write_coded_vectors(dir, 6),
+        write_coded_index(dir, 7),
     ]
 }
 
@@ -189,6 +222,15 @@ pub fn read_everything(dir: &Path, meta: &FileMeta, mode: ReadMode) -> Result<St
                 for list in file.lists(*shard)? {
                     assert_eq!(file.find_list(*shard, list.list)?, Some(*list));
                     writeln!(out, "{shard} {list:?} {:?}", file.rows(*shard, list)?).unwrap();
+                }
+                let Some(codes) = file.codes(*shard, LENGTHS)? else { continue };
+                for list in file.lists(*shard)? {
+                    let blocks = list.first_slot / 32..(list.first_slot + list.rows).div_ceil(32);
+                    writeln!(out, "{:?}", codes.blocks(blocks)?).unwrap();
+                    for row in list.first_row..list.first_row + list.rows {
+                        let (ordinal, posting) = file.row(*shard, row)?;
+                        writeln!(out, "{ordinal} {posting} {:?}", codes.record(row)?).unwrap();
+                    }
                 }
             }
         }
