@@ -9,7 +9,8 @@ mod measure;
 mod pool;
 mod read;
 mod search;
+mod stopwatch;
 mod top;
 
 pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
-pub use search::{Effort, Explain, Hit, Search, SearchResults};
+pub use search::{Effort, Explain, Hit, Search, SearchResults, Stages};

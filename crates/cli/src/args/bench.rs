@@ -54,6 +54,9 @@ pub(crate) struct SearchBench {
     /// Measure comparing with every passage, too
     #[arg(long)]
     pub exact: bool,
+    /// Say how long each stage of a search takes; reading clocks slows searches by a few per cent
+    #[arg(long)]
+    pub stages: bool,
     /// Use only the first N queries
     #[arg(long, value_name = "N", value_parser = parse_k)]
     pub limit: Option<usize>,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::Instant;
 
-use plimsoll::{Effort, Explain, Key, ReadOnlyCollection, ReadOnlyDatabase};
+use plimsoll::{Effort, Explain, Key, ReadOnlyCollection, ReadOnlyDatabase, Stages};
 use serde::Serialize;
 use serde_json::json;
 
@@ -51,6 +51,35 @@ struct Touched {
     reranked: f64,
     measured: f64,
     bytes: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stages_us: Option<StagesUs>,
+}
+
+/// How long each stage took, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct StagesUs {
+    memtables: f64,
+    prepare: f64,
+    route: f64,
+    scan: f64,
+    rerank: f64,
+    measure: f64,
+    collect: f64,
+}
+
+impl StagesUs {
+    fn all(&mut self) -> [&mut f64; 7] {
+        let Self { memtables, prepare, route, scan, rerank, measure, collect } = self;
+        [memtables, prepare, route, scan, rerank, measure, collect]
+    }
+
+    fn add(&mut self, stages: &Stages) {
+        let Stages { memtables, prepare, route, scan, rerank, measure, collect, .. } = *stages;
+        let added = [memtables, prepare, route, scan, rerank, measure, collect];
+        for (sum, stage) in self.all().into_iter().zip(added) {
+            *sum += stage.as_secs_f64() * 1e6;
+        }
+    }
 }
 
 impl Touched {
@@ -61,6 +90,9 @@ impl Touched {
         self.reranked += explain.rows_reranked as f64;
         self.measured += explain.rows_measured as f64;
         self.bytes += explain.bytes_touched as f64;
+        if let Some(stages) = &explain.stages {
+            self.stages_us.get_or_insert_default().add(stages);
+        }
     }
 
     fn mean(mut self, queries: usize) -> Self {
@@ -72,7 +104,8 @@ impl Touched {
             &mut self.measured,
             &mut self.bytes,
         ];
-        all.into_iter().for_each(|sum| *sum /= queries as f64);
+        let stages = self.stages_us.iter_mut().flat_map(StagesUs::all);
+        all.into_iter().chain(stages).for_each(|sum| *sum /= queries as f64);
         self
     }
 }
@@ -129,7 +162,7 @@ pub(super) fn run(args: &SearchBench, output: &mut Output) -> Result<()> {
     let (mut summaries, mut bandwidth) = (Vec::new(), None);
     for (param, effort) in settings {
         let stream_before = matches!(effort, Effort::Exact).then(stream_bandwidth);
-        let mut measured = measure(&collection, &queries, args.k, param, effort)?;
+        let mut measured = measure(&collection, &queries, args.k, param, effort, args.stages)?;
         if let Some(before) = stream_before {
             bandwidth = Some(Bandwidth::new(before.max(stream_bandwidth()), &measured));
         }
@@ -173,8 +206,9 @@ fn measure(
     k: usize,
     param: serde_json::Value,
     effort: Effort,
+    stages: bool,
 ) -> Result<Measured> {
-    let search = |query: &[f32]| collection.search(query).k(k).effort(effort).run();
+    let search = |query: &[f32]| collection.search(query).k(k).effort(effort).with_stages(stages).run();
     for query in &queries[queries.len().saturating_sub(WARM_UP)..] {
         search(query)?;
     }
@@ -271,6 +305,7 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
         ]);
     }
     output.line(table)?;
+    print_stages(report, output)?;
     let Some(Bandwidth { stream, exact, share }) = &report.bandwidth else { return Ok(()) };
     output.line(format_args!(
         "exact search reads {:.1} GB/s; one core reads memory at {:.1} GB/s in this run: {:.0} %",
@@ -278,6 +313,19 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
         stream / 1e9,
         share * 100.0
     ))
+}
+
+fn print_stages(report: &Report, output: &mut Output) -> Result<()> {
+    if report.settings.iter().all(|setting| setting.touched.stages_us.is_none()) {
+        return Ok(());
+    }
+    let mut table = table(["µs", "memtables", "prepare", "route", "scan", "re-rank", "measure", "collect"]);
+    for setting in &report.settings {
+        let mut stages = setting.touched.stages_us.unwrap_or_default();
+        let figures = stages.all().map(|stage| format!("{stage:.1}"));
+        table.add_row(std::iter::once(name_of(&setting.param)).chain(figures));
+    }
+    output.line(table)
 }
 
 fn name_of(param: &serde_json::Value) -> String {

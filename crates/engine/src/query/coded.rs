@@ -106,7 +106,9 @@ impl<'a> Scanner<'a> {
     ) -> Result<bool> {
         let Some(sections) = self.coded_sections(router.generation(), book)? else { return Ok(false) };
         let mut scratch = SCRATCH.take().unwrap_or_default();
-        let visited = match scratch.query.set(book, self.measure.routed()) {
+        let fits = scratch.query.set(book, self.measure.routed());
+        self.clock.lap(|stages| &mut stages.prepare);
+        let visited = match fits {
             false => Ok(false),
             true => {
                 let margin = RECORD_DEVIATIONS * scratch.query.record_deviation();
@@ -163,14 +165,18 @@ impl<'a> Coded<'_, 'a> {
             progress.rows += u64::from(self.book.rows(visit.position));
             let (shard, list) = self.router.list(visit.position)?;
             let next = self.peek(&mut visits)?;
+            scanner.clock.lap(|stages| &mut stages.route);
             self.scan(scanner, visit, (shard, list), next)?;
+            scanner.clock.lap(|stages| &mut stages.scan);
             self.measure_waiting(scanner)?;
             self.choose();
+            scanner.clock.lap(|stages| &mut stages.rerank);
         }
         while !(self.scratch.waiting.is_empty() && self.scratch.fresh.is_empty()) {
             self.measure_waiting(scanner)?;
             self.choose();
         }
+        scanner.clock.lap(|stages| &mut stages.rerank);
         scanner.explain.lists_probed += progress.lists;
         self.promote(scanner)
     }

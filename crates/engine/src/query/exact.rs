@@ -7,6 +7,7 @@ use plimsoll_shard::{PostingFile, SealedView, VectorFile};
 
 use super::measure::Measure;
 use super::search::{Effort, Explain};
+use super::stopwatch::Stopwatch;
 use super::top::{Candidate, Top};
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, Place};
@@ -42,6 +43,7 @@ pub(crate) struct Scanner<'a> {
     memtables: Vec<&'a Memtable>,
     pub allow_partial: bool,
     pub excluded: Option<DocumentId>,
+    pub clock: Stopwatch,
 }
 
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
@@ -68,11 +70,14 @@ impl<'a> Scanner<'a> {
             memtables: state.memtables().map(|memtable| &**memtable).collect(),
             allow_partial: false,
             excluded: None,
+            clock: Stopwatch::default(),
         }
     }
 
-    pub(crate) fn finish(self) -> (Vec<Candidate<Location>>, Explain) {
-        (self.top.into_sorted(), self.explain)
+    pub(crate) fn finish(mut self) -> (Vec<Candidate<Location>>, Explain, Stopwatch) {
+        let sorted = self.top.into_sorted();
+        self.clock.lap(|stages| &mut stages.measure);
+        (sorted, self.explain, self.clock)
     }
 
     /// Searches what is not flushed yet.
@@ -106,6 +111,7 @@ impl<'a> Scanner<'a> {
                 self.top.tighten();
             }
         }
+        self.clock.lap(|stages| &mut stages.memtables);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Search: what is asked, how it is carried out, and what comes back.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use plimsoll_base::{DocumentId, Generation};
 use plimsoll_shard::SealedView;
@@ -8,6 +9,7 @@ use plimsoll_shard::SealedView;
 use super::exact::{Location, Scanner};
 use super::measure::Measure;
 use super::read::ReadOnlyCollection;
+use super::stopwatch::Stopwatch;
 use super::top::Candidate;
 use crate::error::{Error, Result};
 use crate::model::{Key, Metadata, value};
@@ -64,6 +66,7 @@ pub struct Search<'a> {
     with_text: bool,
     with_metadata: bool,
     with_vector: bool,
+    with_stages: bool,
 }
 
 /// One row that was found.
@@ -130,10 +133,32 @@ pub struct Explain {
     pub rows_measured: u64,
     /// Bytes of codes, vectors and row tables read.
     pub bytes_touched: u64,
+    /// How long each stage took, if that was asked for.
+    pub stages: Option<Stages>,
     /// Why every row was looked at instead of some lists: those, or the index, are damaged.
     pub lists_damaged: Option<String>,
     /// What could not be searched because it is damaged; empty unless `allow_partial` was set.
     pub missing: Vec<String>,
+}
+
+/// How long each stage of a search took; reading clocks takes its share of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stages {
+    /// Rows that are not flushed yet.
+    pub memtables: Duration,
+    /// Rotating and rounding the query.
+    pub prepare: Duration,
+    /// Choosing lists.
+    pub route: Duration,
+    /// Scanning sign codes.
+    pub scan: Duration,
+    /// Measuring rows by their 8-bit records.
+    pub rerank: Duration,
+    /// Measuring rows in float64, or scanning all of them where the search is exact.
+    pub measure: Duration,
+    /// Collecting keys, texts and metadata of the hits.
+    pub collect: Duration,
 }
 
 impl<'a> Search<'a> {
@@ -158,6 +183,7 @@ impl<'a> Search<'a> {
             with_text: false,
             with_metadata: false,
             with_vector: false,
+            with_stages: false,
         }
     }
 
@@ -209,6 +235,12 @@ impl<'a> Search<'a> {
         self
     }
 
+    /// Whether [`Explain::stages`] says how long each stage took. Default false.
+    pub fn with_stages(mut self, with: bool) -> Self {
+        self.with_stages = with;
+        self
+    }
+
     /// Carries the search out.
     ///
     /// # Errors
@@ -228,11 +260,13 @@ impl<'a> Search<'a> {
         let collection = self.collection.as_ref().map_err(Clone::clone)?;
         let state = &collection.state;
         let measure = Measure::new(state.config.metric, state.config.dimension, &self.query)?;
-        let (candidates, explain) = self.scan(collection, &measure)?;
+        let (candidates, mut explain, mut clock) = self.scan(collection, &measure)?;
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
             hits.push(self.hit(state, &measure, candidate)?);
         }
+        clock.lap(|stages| &mut stages.collect);
+        explain.stages = clock.stages();
         Ok(SearchResults { hits, explain })
     }
 
@@ -240,12 +274,13 @@ impl<'a> Search<'a> {
         &self,
         collection: &ReadOnlyCollection,
         measure: &Measure,
-    ) -> Result<(Vec<Candidate<Location>>, Explain)> {
+    ) -> Result<(Vec<Candidate<Location>>, Explain, Stopwatch)> {
         let state = &collection.state;
         let scanner = || {
             let mut scanner = Scanner::new(state, collection.visible, measure, self.k, self.distinct);
             scanner.allow_partial = self.allow_partial;
             scanner.excluded = self.excluded;
+            scanner.clock = Stopwatch::new(self.with_stages);
             scanner.memtables().map(|()| scanner)
         };
         let mut damage = None;
@@ -266,9 +301,9 @@ impl<'a> Search<'a> {
         }
         let mut scanner = scanner()?;
         scanner.all_stored()?;
-        let (candidates, mut explain) = scanner.finish();
+        let (candidates, mut explain, clock) = scanner.finish();
         explain.lists_damaged = damage.map(|error| error.to_string());
-        Ok((candidates, explain))
+        Ok((candidates, explain, clock))
     }
 
     fn hit(
