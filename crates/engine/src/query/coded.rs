@@ -52,20 +52,36 @@ struct Section<'a> {
     codes: CodeSections<'a>,
 }
 
-impl<'a> Section<'a> {
-    /// The signs of a list, to be fetched ahead; `None` if it is not here, or damaged, which will be said when it is
-    /// scanned.
-    fn blocks_of(&self, shard: ShardId, list: ListId) -> Option<&'a [u8]> {
-        let entry = self.file.find_list(shard, list).ok().flatten().filter(|_| shard == self.shard)?;
-        let (first, end) = slots(self.file, &entry).ok()?;
-        self.codes.blocks(first / BLOCK as u32..end.div_ceil(BLOCK as u32)).ok()
+/// Where a list is in a section.
+#[derive(Clone, Copy)]
+struct Located<'a> {
+    /// The section, by its place in the query's list of sections.
+    section: usize,
+    entry: ListEntry,
+    /// The blocks of its signs, and the first slot and the one after the last, counted from the first block.
+    blocks: &'a [u8],
+    slots: (usize, usize),
+}
+
+impl<'a> Located<'a> {
+    fn find(number: usize, section: &Section<'a>, list: ListId) -> Result<Option<Self>> {
+        let Some(entry) = section.file.find_list(section.shard, list)? else { return Ok(None) };
+        let end = entry.first_slot.checked_add(entry.rows).filter(|end| *end > entry.first_slot);
+        let end = end.filter(|end| end.checked_next_multiple_of(BLOCK as u32).is_some());
+        let Some(end) = end else { return Err(misplaced(section.file, &entry)) };
+        let first = entry.first_slot / BLOCK as u32;
+        let blocks = section.codes.blocks(first..end.div_ceil(BLOCK as u32))?;
+        let from_first = |slot: u32| (slot - first * BLOCK as u32) as usize;
+        let slots = (from_first(entry.first_slot), from_first(end));
+        Ok(Some(Self { section: number, entry, blocks, slots }))
     }
 }
 
 /// How many standard deviations a record's distance may be off.
 const RECORD_DEVIATIONS: f32 = 3.0;
-/// So many rows more than k are measured first in the first list.
+/// So many rows more than k are measured first, of the rows of so many lists.
 const FIRST_MORE: usize = 6;
+const FIRST_LISTS: usize = 2;
 
 /// The lists a query visits.
 enum Visits<'a> {
@@ -151,6 +167,8 @@ impl<'a> Coded<'_, 'a> {
             }
         };
         let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
+        // The list that is visited, and the one that probably will be next: it is found while there is time.
+        let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
         while let Some(visit) = self.next(&mut visits) {
             let pool = &self.scratch.pool;
             progress.kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
@@ -163,13 +181,28 @@ impl<'a> Coded<'_, 'a> {
             }
             progress.lists += 1;
             progress.rows += u64::from(self.book.rows(visit.position));
-            let (shard, list) = self.router.list(visit.position)?;
-            let next = self.peek(&mut visits)?;
+            if ahead.0 == Some(visit.position) {
+                std::mem::swap(&mut found, &mut ahead.1);
+            } else {
+                self.locate(visit.position, &mut found)?;
+            }
+            ahead.0 = self.peek(&mut visits);
+            if let Some(position) = ahead.0
+                && self.locate(position, &mut ahead.1).is_err()
+            {
+                // What is damaged is said when it is visited.
+                ahead.0 = None;
+            }
             scanner.clock.lap(|stages| &mut stages.route);
-            self.scan(scanner, visit, (shard, list), next)?;
+            for located in &found {
+                let next = ahead.1.iter().find(|next| next.section == located.section);
+                self.scan(scanner, visit, located, next.map_or(&[], |next| next.blocks))?;
+            }
             scanner.clock.lap(|stages| &mut stages.scan);
             self.measure_waiting(scanner)?;
-            self.choose();
+            if progress.lists >= FIRST_LISTS {
+                self.choose();
+            }
             scanner.clock.lap(|stages| &mut stages.rerank);
         }
         while !(self.scratch.waiting.is_empty() && self.scratch.fresh.is_empty()) {
@@ -199,56 +232,57 @@ impl<'a> Coded<'_, 'a> {
     }
 
     /// The list that will probably be visited next.
-    fn peek(&mut self, visits: &mut Visits<'_>) -> Result<Option<(ShardId, ListId)>> {
-        let Visits::Coded = visits else { return Ok(None) };
+    fn peek(&mut self, visits: &mut Visits<'_>) -> Option<u32> {
+        let Visits::Coded = visits else { return None };
         let Scratch { query, route, .. } = &mut *self.scratch;
-        route.peek(self.book, query).map(|position| self.router.list(position)).transpose()
+        route.peek(self.book, query)
     }
 
-    /// Scans the signs of a list in every section that has a part of it.
+    /// Finds a list in every section that has a part of it.
+    fn locate(&self, position: u32, found: &mut Vec<Located<'a>>) -> Result<()> {
+        found.clear();
+        let (shard, list) = self.router.list(position)?;
+        for (number, section) in
+            self.sections.iter().enumerate().filter(|(_, section)| section.shard == shard)
+        {
+            found.extend(Located::find(number, section, list)?);
+        }
+        Ok(())
+    }
+
+    /// Scans the signs of a list in a section, while those of the next one are fetched.
     fn scan(
         &mut self,
         scanner: &mut Scanner<'a>,
         visit: Visit,
-        (shard, list): (ShardId, ListId),
-        next: Option<(ShardId, ListId)>,
+        located: &Located<'a>,
+        next: &[u8],
     ) -> Result<()> {
-        for (number, section) in self.sections.iter().enumerate() {
-            if section.shard != shard {
-                continue;
-            }
-            let Some(entry) = section.file.find_list(shard, list)? else { continue };
-            let (first, end) = slots(section.file, &entry)?;
-            let blocks = first / BLOCK as u32..end.div_ceil(BLOCK as u32);
-            let bytes = section.codes.blocks(blocks.clone())?;
-            let next = next.and_then(|(shard, list)| section.blocks_of(shard, list)).unwrap_or_default();
-            let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
-            let count = blocks.len();
-            if lows.len() < count * BLOCK {
-                lows.resize(count * BLOCK, 0.0);
-                masks.resize(count, 0);
-            }
-            let bound = query.signs.bound(visit.base, visit.distance_squared, self.epsilon);
-            if query.signs.scan(bytes, next, &bound, pool.bound(), lows, masks) != Some(count) {
-                return Err(misplaced(section.file, &entry));
-            }
-            // Lanes of other lists, in front and behind.
-            let start = first % BLOCK as u32;
-            masks[0] &= u32::MAX << start;
-            let behind = count as u32 * BLOCK as u32 - (end - blocks.start * BLOCK as u32);
-            masks[count - 1] &= u32::MAX >> behind;
-            for (block, mask) in masks[..count].iter().enumerate() {
-                let mut mask = *mask;
-                while mask != 0 {
-                    let slot = block * BLOCK + mask.trailing_zeros() as usize;
-                    mask &= mask - 1;
-                    let row = entry.first_row + (slot as u32 - start);
-                    fresh.push(Candidate { low: lows[slot], section: number as u32, row });
-                }
-            }
-            scanner.explain.codes_scanned += u64::from(entry.rows);
-            scanner.explain.bytes_touched += bytes.len() as u64;
+        let Located { section, entry, blocks, slots: (start, end) } = *located;
+        let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
+        let count = end.div_ceil(BLOCK);
+        if lows.len() < count * BLOCK {
+            lows.resize(count * BLOCK, 0.0);
+            masks.resize(count, 0);
         }
+        let bound = query.signs.bound(visit.base, visit.distance_squared, self.epsilon);
+        if query.signs.scan(blocks, next, &bound, pool.bound(), lows, masks) != Some(count) {
+            return Err(misplaced(self.sections[section].file, &entry));
+        }
+        // Lanes of other lists, in front and behind.
+        masks[0] &= u32::MAX << start;
+        masks[count - 1] &= u32::MAX >> (count * BLOCK - end);
+        for (block, mask) in masks[..count].iter().enumerate() {
+            let mut mask = *mask;
+            while mask != 0 {
+                let slot = block * BLOCK + mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let row = entry.first_row.saturating_add((slot - start) as u32);
+                fresh.push(Candidate { low: lows[slot], section: section as u32, row });
+            }
+        }
+        scanner.explain.codes_scanned += u64::from(entry.rows);
+        scanner.explain.bytes_touched += blocks.len() as u64;
         Ok(())
     }
 
@@ -317,6 +351,8 @@ impl<'a> Coded<'_, 'a> {
             }
             of_document = scanner.is_distinct().then_some(ordinal);
         }
+        // It may be returned: which document it is of will be asked then.
+        section.file.prefetch_row(section.shard, row);
         pool.push(Pooled { low, high, section: number, row, ordinal: of_document });
         Ok(())
     }
@@ -324,10 +360,6 @@ impl<'a> Coded<'_, 'a> {
     /// Measures what may be among the best k from the raw vectors.
     fn promote(self, scanner: &mut Scanner<'a>) -> Result<()> {
         let rows = self.scratch.pool.settle();
-        for pooled in rows {
-            let section = &self.sections[pooled.section as usize];
-            section.file.prefetch_row(section.shard, pooled.row);
-        }
         let mut named: Vec<(DocumentOrdinal, u16)> = Vec::with_capacity(rows.len());
         for pooled in rows {
             let section = &self.sections[pooled.section as usize];
@@ -335,13 +367,6 @@ impl<'a> Coded<'_, 'a> {
         }
         scanner.measure_raw(&named)
     }
-}
-
-/// The slots of a list: the first, and the one after the last.
-fn slots(file: &VectorFile, entry: &ListEntry) -> Result<(u32, u32)> {
-    let end = entry.first_slot.checked_add(entry.rows).filter(|end| *end > entry.first_slot);
-    let end = end.filter(|end| end.checked_next_multiple_of(BLOCK as u32).is_some());
-    end.map(|end| (entry.first_slot, end)).ok_or_else(|| misplaced(file, entry))
 }
 
 fn misplaced(file: &VectorFile, entry: &ListEntry) -> crate::error::Error {
