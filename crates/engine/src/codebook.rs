@@ -115,7 +115,8 @@ impl Codebook {
         }
         let (mut block, mut row) = (Vec::new(), Vec::new());
         let estimate = |scored: &Scored| {
-            (block.clear(), row.clear());
+            block.clear();
+            row.clear();
             if !vector(scored.row, &mut row) {
                 return None;
             }

@@ -315,7 +315,7 @@ impl RowVectors for Tree {
     fn vector(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<(&[f32], f32)> {
         self.row(ordinal, posting)?.ok_or_else(|| {
             let what = format!("a row names document {ordinal}, which no file has");
-            StorageError::corrupted(Path::new(&self.entry.name.to_string()), 0, what).into()
+            StorageError::corrupted(Path::new(&self.entry.name), 0, what).into()
         })
     }
 }

@@ -92,7 +92,8 @@ impl<'a> LiveRows<'a> {
                     of_rows.push(*position);
                 }
                 visit(&vectors, &of_rows);
-                (vectors.clear(), of_rows.clear());
+                vectors.clear();
+                of_rows.clear();
             }
         }
         Ok(())

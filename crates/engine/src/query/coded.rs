@@ -153,7 +153,8 @@ impl<'a> Scanner<'a> {
 impl<'a> Coded<'_, 'a> {
     fn run(mut self, scanner: &mut Scanner<'a>, rule: &StopRule) -> Result<()> {
         self.scratch.pool.reset(scanner.k());
-        (self.scratch.waiting.clear(), self.scratch.fresh.clear());
+        self.scratch.waiting.clear();
+        self.scratch.fresh.clear();
         let mut measured;
         let mut visits = match scanner.measure.metric() {
             Metric::Cosine | Metric::L2 => {

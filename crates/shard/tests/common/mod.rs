@@ -130,7 +130,7 @@ fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeL
         if let Some(lengths) = codes {
             let slots = entries.last().map_or(0, |last| last.first_slot + last.rows) as usize;
             let rows: u32 = entries.iter().map(|entry| entry.rows).sum();
-            let bytes = |len: usize| (0..len).map(|at| (at * 151 >> 3) as u8).collect::<Vec<u8>>();
+            let bytes = |len: usize| (0..len).map(|at| ((at * 151) >> 3) as u8).collect::<Vec<u8>>();
             writer.begin(SIGNS, ShardId(shard)).unwrap();
             writer.append(&bytes(slots.div_ceil(32) * lengths.block)).unwrap();
             writer.begin(PLANE, ShardId(shard)).unwrap();
