@@ -8,6 +8,7 @@ mod concurrency_threads;
 mod crash_workloads;
 mod faults_everywhere;
 mod faults_poison;
+mod filters;
 mod index_recall;
 mod limits_directories;
 mod limits_refused;

@@ -5,8 +5,8 @@ mod bench;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use plimsoll::Metric;
 use plimsoll::limits::MAX_DIMENSION;
+use plimsoll::{Filter, Metric};
 
 pub(crate) use bench::{BenchCommand, FlushBench, IngestBench, RecoveryBench, SearchBench};
 
@@ -213,6 +213,9 @@ pub(crate) struct Search {
     pub k: usize,
     #[command(flatten)]
     pub effort: EffortArgs,
+    /// Find only passages of documents with such metadata, like 'lang = "en" and year >= 2000'
+    #[arg(long, value_name = "CONDITION", value_parser = parse_filter)]
+    pub filter: Option<Filter>,
 }
 
 #[derive(Debug, Args)]
@@ -302,6 +305,10 @@ pub(crate) fn parse_recall(text: &str) -> Result<f64, String> {
         Ok(_) => Err("a recall is above 0 and at most 1".to_owned()),
         Err(error) => Err(format!("{error}")),
     }
+}
+
+pub(crate) fn parse_filter(text: &str) -> Result<Filter, String> {
+    Filter::parse(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

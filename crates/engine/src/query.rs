@@ -9,8 +9,10 @@ mod measure;
 mod pool;
 mod read;
 mod search;
+mod selection;
 mod stopwatch;
 mod top;
 
 pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
 pub use search::{Effort, Explain, Hit, Search, SearchResults, Stages};
+pub(crate) use selection::FilterCache;

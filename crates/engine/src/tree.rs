@@ -17,6 +17,7 @@ use roaring::RoaringTreemap;
 use crate::error::Result;
 use crate::manifest::CollectionEntry;
 use crate::model::{Document, Posting, value};
+use crate::query::FilterCache;
 use crate::router::Router;
 use crate::rows::RowVectors;
 
@@ -118,6 +119,8 @@ pub(crate) struct Tree {
     pub kills: Kills,
     /// By generation; generation 0 has no file.
     pub routers: BTreeMap<Generation, Slot<Router>>,
+    /// What filters said of posting files.
+    pub filters: Arc<FilterCache>,
 }
 
 /// An open vector segment and which of its sections are live.
@@ -146,6 +149,7 @@ impl Tree {
             vectors: Vec::new(),
             kills: Kills::default(),
             routers: BTreeMap::new(),
+            filters: Arc::default(),
         }
     }
 
@@ -198,7 +202,8 @@ impl Tree {
             routers.insert(index.generation, router);
         }
         let kills = Kills::open(entry, opener, old.map(|old| &old.kills))?;
-        Ok(Self { entry: entry.clone(), postings, vectors, kills, routers })
+        let filters = old.map(|old| Arc::clone(&old.filters)).unwrap_or_default();
+        Ok(Self { entry: entry.clone(), postings, vectors, kills, routers, filters })
     }
 
     /// What is wrong with the first of its files that could not be opened.

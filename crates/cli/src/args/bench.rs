@@ -57,6 +57,9 @@ pub(crate) struct SearchBench {
     /// Say how long each stage of a search takes; reading clocks slows searches by a few per cent
     #[arg(long)]
     pub stages: bool,
+    /// Find only passages of documents with such metadata; the ground truth has to be one of those
+    #[arg(long, value_name = "CONDITION", value_parser = super::parse_filter)]
+    pub filter: Option<plimsoll::Filter>,
     /// Use only the first N queries
     #[arg(long, value_name = "N", value_parser = parse_k)]
     pub limit: Option<usize>,

@@ -162,7 +162,7 @@ pub(super) fn run(args: &SearchBench, output: &mut Output) -> Result<()> {
     let (mut summaries, mut bandwidth) = (Vec::new(), None);
     for (param, effort) in settings {
         let stream_before = matches!(effort, Effort::Exact).then(stream_bandwidth);
-        let mut measured = measure(&collection, &queries, args.k, param, effort, args.stages)?;
+        let mut measured = measure(&collection, &queries, args, param, effort)?;
         if let Some(before) = stream_before {
             bandwidth = Some(Bandwidth::new(before.max(stream_bandwidth()), &measured));
         }
@@ -203,12 +203,17 @@ fn settings(args: &SearchBench) -> Result<Vec<(serde_json::Value, Effort)>> {
 fn measure(
     collection: &ReadOnlyCollection,
     queries: &[Vec<f32>],
-    k: usize,
+    args: &SearchBench,
     param: serde_json::Value,
     effort: Effort,
-    stages: bool,
 ) -> Result<Measured> {
-    let search = |query: &[f32]| collection.search(query).k(k).effort(effort).with_stages(stages).run();
+    let search = |query: &[f32]| {
+        let search = collection.search(query).k(args.k).effort(effort).with_stages(args.stages);
+        match &args.filter {
+            Some(filter) => search.filter(filter.clone()).run(),
+            None => search.run(),
+        }
+    };
     for query in &queries[queries.len().saturating_sub(WARM_UP)..] {
         search(query)?;
     }

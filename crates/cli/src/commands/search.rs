@@ -56,15 +56,19 @@ impl EffortArgs {
 pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
     let collection = super::collection(&args.target, args.reading, output)?;
     let effort = args.effort.effort();
-    let answer = |vector: &[f32]| {
-        collection.search(vector).k(args.k).effort(effort).with_text(true).with_metadata(true).run()
+    let filtered = |search: plimsoll::Search<'_>| {
+        let search = search.k(args.k).effort(effort).with_text(true).with_metadata(true);
+        match &args.filter {
+            Some(filter) => search.filter(filter.clone()).run(),
+            None => search.run(),
+        }
     };
+    let answer = |vector: &[f32]| filtered(collection.search(vector));
     if let Some(vector) = &args.query.vector {
         return print(output, None, &answer(&vector.0)?);
     }
     if let Some(id) = &args.query.like {
-        let like = collection.search_like(parse_argument(id))?.k(args.k).effort(effort);
-        return print(output, None, &like.with_text(true).with_metadata(true).run()?);
+        return print(output, None, &filtered(collection.search_like(parse_argument(id))?)?);
     }
     let Some(path) = &args.query.queries else { return Ok(()) };
     let mut queries = Queries::open(path)?;

@@ -19,7 +19,6 @@ impl Filter {
     ///
     /// # Errors
     /// What is wrong with the filter, or damage that was met.
-    #[cfg_attr(not(test), expect(dead_code, reason = "searches do not take filters yet"))]
     pub(crate) fn matches(&self, encoded: &[u8], file: &Path) -> Result<bool> {
         match &self.0 {
             Ok(sound) => Ok(sound.node.matches(&Decoder::new(encoded, file, 0))?),

@@ -168,6 +168,8 @@ impl<'a> Coded<'_, 'a> {
             }
         };
         let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
+        // Of rows that a filter does not let through, none is among the best k: as if they were not there.
+        let share = scanner.share();
         // The list that is visited, and the one that probably will be next: it is found while there is time.
         let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
         while let Some(visit) = self.next(&mut visits) {
@@ -181,7 +183,7 @@ impl<'a> Coded<'_, 'a> {
                 break;
             }
             progress.lists += 1;
-            progress.rows += u64::from(self.book.rows(visit.position));
+            progress.rows += (f64::from(self.book.rows(visit.position)) * share) as u64;
             if ahead.0 == Some(visit.position) {
                 std::mem::swap(&mut found, &mut ahead.1);
             } else {
@@ -270,6 +272,7 @@ impl<'a> Coded<'_, 'a> {
         if query.signs.scan(blocks, next, &bound, pool.bound(), lows, masks) != Some(count) {
             return Err(misplaced(self.sections[section].file, &entry));
         }
+        let is_filtered = scanner.explain.documents_matching.is_some();
         // Lanes of other lists, in front and behind.
         masks[0] &= u32::MAX << start;
         masks[count - 1] &= u32::MAX >> (count * BLOCK - end);
@@ -279,6 +282,12 @@ impl<'a> Coded<'_, 'a> {
                 let slot = block * BLOCK + mask.trailing_zeros() as usize;
                 mask &= mask - 1;
                 let row = entry.first_row.saturating_add((slot - start) as u32);
+                if is_filtered {
+                    let section = &self.sections[section];
+                    if !scanner.passes_filter(section.file.row(section.shard, row)?.0)? {
+                        continue;
+                    }
+                }
                 fresh.push(Candidate { low: lows[slot], section: section as u32, row });
             }
         }

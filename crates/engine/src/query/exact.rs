@@ -1,5 +1,7 @@
 //! Looking at rows: unflushed ones, all stored ones, or those of the lists that a query visits.
 
+use std::sync::Arc;
+
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ListId, Lsn, ShardId, StorageError};
 use plimsoll_index::StopRule;
@@ -7,6 +9,7 @@ use plimsoll_shard::{PostingFile, SealedView, VectorFile};
 
 use super::measure::Measure;
 use super::search::{Effort, Explain};
+use super::selection::Selection;
 use super::stopwatch::Stopwatch;
 use super::top::{Candidate, Top};
 use crate::error::{Error, Result};
@@ -44,6 +47,7 @@ pub(crate) struct Scanner<'a> {
     pub allow_partial: bool,
     pub excluded: Option<DocumentId>,
     pub clock: Stopwatch,
+    selection: Option<Arc<Selection>>,
 }
 
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
@@ -71,6 +75,7 @@ impl<'a> Scanner<'a> {
             allow_partial: false,
             excluded: None,
             clock: Stopwatch::default(),
+            selection: None,
         }
     }
 
@@ -100,6 +105,11 @@ impl<'a> Scanner<'a> {
                         let place = Place { batch: number, operation };
                         let Some(entry) = memtable.entry(place) else { continue };
                         if batch.is_superseded(operation, self.visible) || self.is_hidden(entry.id(), age) {
+                            continue;
+                        }
+                        if let Some(selection) = &self.selection
+                            && !selection.matches(&entry)?
+                        {
                             continue;
                         }
                         let posting = (row - entry.first_row()) as u16;
@@ -138,6 +148,50 @@ impl<'a> Scanner<'a> {
             }
             other => other,
         }
+    }
+
+    /// Searches only rows that a filter lets through.
+    pub(super) fn select(&mut self, selection: Option<Arc<Selection>>) {
+        self.explain.documents_matching = selection.as_ref().map(|selection| selection.matching);
+        self.selection = selection;
+    }
+
+    fn is_selected(&self, place: StoredPlace) -> bool {
+        self.selection.as_ref().is_none_or(|selection| selection.contains(place))
+    }
+
+    /// The share of the stored documents that is searched.
+    pub(super) fn share(&self) -> f64 {
+        self.selection.as_ref().map_or(1.0, |selection| selection.share())
+    }
+
+    /// Whether the filter, if there is one, lets a stored document through.
+    pub(super) fn passes_filter(&self, ordinal: DocumentOrdinal) -> Result<bool> {
+        if self.selection.is_none() {
+            return Ok(true);
+        }
+        // A document that is gone was killed before its rows are.
+        let place = self.state.tree.place_of(ordinal)?;
+        Ok(place.is_some_and(|place| self.is_selected(place)))
+    }
+
+    /// Searches all stored rows that a filter lets through, one by one.
+    pub(super) fn selected(&mut self, selection: &Selection) -> Result<()> {
+        let tree = &*self.state.tree;
+        for (file, selected) in selection.files.iter().enumerate() {
+            for document in selected.iter() {
+                let place = StoredPlace { file, document };
+                let posting = tree.posting(place)?;
+                let rows = posting.rows_of(document)?;
+                self.touched(rows.len());
+                for row in rows {
+                    self.stored(place, row, posting.vectors(row..row + 1)?)?;
+                }
+            }
+            self.top.tighten();
+        }
+        self.explain.exact = true;
+        Ok(())
     }
 
     /// Searches every stored row, file by file in the order of the bytes.
@@ -182,6 +236,9 @@ impl<'a> Scanner<'a> {
     /// Offers a stored row whose bound passed, unless its document is not live.
     fn stored(&mut self, place: StoredPlace, row: u32, vector: &[f32]) -> Result<()> {
         let tree = &*self.state.tree;
+        if !self.is_selected(place) {
+            return Ok(());
+        }
         let entry = tree.posting(place)?.entry(place.document)?;
         if self.is_hidden(entry.id(), self.memtables.len()) || tree.kills.contains(entry.ordinal())? {
             return Ok(());

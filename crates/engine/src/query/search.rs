@@ -1,6 +1,7 @@
 //! Search: what is asked, how it is carried out, and what comes back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_base::{DocumentId, Generation};
@@ -9,9 +10,11 @@ use plimsoll_shard::SealedView;
 use super::exact::{Location, Scanner};
 use super::measure::Measure;
 use super::read::ReadOnlyCollection;
+use super::selection::Selection;
 use super::stopwatch::Stopwatch;
 use super::top::Candidate;
 use crate::error::{Error, Result};
+use crate::filter::Filter;
 use crate::model::{Key, Metadata, value};
 use crate::state::CollectionState;
 
@@ -67,6 +70,7 @@ pub struct Search<'a> {
     with_metadata: bool,
     with_vector: bool,
     with_stages: bool,
+    filter: Option<Filter>,
 }
 
 /// One row that was found.
@@ -109,6 +113,9 @@ impl IntoIterator for SearchResults {
     }
 }
 
+/// Of so many documents or fewer that match a filter, all rows are measured: that takes less than visiting lists.
+const FEW: u64 = 2000;
+
 /// What a search took.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -117,6 +124,8 @@ pub struct Explain {
     pub exact: bool,
     /// Lists visited, over all index generations.
     pub lists_probed: usize,
+    /// Flushed documents that the filter lets through, if there is one, deleted ones too.
+    pub documents_matching: Option<u64>,
     /// Lists there are.
     pub lists_total: usize,
     /// Flushed rows whose sign codes were scanned.
@@ -184,6 +193,7 @@ impl<'a> Search<'a> {
             with_metadata: false,
             with_vector: false,
             with_stages: false,
+            filter: None,
         }
     }
 
@@ -201,6 +211,30 @@ impl<'a> Search<'a> {
     /// How hard to look. Default [`Effort::Recall`] of 0.95.
     pub fn effort(mut self, effort: Effort) -> Self {
         self.effort = effort;
+        self
+    }
+
+    /// Finds only rows of documents for whose metadata the filter is true; of several filters the last one counts.
+    ///
+    /// The first search with a filter asks every document, later ones remember the answers. The search looks as far as it
+    /// has to for k rows that match; where few documents do, it measures all of their rows, and is exact.
+    ///
+    /// ```
+    /// # fn main() -> plimsoll_engine::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use plimsoll_engine::{CollectionConfig, Database, Document, Filter, Metric};
+    /// let db = Database::open(dir.path().join("db"))?;
+    /// let pages = db.create_collection("pages", CollectionConfig::new(2, Metric::L2))?;
+    /// pages.upsert(Document::new("a").metadata("lang", "en").vector([1.0, 0.0]))?;
+    /// pages.upsert(Document::new("b").metadata("lang", "de").vector([0.9, 0.1]))?;
+    /// let results = pages.search(&[0.9, 0.1]).filter(Filter::parse("lang = 'en'")?).run()?;
+    /// assert_eq!(results.hits.len(), 1);
+    /// assert_eq!(results.hits[0].key.to_string(), "a");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
         self
     }
 
@@ -244,7 +278,8 @@ impl<'a> Search<'a> {
     /// Carries the search out.
     ///
     /// # Errors
-    /// [`Error::DimensionMismatch`]; [`Error::InvalidArgument`] for a k of 0, a recall outside of (0, 1], no
+    /// [`Error::DimensionMismatch`]; [`Error::Filter`] for a filter that is none, or names a field that no document has;
+    /// [`Error::InvalidArgument`] for a k of 0, a recall outside of (0, 1], no
     /// lists, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
     /// `Corrupted` if a part that is needed is damaged (see [`Search::allow_partial`]).
     pub fn run(&self) -> Result<SearchResults> {
@@ -276,10 +311,14 @@ impl<'a> Search<'a> {
         measure: &Measure,
     ) -> Result<(Vec<Candidate<Location>>, Explain, Stopwatch)> {
         let state = &collection.state;
+        let selection =
+            self.filter.as_ref().map(|filter| Selection::new(filter, state)).transpose()?.map(Arc::new);
+        let few = selection.as_ref().is_some_and(|selection| selection.matching <= FEW);
         let scanner = || {
             let mut scanner = Scanner::new(state, collection.visible, measure, self.k, self.distinct);
             scanner.allow_partial = self.allow_partial;
             scanner.excluded = self.excluded;
+            scanner.select(selection.clone());
             scanner.clock = Stopwatch::new(self.with_stages);
             scanner.memtables().map(|()| scanner)
         };
@@ -289,7 +328,7 @@ impl<'a> Search<'a> {
             Effort::Recall(recall) => recall == 1.0,
             Effort::Lists(lists) => lists >= state.tree.lists(),
         };
-        if state.tree.generation() != Generation(0) && !is_exact {
+        if state.tree.generation() != Generation(0) && !is_exact && !few {
             let mut scanner = scanner()?;
             match scanner.lists(self.effort) {
                 Ok(true) => return Ok(scanner.finish()),
@@ -300,7 +339,10 @@ impl<'a> Search<'a> {
             }
         }
         let mut scanner = scanner()?;
-        scanner.all_stored()?;
+        match &selection {
+            Some(selection) if few => scanner.selected(selection)?,
+            _ => scanner.all_stored()?,
+        }
         let (candidates, mut explain, clock) = scanner.finish();
         explain.lists_damaged = damage.map(|error| error.to_string());
         Ok((candidates, explain, clock))
