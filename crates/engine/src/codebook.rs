@@ -272,7 +272,7 @@ pub(crate) struct CodedRoute {
 
 /// So many lists are measured at first, and as many again as there are when half of them are visited: the order by
 /// signs is not exact, so that what is visited next has to be chosen from more than it.
-const FIRST_MEASURED: usize = 32;
+const FIRST_MEASURED: usize = 16;
 /// How many standard deviations a centroid's distance may be off.
 const CENTROID_DEVIATIONS: f32 = 2.0;
 
