@@ -80,7 +80,7 @@ impl Codebook {
 
     /// How long the codes are.
     pub(crate) fn lengths(&self) -> CodeLengths {
-        CodeLengths { block: block_len(self.width()), record: record_len(self.width()) }
+        CodeLengths { block: block_len(self.width()) as u32, record: record_len(self.width()) as u32 }
     }
 
     fn measure(&self) -> Measure<'_> {
@@ -326,7 +326,7 @@ impl CodedRoute {
         if more < rest.len() {
             rest.select_nth_unstable(more);
         }
-        let len = book.lengths().record;
+        let len = record_len(book.width());
         let deviation = CENTROID_DEVIATIONS * query.record_deviation();
         for key in &mut rest[..more] {
             let position = *key as u32;

@@ -113,7 +113,12 @@ impl<'a> SegmentPlan<'a> {
         rows: &[Row],
         vectors: &dyn RowVectors,
     ) -> Result<(PendingFile<'f>, Vec<(ShardId, u64)>)> {
-        let info = VectorInfo { collection: self.collection, generation: self.generation, kind: self.kind };
+        let info = VectorInfo {
+            collection: self.collection,
+            generation: self.generation,
+            kind: self.kind,
+            codes: self.codebook.map(Codebook::lengths),
+        };
         let mut writer =
             VectorWriter::create(&*opener.storage, &opener.dir, self.number, opener.database, info)?;
         let ordinals: Vec<DocumentOrdinal> = rows.iter().map(|row| row.ordinal).collect();
@@ -196,8 +201,9 @@ impl ShardCodes<'_> {
     }
 
     fn signs(&self, encoder: &mut RowEncoder<'_>, slots: &[u32]) -> Result<Vec<u8>> {
-        let mut blocks =
-            Vec::with_capacity(slots.len().div_ceil(BLOCK_SLOTS as usize) * self.book.lengths().block);
+        let mut blocks = Vec::with_capacity(
+            slots.len().div_ceil(BLOCK_SLOTS as usize) * self.book.lengths().block as usize,
+        );
         let mut indexed = Vec::new();
         for (slot, &row) in slots.iter().enumerate().filter(|(_, row)| **row != EMPTY) {
             let row = &self.rows[row as usize];
@@ -209,7 +215,7 @@ impl ShardCodes<'_> {
     }
 
     fn records(&self, encoder: &mut RowEncoder<'_>, rows: &[u32]) -> Result<Vec<u8>> {
-        let mut records = Vec::with_capacity(rows.len() * self.book.lengths().record);
+        let mut records = Vec::with_capacity(rows.len() * self.book.lengths().record as usize);
         let mut indexed = Vec::new();
         for &row in rows {
             self.indexed(&self.rows[row as usize], &mut indexed)?;

@@ -26,7 +26,8 @@
 //!     24    8 rows of all shards
 //!     32    8 first ordinal, of all rows (0 if there are none)
 //!     40    8 last ordinal
-//!     48    8 reserved, zero
+//!     48    4 length of a block of SIGNS, 0 without codes
+//!     52    4 length of a record of PLANE, 0 without codes
 //!     56    4 CRC-32 of bytes 0 to 55
 //! ```
 //! Rows are numbered within their shard, in the order of its lists, without gaps: the rows of a list are
@@ -39,7 +40,7 @@
 //!
 //! In generation 0 there are no lists: each shard has the one pseudo list 0.
 //!
-//! Codes are opaque here: how long a block of signs and a record are (`s` and `p`) is what their maker says.
+//! Codes are opaque here: how long a block of signs and a record are (`s` and `p`) is what their maker says, in META.
 //! They can be made anew from the raw vectors of the posting files, and a reader does without them where they
 //! are absent, so that they have no feature bit.
 
@@ -51,7 +52,7 @@ use plimsoll_base::{CollectionId, DocumentOrdinal, Generation, ListId, Result};
 
 use crate::container::{SectionKind, seal_meta};
 
-pub use reader::{CodeLengths, CodeSections, VectorFile};
+pub use reader::{CodeSections, VectorFile};
 pub use writer::{ListRows, VectorWriter};
 
 /// The newest version of the format.
@@ -112,6 +113,17 @@ pub struct VectorInfo {
     pub generation: Generation,
     /// How lists are placed.
     pub kind: SegmentKind,
+    /// How long the codes of every shard's rows are, if they have codes.
+    pub codes: Option<CodeLengths>,
+}
+
+/// How long codes are, which their maker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeLengths {
+    /// The bytes of a block of [`BLOCK_SLOTS`] sign codes.
+    pub block: u32,
+    /// The bytes of a row's record in the plane.
+    pub record: u32,
 }
 
 /// What a segment says about itself.
@@ -133,7 +145,8 @@ impl VectorHeader {
         let mut encoder = Encoder::new();
         encoder.u32(self.info.collection.0).u32(self.info.generation.0);
         encoder.u8(self.info.kind as u8).raw(&[0; 7]);
-        encoder.u64(self.shards).u64(self.rows).u64(first.0).u64(last.0).u64(0);
+        let CodeLengths { block, record } = self.info.codes.unwrap_or(CodeLengths { block: 0, record: 0 });
+        encoder.u64(self.shards).u64(self.rows).u64(first.0).u64(last.0).u32(block).u32(record);
         seal_meta(encoder)
     }
 
@@ -148,14 +161,19 @@ impl VectorHeader {
         let reserved = decoder.array::<7>()?;
         let (shards, rows) = (decoder.u64()?, decoder.u64()?);
         let (first, last) = (DocumentOrdinal(decoder.u64()?), DocumentOrdinal(decoder.u64()?));
-        if reserved != [0; 7] || decoder.u64()? != 0 {
+        if reserved != [0; 7] {
             return Err(at.corrupted("reserved bytes that are not zero"));
         }
+        let codes = match (decoder.u32()?, decoder.u32()?) {
+            (0, 0) => None,
+            (block, record) if block > 0 && record > 0 => Some(CodeLengths { block, record }),
+            lengths => return Err(at.corrupted(format!("impossible lengths of codes: {lengths:?}"))),
+        };
         decoder.finish()?;
         if first > last || (rows == 0 && last.0 != 0) {
             return Err(at.corrupted(format!("{rows} rows with ordinals {first} to {last}")));
         }
-        let info = VectorInfo { collection, generation, kind };
+        let info = VectorInfo { collection, generation, kind, codes };
         Ok(Self { info, shards, rows, ordinals: (rows > 0).then_some((first, last)) })
     }
 }

@@ -143,7 +143,7 @@ proptest! {
     ) {
         let dir = temp_dir();
         let kind = if base { SegmentKind::Base } else { SegmentKind::Delta };
-        let info = VectorInfo { collection: CollectionId(1), generation: Generation(4), kind };
+        let info = VectorInfo { collection: CollectionId(1), generation: Generation(4), kind, codes: None };
         let mut writer = VectorWriter::create(&OsStorage, dir.path(), FileNumber(1), DATABASE, info).unwrap();
         type Rows = (u32, Vec<DocumentOrdinal>, Vec<u16>);
         let split = |lists: &std::collections::BTreeMap<u32, Vec<(u64, u16)>>| -> Vec<Rows> {
@@ -235,6 +235,7 @@ fn writers_refuse_what_readers_would() {
             collection: CollectionId(1),
             generation: Generation(generation),
             kind: SegmentKind::Delta,
+            codes: None,
         };
         let mut writer = VectorWriter::create(&OsStorage, dir.path(), FileNumber(1), DATABASE, info)?;
         writer.shard(ShardId(1), lists)?;

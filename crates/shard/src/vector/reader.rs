@@ -7,7 +7,7 @@ use plimsoll_base::codec::Decoder;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
-use super::{BLOCK_SLOTS, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader};
+use super::{BLOCK_SLOTS, CodeLengths, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader};
 use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
 use crate::view::SealedView;
@@ -71,15 +71,6 @@ impl Places {
     }
 }
 
-/// How long codes are, which their maker knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CodeLengths {
-    /// The bytes of a block of [`BLOCK_SLOTS`] sign codes.
-    pub block: usize,
-    /// The bytes of a row's record in the plane.
-    pub record: usize,
-}
-
 /// The codes of one shard's rows.
 #[derive(Debug, Clone, Copy)]
 pub struct CodeSections<'a> {
@@ -95,7 +86,7 @@ impl<'a> CodeSections<'a> {
     /// # Errors
     /// `Corrupted` if a block that is touched is damaged, or there are no such blocks.
     pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
-        let at = |block: u32| u64::from(block) * self.lengths.block as u64;
+        let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
         self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
     }
 
@@ -104,7 +95,7 @@ impl<'a> CodeSections<'a> {
     /// # Errors
     /// As [`CodeSections::blocks`].
     pub fn record(&self, row: u32) -> Result<&'a [u8]> {
-        let len = self.lengths.record as u64;
+        let len = u64::from(self.lengths.record);
         let start = u64::from(row) * len;
         self.file.bytes(self.plane, start..start + len)
     }
@@ -112,14 +103,14 @@ impl<'a> CodeSections<'a> {
     /// Asks for the record of a row ahead of its use; see [`SealedFile::prefetch`].
     #[inline]
     pub fn prefetch_record(&self, row: u32) {
-        let len = self.lengths.record as u64;
+        let len = u64::from(self.lengths.record);
         let start = u64::from(row) * len;
         self.file.prefetch(self.plane, start..start + len);
     }
 
     /// Says that a part of the file will be read soon.
     pub fn will_need(&self, blocks: Range<u32>) {
-        let at = |block: u32| u64::from(block) * self.lengths.block as u64;
+        let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
         self.file.will_need(self.signs, at(blocks.start)..at(blocks.end));
     }
 }
@@ -143,7 +134,17 @@ impl SealedView for VectorFile {
                 let what = format!("shard {}'s sections do not hold whole rows and lists", lists.owner);
                 return Err(file.damaged(lists.offset, what));
             }
-            let codes = file.find_section(SIGNS, lists.owner).zip(file.find_section(PLANE, lists.owner));
+            let codes = match header.info.codes {
+                None => None,
+                Some(CodeLengths { block, record }) => {
+                    let signs = file.section(SIGNS, lists.owner)?;
+                    if !signs.len.is_multiple_of(u64::from(block)) {
+                        let what = format!("{} bytes of signs are not blocks of {block}", signs.len);
+                        return Err(file.damaged(signs.offset, what));
+                    }
+                    Some((signs, file.section_of(PLANE, lists.owner, rows * u64::from(record))?))
+                }
+            };
             sections.push(ShardSections { lists, ordinals, postings, codes, places: OnceLock::new() });
         }
         let rows: u64 = sections.iter().map(ShardSections::rows).sum();
@@ -211,25 +212,12 @@ impl VectorFile {
     /// The codes of the rows of `shard`; `None` if it has none.
     ///
     /// # Errors
-    /// `Corrupted` if there are not as many as the shard has slots and rows.
+    /// `Corrupted` if they are of other lengths.
     pub fn codes(&self, shard: ShardId, lengths: CodeLengths) -> Result<Option<CodeSections<'_>>> {
         let Some(sections) = self.find(shard) else { return Ok(None) };
         let Some((signs, plane)) = &sections.codes else { return Ok(None) };
-        let slots = match self.lists(shard)?.last() {
-            Some(last) => u64::from(last.first_slot) + u64::from(last.rows),
-            None => 0,
-        };
-        let expected = [
-            slots.div_ceil(u64::from(BLOCK_SLOTS)).checked_mul(lengths.block as u64),
-            sections.rows().checked_mul(lengths.record as u64),
-        ];
-        if expected != [Some(signs.len), Some(plane.len)] {
-            let what = format!(
-                "codes of {} and {} bytes for {slots} slots and {} rows",
-                signs.len,
-                plane.len,
-                sections.rows()
-            );
+        if self.header.info.codes != Some(lengths) {
+            let what = format!("codes of {:?}, {lengths:?} were expected", self.header.info.codes);
             return Err(self.file.damaged(signs.offset, what));
         }
         Ok(Some(CodeSections { file: &self.file, signs, plane, lengths }))
@@ -304,6 +292,15 @@ impl VectorFile {
                 return Err(self.file.damaged(at, format!("{entry:?} after row {row} and slot {slot}")));
             };
             (row, slot, previous) = (next_row, next_slot, Some(entry.list));
+        }
+        if let (Some((signs, plane)), Some(lengths)) = (&sections.codes, self.header.info.codes) {
+            let blocks = u64::from(slot.div_ceil(BLOCK_SLOTS));
+            if signs.len != blocks * u64::from(lengths.block) {
+                let what = format!("{} bytes of signs for {blocks} blocks", signs.len);
+                return Err(self.file.damaged(signs.offset, what));
+            }
+            self.file.array::<u8>(signs)?;
+            self.file.array::<u8>(plane)?;
         }
         if u64::from(row) != sections.rows() {
             let what = format!("the lists have {row} rows, the shard {}", sections.rows());

@@ -112,7 +112,7 @@ pub fn write_coded_vectors(dir: &Path, number: u64) -> FileMeta {
 }
 
 fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeLengths>) -> FileMeta {
-    let info = VectorInfo { collection: CollectionId(3), generation: Generation(2), kind };
+    let info = VectorInfo { collection: CollectionId(3), generation: Generation(2), kind, codes };
     let mut writer = VectorWriter::create(&OsStorage, dir, FileNumber(number), DATABASE, info).unwrap();
     for shard in [5, 2] {
         let rows: Vec<(Vec<DocumentOrdinal>, Vec<u16>)> = (0..3_u64)
@@ -132,9 +132,9 @@ fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeL
             let rows: u32 = entries.iter().map(|entry| entry.rows).sum();
             let bytes = |len: usize| (0..len).map(|at| ((at * 151) >> 3) as u8).collect::<Vec<u8>>();
             writer.begin(SIGNS, ShardId(shard)).unwrap();
-            writer.append(&bytes(slots.div_ceil(32) * lengths.block)).unwrap();
+            writer.append(&bytes(slots.div_ceil(32) * lengths.block as usize)).unwrap();
             writer.begin(PLANE, ShardId(shard)).unwrap();
-            writer.append(&bytes(rows as usize * lengths.record)).unwrap();
+            writer.append(&bytes((rows * lengths.record) as usize)).unwrap();
         }
     }
     commit(dir, writer.finish().unwrap())
@@ -223,7 +223,8 @@ pub fn read_everything(dir: &Path, meta: &FileMeta, mode: ReadMode) -> Result<St
                     assert_eq!(file.find_list(*shard, list.list)?, Some(*list));
                     writeln!(out, "{shard} {list:?} {:?}", file.rows(*shard, list)?).unwrap();
                 }
-                let Some(codes) = file.codes(*shard, LENGTHS)? else { continue };
+                let Some(codes) = file.header().info.codes else { continue };
+                let Some(codes) = file.codes(*shard, codes)? else { continue };
                 for list in file.lists(*shard)? {
                     let blocks = list.first_slot / 32..(list.first_slot + list.rows).div_ceil(32);
                     writeln!(out, "{:?}", codes.blocks(blocks)?).unwrap();
