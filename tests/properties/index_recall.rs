@@ -228,3 +228,62 @@ fn the_background_trains_by_itself() {
     assert_eq!(collection.count().unwrap(), 6000);
     db.close().unwrap();
 }
+
+/// Codes are derived: where they are damaged, the raw vectors answer, and the search says so (rule R17).
+#[test]
+fn damaged_codes_cost_time_and_no_answer() {
+    let mut indexed = Indexed::new(Metric::L2, 100_000);
+    indexed.grow(5000);
+    indexed.db().flush().unwrap();
+    indexed.db().compact().unwrap();
+    let queries: Vec<Vec<f32>> = (0..20).map(|_| indexed.points.next()).collect();
+    let sound = |indexed: &Indexed, query: &Vec<f32>| {
+        let found = indexed.collection().search(query).effort(Effort::Exact).run().unwrap();
+        found.hits.into_iter().map(|hit| hit.key).collect::<Vec<_>>()
+    };
+    let truth: Vec<_> = queries.iter().map(|query| sound(&indexed, query)).collect();
+    let data = indexed.dir.path().join("db/data");
+    let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let file = names.filter(|path| path.extension().is_some_and(|kind| kind == "vectors")).max().unwrap();
+    let len = std::fs::metadata(&file).unwrap().len();
+    let whole = std::fs::read(&file).unwrap();
+    let mut noticed = 0;
+    for at in (4096..len - 4096).step_by(len as usize / 9) {
+        indexed.db = None;
+        let mut bytes = whole.clone();
+        bytes[at as usize] ^= 0x10;
+        std::fs::write(&file, &bytes).unwrap();
+        indexed.open();
+        for (query, truth) in queries.iter().zip(&truth) {
+            let found = indexed.collection().search(query).effort(Effort::Recall(0.9)).run().unwrap();
+            let keys: Vec<Key> = found.hits.iter().map(|hit| hit.key.clone()).collect();
+            if found.explain.lists_damaged.is_some() {
+                noticed += 1;
+                assert!(found.explain.exact);
+                assert_eq!(&keys, truth, "byte {at}");
+            }
+        }
+    }
+    assert!(noticed > 0, "no damage was met");
+    std::fs::write(&file, &whole).unwrap();
+}
+
+/// A length that float32 can hold, but not square, is measured rather than lost.
+#[test]
+fn rows_and_queries_of_enormous_length_are_found() {
+    let mut indexed = Indexed::new(Metric::L2, 100_000);
+    indexed.grow(4500);
+    let mut far = vec![0.0; DIMENSION];
+    far[3] = 1e18;
+    indexed.collection().upsert(Document::new("far").vector(far.clone())).unwrap();
+    indexed.db().flush().unwrap();
+    indexed.db().compact().unwrap();
+    let found = indexed.collection().search(&far).k(1).run().unwrap();
+    assert_eq!((found.hits[0].key.to_string(), found.hits[0].distance), ("far".to_owned(), 0.0));
+    let near = indexed.points.next();
+    let all = indexed.collection().search(&near).k(4501).effort(Effort::Lists(10_000)).run().unwrap();
+    assert_eq!(all.hits.len(), 4501);
+    assert_eq!(all.hits[4500].key.to_string(), "far");
+    let most = indexed.collection().search(&near).k(4501).effort(Effort::Recall(0.999)).run().unwrap();
+    assert_eq!(most.hits.len(), 4501, "a k above the number of rows returns all of them");
+}
