@@ -183,3 +183,42 @@ fn a_field_that_no_document_has_is_named() {
     world.collection.upsert(Document::new("x").vector([0.1; DIMENSION]).metadata("nobody", 1)).unwrap();
     assert_eq!(unknown(&world, "year = 1 or nobody = 1"), None);
 }
+
+/// A range search finds what is not farther than the limit, and nothing else.
+#[test]
+fn nothing_is_found_beyond_a_limit() {
+    for metric in [Metric::L2, Metric::Cosine, Metric::Dot] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::new(dir.path(), metric);
+        world.write(0..DOCUMENTS);
+        world.db.flush().unwrap();
+        world.db.compact().unwrap();
+        world.write(DOCUMENTS..DOCUMENTS + 50);
+        let (mut found, mut wanted) = (0, 0);
+        for _ in 0..20 {
+            let query = world.vector();
+            let nearest = world.collection.search(&query).k(40).effort(Effort::Exact).run().unwrap().hits;
+            let limit = nearest[24].distance;
+            for effort in [Effort::Exact, Effort::Recall(0.95)] {
+                let within =
+                    world.collection.search(&query).k(1000).within(limit).effort(effort).run().unwrap();
+                assert!(within.hits.iter().all(|hit| hit.distance <= limit), "{metric}");
+                if effort == Effort::Exact {
+                    // The limit is a rounded distance: the 25th itself may lie on either side of it.
+                    assert!((24..=25).contains(&within.hits.len()), "{metric}: {}", within.hits.len());
+                    assert_eq!(within.hits[..24], nearest[..24]);
+                } else {
+                    found += within.hits.len();
+                    wanted += 25;
+                }
+                let first = world.collection.search(&query).k(3).within(limit).effort(effort).run().unwrap();
+                assert_eq!(first.hits.len(), 3, "{metric}");
+            }
+        }
+        assert!(found * 100 >= wanted * 85, "{metric}: {found} of {wanted}");
+        let none = world.collection.search(&[1.0; DIMENSION]).within(f32::NEG_INFINITY).run().unwrap();
+        assert!(none.hits.is_empty());
+        let refused = world.collection.search(&[1.0; DIMENSION]).within(f32::NAN).run();
+        assert!(matches!(refused, Err(Error::InvalidArgument(_))));
+    }
+}

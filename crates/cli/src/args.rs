@@ -216,6 +216,9 @@ pub(crate) struct Search {
     /// Find only passages of documents with such metadata, like 'lang = "en" and year >= 2000'
     #[arg(long, value_name = "CONDITION", value_parser = parse_filter)]
     pub filter: Option<Filter>,
+    /// Find only passages that are not farther than this
+    #[arg(long, value_name = "DISTANCE", allow_hyphen_values = true)]
+    pub within: Option<f32>,
 }
 
 #[derive(Debug, Args)]

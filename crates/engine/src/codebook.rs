@@ -238,6 +238,18 @@ impl CodedQuery {
         RECORD_DEVIATION * self.squared.sqrt()
     }
 
+    /// The distance, rounded up, of a rank as measures order rows: 1 − cos, a squared distance, or a negated product.
+    pub(crate) fn distance_of(&self, book: &Codebook, rank: f64) -> f32 {
+        let distance = match book.metric {
+            Metric::Cosine => 2.0 * rank,
+            Metric::L2 => rank,
+            Metric::Dot => 2.0 * rank + f64::from(self.shift),
+        };
+        // The roundings of a query and of its product with the mean.
+        let slack = 1e-5 * (distance.abs() + f64::from(self.squared) + f64::from(self.shift.abs()));
+        if distance.is_finite() { ((distance + slack) as f32).next_up() } else { f32::INFINITY }
+    }
+
     /// A distance as the stop rule compares it: under dot the negated product.
     pub(crate) fn stop_rank(&self, book: &Codebook, distance: f32) -> f32 {
         match book.metric {

@@ -97,9 +97,15 @@ impl Router {
     }
 
     /// The stop rule that reaches `recall` at `k`, and how careful bounds by codes have to be.
-    pub(crate) fn stop_for(&self, recall: f32, k: usize) -> Result<(StopRule, f32)> {
+    ///
+    /// `k` is `None` where a limit of the distance may end the search before there are k: whichever k it will be, it
+    /// has to be enough.
+    pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>) -> Result<(StopRule, f32)> {
         let stops = &self.loaded()?.stops;
-        Ok((StopRule::new(self.metric, stops.stop_for(recall, k)), stops.epsilon_for(recall, k)))
+        let ks = k.map_or_else(|| StopTable::KS.map(|k| k as usize).to_vec(), |k| vec![k]);
+        let most = |of: &dyn Fn(usize) -> f32| ks.iter().map(|k| of(*k)).fold(f32::NEG_INFINITY, f32::max);
+        let t = most(&|k| stops.stop_for(recall, k));
+        Ok((StopRule::new(self.metric, t), most(&|k| stops.epsilon_for(recall, k))))
     }
 
     /// The lists in the order in which a query visits them.

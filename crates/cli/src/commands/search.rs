@@ -58,6 +58,10 @@ pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
     let effort = args.effort.effort();
     let filtered = |search: plimsoll::Search<'_>| {
         let search = search.k(args.k).effort(effort).with_text(true).with_metadata(true);
+        let search = match args.within {
+            Some(distance) => search.within(distance),
+            None => search,
+        };
         match &args.filter {
             Some(filter) => search.filter(filter.clone()).run(),
             None => search.run(),

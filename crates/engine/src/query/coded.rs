@@ -152,7 +152,8 @@ impl<'a> Scanner<'a> {
 
 impl<'a> Coded<'_, 'a> {
     fn run(mut self, scanner: &mut Scanner<'a>, rule: &StopRule) -> Result<()> {
-        self.scratch.pool.reset(scanner.k());
+        let limit = self.scratch.query.distance_of(self.book, scanner.limit());
+        self.scratch.pool.reset(scanner.k(), limit);
         self.scratch.waiting.clear();
         self.scratch.fresh.clear();
         let mut measured;

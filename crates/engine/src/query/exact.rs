@@ -41,6 +41,7 @@ pub(crate) struct Scanner<'a> {
     top: Top<Location>,
     pub(super) explain: Explain,
     distinct: bool,
+    limit: f64,
     bounds: Vec<f32>,
     /// Memtables that are not empty, by age.
     memtables: Vec<&'a Memtable>,
@@ -58,8 +59,8 @@ impl<'a> Scanner<'a> {
         state: &'a CollectionState,
         visible: Lsn,
         measure: &'a Measure,
-        k: usize,
-        distinct: bool,
+        (k, distinct): (usize, bool),
+        limit: f64,
     ) -> Self {
         let rows_total = state.tree.rows();
         let lists_total = state.tree.lists();
@@ -67,7 +68,8 @@ impl<'a> Scanner<'a> {
             state,
             visible,
             measure,
-            top: Top::new(k, distinct),
+            top: Top::new(k, distinct, limit),
+            limit,
             explain: Explain { rows_total, lists_total, ..Explain::default() },
             distinct,
             bounds: vec![0.0; BLOCK],
@@ -265,7 +267,10 @@ impl<'a> Scanner<'a> {
             let router: &'a Router = router.get()?;
             let never = StopRule::never(self.measure.metric());
             let (rule, epsilon) = match effort {
-                Effort::Recall(recall) => router.stop_for(recall, self.top.k())?,
+                Effort::Recall(recall) => {
+                    let k = (self.limit == f64::INFINITY).then_some(self.top.k());
+                    router.stop_for(recall, k)?
+                }
                 Effort::Lists(lists) => (never.max_lists(lists), EPSILON),
                 Effort::Exact => return Ok(false),
             };
@@ -312,6 +317,11 @@ impl<'a> Scanner<'a> {
     /// How many rows are wanted.
     pub(super) fn k(&self) -> usize {
         self.top.k()
+    }
+
+    /// A rank beyond which nothing is wanted.
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
     }
 
     pub(super) fn is_distinct(&self) -> bool {

@@ -101,6 +101,16 @@ impl Measure {
         }
     }
 
+    /// The largest rank of a distance that users see; see [`Measure::rank`].
+    pub(crate) fn rank_of(&self, distance: f32) -> f64 {
+        let distance = f64::from(distance);
+        match self.metric {
+            Metric::L2 if distance < 0.0 => f64::NEG_INFINITY,
+            Metric::L2 => distance * distance,
+            Metric::Cosine | Metric::Dot => distance,
+        }
+    }
+
     /// The distance that users see, from a rank.
     pub(crate) fn distance(&self, rank: f64) -> f32 {
         match self.metric {

@@ -49,13 +49,13 @@ impl Ord for Ordered {
 }
 
 impl Pool {
-    /// Empties it, for the best k.
-    pub(crate) fn reset(&mut self, k: usize) {
+    /// Empties it, for the best k of those within a limit.
+    pub(crate) fn reset(&mut self, k: usize, limit: f32) {
         self.k = k;
         self.rows.clear();
         self.highs.clear();
         self.documents.clear();
-        self.bound = f32::INFINITY;
+        self.bound = limit;
         self.settled = 0;
     }
 
@@ -64,12 +64,12 @@ impl Pool {
         self.k
     }
 
-    /// The k-th smallest upper limit: nothing above it is among the best k. Infinite before there are k.
+    /// The k-th smallest upper limit: nothing above it is among the best k. Before there are k, the limit of all.
     pub(crate) fn bound(&self) -> f32 {
         self.bound
     }
 
-    /// Whether there are k rows.
+    /// Whether there is a bound.
     pub(crate) fn is_full(&self) -> bool {
         self.bound < f32::INFINITY
     }
@@ -97,7 +97,7 @@ impl Pool {
         if self.highs.len() == self.k
             && let Some(worst) = self.highs.peek()
         {
-            self.bound = worst.0;
+            self.bound = self.bound.min(worst.0);
         }
     }
 
@@ -108,7 +108,7 @@ impl Pool {
         if self.documents.len() >= self.k && self.documents.len() >= self.settled + self.settled / 4 {
             let mut highs: Vec<f32> = self.documents.values().copied().collect();
             let (_, kth, _) = highs.select_nth_unstable_by(self.k - 1, f32::total_cmp);
-            self.bound = *kth;
+            self.bound = self.bound.min(*kth);
             let bound = self.bound;
             self.documents.retain(|_, high| *high <= bound);
             self.settled = self.documents.len();

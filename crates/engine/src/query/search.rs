@@ -71,6 +71,7 @@ pub struct Search<'a> {
     with_vector: bool,
     with_stages: bool,
     filter: Option<Filter>,
+    within: Option<f32>,
 }
 
 /// One row that was found.
@@ -194,6 +195,7 @@ impl<'a> Search<'a> {
             with_vector: false,
             with_stages: false,
             filter: None,
+            within: None,
         }
     }
 
@@ -211,6 +213,13 @@ impl<'a> Search<'a> {
     /// How hard to look. Default [`Effort::Recall`] of 0.95.
     pub fn effort(mut self, effort: Effort) -> Self {
         self.effort = effort;
+        self
+    }
+
+    /// Finds only rows that are not farther than this, in the distances that hits have. With a large k, that is a range
+    /// search. By default there is no limit.
+    pub fn within(mut self, distance: f32) -> Self {
+        self.within = Some(distance);
         self
     }
 
@@ -280,7 +289,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// [`Error::DimensionMismatch`]; [`Error::Filter`] for a filter that is none, or names a field that no document has;
     /// [`Error::InvalidArgument`] for a k of 0, a recall outside of (0, 1], no
-    /// lists, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
+    /// lists, a limit that is no number, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
     /// `Corrupted` if a part that is needed is damaged (see [`Search::allow_partial`]).
     pub fn run(&self) -> Result<SearchResults> {
         let refuse = |what: String| Err(Error::InvalidArgument(what));
@@ -288,6 +297,9 @@ impl<'a> Search<'a> {
             _ if self.k == 0 => return refuse("k must be at least 1".to_owned()),
             Effort::Recall(recall) if !(recall > 0.0 && recall <= 1.0) => {
                 return refuse(format!("a recall of {recall} is not above 0 and at most 1"));
+            }
+            _ if self.within.is_some_and(f32::is_nan) => {
+                return refuse("a limit of the distance that is not a number".to_owned());
             }
             Effort::Lists(0) => return refuse("at least one list has to be searched".to_owned()),
             _ => {}
@@ -315,7 +327,9 @@ impl<'a> Search<'a> {
             self.filter.as_ref().map(|filter| Selection::new(filter, state)).transpose()?.map(Arc::new);
         let few = selection.as_ref().is_some_and(|selection| selection.matching <= FEW);
         let scanner = || {
-            let mut scanner = Scanner::new(state, collection.visible, measure, self.k, self.distinct);
+            let limit = self.within.map_or(f64::INFINITY, |distance| measure.rank_of(distance));
+            let wanted = (self.k, self.distinct);
+            let mut scanner = Scanner::new(state, collection.visible, measure, wanted, limit);
             scanner.allow_partial = self.allow_partial;
             scanner.excluded = self.excluded;
             scanner.select(selection.clone());

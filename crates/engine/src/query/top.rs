@@ -27,12 +27,14 @@ pub(crate) struct Top<L> {
     k: usize,
     distinct: bool,
     kept: Vec<Candidate<L>>,
+    /// A rank beyond which nothing is wanted.
+    limit: f64,
     bound: f64,
 }
 
 impl<L: Copy> Top<L> {
-    pub(crate) fn new(k: usize, distinct: bool) -> Self {
-        Self { k, distinct, kept: Vec::with_capacity(k.min(4096) * 2), bound: f64::INFINITY }
+    pub(crate) fn new(k: usize, distinct: bool, limit: f64) -> Self {
+        Self { k, distinct, kept: Vec::with_capacity(k.min(4096) * 2), limit, bound: limit }
     }
 
     /// How many are kept.
@@ -57,7 +59,7 @@ impl<L: Copy> Top<L> {
 
     /// Moves everything out.
     pub(crate) fn take(&mut self) -> Self {
-        let empty = Self::new(self.k, self.distinct);
+        let empty = Self::new(self.k, self.distinct, self.limit);
         std::mem::replace(self, empty)
     }
 
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_best_k_are_kept_and_ties_are_broken_by_id_and_posting() {
-        let mut top = Top::new(3, false);
+        let mut top = Top::new(3, false, f64::INFINITY);
         for n in 0..200u8 {
             top.offer(candidate(f64::from(n % 50), 199 - n, 0));
         }
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn distinct_keeps_the_best_posting_of_each_document() {
-        let mut top = Top::new(2, true);
+        let mut top = Top::new(2, true, f64::INFINITY);
         for (rank, id, posting) in [(3.0, 1, 0), (1.0, 1, 1), (2.0, 1, 2), (5.0, 2, 0), (4.0, 3, 0)] {
             top.offer(candidate(rank, id, posting));
         }
@@ -122,8 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_beyond_the_limit_is_kept() {
+        let mut top = Top::new(5, false, 3.0);
+        (0..10).for_each(|n| top.offer(candidate(f64::from(n), n as u8, 0)));
+        let others = top.take();
+        top.offer(candidate(7.0, 7, 0));
+        top.absorb(others);
+        assert_eq!(top.into_sorted().len(), 4);
+    }
+
+    #[test]
     fn a_huge_k_keeps_everything() {
-        let mut top = Top::new(usize::MAX, false);
+        let mut top = Top::new(usize::MAX, false, f64::INFINITY);
         (0..10).for_each(|n| top.offer(candidate(f64::from(n), n as u8, 0)));
         assert_eq!(top.tighten(), None);
         assert_eq!(top.into_sorted().len(), 10);
