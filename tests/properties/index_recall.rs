@@ -287,3 +287,28 @@ fn rows_and_queries_of_enormous_length_are_found() {
     let most = indexed.collection().search(&near).k(4501).effort(Effort::Recall(0.999)).run().unwrap();
     assert_eq!(most.hits.len(), 4501, "a k above the number of rows returns all of them");
 }
+
+#[test]
+fn many_queries_at_once_are_answered_like_single_ones() {
+    let mut indexed = Indexed::new(Metric::Cosine, 100_000);
+    indexed.grow(5000);
+    indexed.db().flush().unwrap();
+    indexed.db().compact().unwrap();
+    indexed.grow(100);
+    let mut queries: Vec<Vec<f32>> = (0..300).map(|_| indexed.points.next()).collect();
+    queries[7] = vec![0.5; DIMENSION + 1];
+    queries[250] = vec![f32::NAN; DIMENSION];
+    let collection = indexed.collection();
+    let together = collection.search(&[]).k(5).run_each(&queries);
+    assert_eq!(together.len(), queries.len());
+    for (number, (query, found)) in queries.iter().zip(together).enumerate() {
+        match (collection.search(query).k(5).run(), found) {
+            (Ok(single), Ok(found)) => assert_eq!(found.hits, single.hits),
+            (Err(single), Err(found)) => {
+                assert!(number == 7 || number == 250, "{single}");
+                assert_eq!(found.to_string(), single.to_string());
+            }
+            (single, found) => panic!("{single:?} and {found:?}"),
+        }
+    }
+}

@@ -192,6 +192,35 @@ fn search_prints_a_line_a_query_best_first() {
 }
 
 #[test]
+fn searches_are_narrowed_by_metadata_and_by_distance() {
+    let scratch = Scratch::new();
+    scratch.import(
+        "{\"id\": 1, \"vector\": [1, 0], \"metadata\": {\"lang\": \"en\", \"year\": 1999}}\n\
+         {\"id\": 2, \"vector\": [1, 1], \"metadata\": {\"lang\": \"de\", \"year\": 2005}}\n\
+         {\"id\": 3, \"vector\": [0, 1], \"metadata\": {\"lang\": \"en\", \"year\": 2010}}\n",
+    );
+    let ids = |more: &[&str]| {
+        let base = ["search", &scratch.db, "c", "--vector", "[1, 0]", "--json"];
+        let answer = plimsoll(base.iter().chain(more)).json().remove(0);
+        let hits = answer["hits"].as_array().unwrap();
+        hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[]), [1, 2, 3]);
+    assert_eq!(ids(&["--filter", "lang = 'en' and year >= 2000"]), [3]);
+    assert_eq!(ids(&["--filter", "not lang = \"en\""]), [2]);
+    assert_eq!(ids(&["--within", "0.5"]), [1, 2]);
+    assert_eq!(ids(&["--within", "-1"]), [] as [u64; 0]);
+    let refused = |more: [&str; 2], code, said: &[&str]| {
+        let base = ["search", &scratch.db, "c", "--vector", "[1, 0]"];
+        plimsoll(base.iter().chain(&more)).fails(code, said);
+    };
+    refused(["--filter", "lang ="], 2, &["--filter"]);
+    refused(["--filter", "author = 'me'"], 1, &["author"]);
+    refused(["--within", "near"], 2, &["--within"]);
+    refused(["--within", "nan"], 1, &["not a number"]);
+}
+
+#[test]
 fn flush_stats_compact_verify_and_dump_say_what_they_did() {
     let scratch = Scratch::new();
     scratch.import(&small_lines(0..50));

@@ -12,6 +12,8 @@ use crate::input::{InputError, Place, Queries, name_of};
 use crate::json::{KeyJson, MetadataJson, parse_argument};
 use crate::output::Output;
 
+/// So many queries of a file are searched at once, on all cores.
+const TOGETHER: usize = 256;
 /// How much of a passage a line of text shows.
 const SNIPPET_CHARACTERS: usize = 90;
 
@@ -55,34 +57,58 @@ impl EffortArgs {
 
 pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
     let collection = super::collection(&args.target, args.reading, output)?;
-    let effort = args.effort.effort();
-    let filtered = |search: plimsoll::Search<'_>| {
-        let search = search.k(args.k).effort(effort).with_text(true).with_metadata(true);
-        let search = match args.within {
-            Some(distance) => search.within(distance),
-            None => search,
-        };
-        match &args.filter {
-            Some(filter) => search.filter(filter.clone()).run(),
-            None => search.run(),
-        }
-    };
-    let answer = |vector: &[f32]| filtered(collection.search(vector));
     if let Some(vector) = &args.query.vector {
-        return print(output, None, &answer(&vector.0)?);
+        return print(output, None, &args.describe(collection.search(&vector.0)).run()?);
     }
     if let Some(id) = &args.query.like {
-        return print(output, None, &filtered(collection.search_like(parse_argument(id))?)?);
+        let like = collection.search_like(parse_argument(id))?;
+        return print(output, None, &args.describe(like).run()?);
     }
     let Some(path) = &args.query.queries else { return Ok(()) };
     let mut queries = Queries::open(path)?;
+    let search = args.describe(collection.search(&[]));
     let mut number = 0;
-    while let Some((place, query)) = queries.next_query()? {
-        let answer = answer(&query).map_err(|error| at(path, place, &error))?;
-        print(output, Some(number), &answer)?;
-        number += 1;
+    loop {
+        let (mut places, mut batch) = (Vec::new(), Vec::new());
+        let mut ended = Ok(());
+        while batch.len() < TOGETHER {
+            match queries.next_query() {
+                Ok(Some((place, query))) => {
+                    places.push(place);
+                    batch.push(query);
+                }
+                Ok(None) => break,
+                // Those before it are answered.
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        for (place, answer) in places.into_iter().zip(search.run_each(&batch)) {
+            print(output, Some(number), &answer.map_err(|error| at(path, place, &error))?)?;
+            number += 1;
+        }
+        ended?;
+        if batch.len() < TOGETHER {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+impl Search {
+    /// What is asked of each query.
+    fn describe<'a>(&self, search: plimsoll::Search<'a>) -> plimsoll::Search<'a> {
+        let search = search.k(self.k).effort(self.effort.effort()).with_text(true).with_metadata(true);
+        let search = match self.within {
+            Some(distance) => search.within(distance),
+            None => search,
+        };
+        match &self.filter {
+            Some(filter) => search.filter(filter.clone()),
+            None => search,
+        }
+    }
 }
 
 /// An error about one query, unless it is about the database.

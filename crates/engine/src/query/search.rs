@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plimsoll_base::{DocumentId, Generation};
 use plimsoll_shard::SealedView;
+use rayon::prelude::*;
 
 use super::exact::{Location, Scanner};
 use super::measure::Measure;
@@ -292,6 +293,37 @@ impl<'a> Search<'a> {
     /// lists, a limit that is no number, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
     /// `Corrupted` if a part that is needed is damaged (see [`Search::allow_partial`]).
     pub fn run(&self) -> Result<SearchResults> {
+        self.run_for(&self.query)
+    }
+
+    /// Carries the same search out for each of some queries, which take the place of its own, on all cores (of the
+    /// current rayon pool). The results are in the order of the queries.
+    ///
+    /// ```
+    /// # fn main() -> plimsoll_engine::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use plimsoll_engine::{CollectionConfig, Database, Document, Metric};
+    /// let db = Database::open(dir.path().join("db"))?;
+    /// let points = db.create_collection("points", CollectionConfig::new(2, Metric::L2))?;
+    /// points.upsert(Document::new("a").vector([1.0, 0.0]))?;
+    /// points.upsert(Document::new("b").vector([0.0, 1.0]))?;
+    /// let queries = [[0.9, 0.1], [0.2, 0.8]];
+    /// let nearest: Vec<String> = points
+    ///     .search(&[])
+    ///     .k(1)
+    ///     .run_each(&queries)
+    ///     .into_iter()
+    ///     .map(|results| Ok(results?.hits[0].key.to_string()))
+    ///     .collect::<plimsoll_engine::Result<_>>()?;
+    /// assert_eq!(nearest, ["a", "b"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_each<Q: AsRef<[f32]> + Sync>(&self, queries: &[Q]) -> Vec<Result<SearchResults>> {
+        queries.par_iter().map(|query| self.run_for(query.as_ref())).collect()
+    }
+
+    fn run_for(&self, query: &[f32]) -> Result<SearchResults> {
         let refuse = |what: String| Err(Error::InvalidArgument(what));
         match self.effort {
             _ if self.k == 0 => return refuse("k must be at least 1".to_owned()),
@@ -306,7 +338,7 @@ impl<'a> Search<'a> {
         }
         let collection = self.collection.as_ref().map_err(Clone::clone)?;
         let state = &collection.state;
-        let measure = Measure::new(state.config.metric, state.config.dimension, &self.query)?;
+        let measure = Measure::new(state.config.metric, state.config.dimension, query)?;
         let (candidates, mut explain, mut clock) = self.scan(collection, &measure)?;
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
