@@ -30,6 +30,7 @@ mod manifest;
 mod memtable;
 mod model;
 mod options;
+mod order;
 mod query;
 mod read_only;
 mod record;

@@ -16,6 +16,7 @@ use super::exact::Scanner;
 use super::pool::{Pool, Pooled};
 use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
 use crate::error::Result;
+use crate::order;
 use crate::router::Router;
 
 /// What a search needs while it runs; each thread keeps its own, so that searching allocates next to nothing.
@@ -101,13 +102,6 @@ struct Coded<'s, 'a> {
     margin: f32,
     /// Whether some of the fresh rows were scanned before there was a k-th distance.
     unfiltered: bool,
-}
-
-/// Numbers that are ordered by a float32, and then by an index.
-fn order_key(value: f32, index: u32) -> u64 {
-    let bits = value.to_bits();
-    let flipped = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
-    u64::from(flipped) << 32 | u64::from(index)
 }
 
 impl<'a> Scanner<'a> {
@@ -309,13 +303,13 @@ impl<'a> Coded<'_, 'a> {
         } else {
             self.unfiltered = true;
             keys.clear();
-            keys.extend((0..).zip(&*fresh).map(|(index, candidate)| order_key(candidate.low, index)));
+            keys.extend((0..).zip(&*fresh).map(|(index, candidate)| order::key(candidate.low, index)));
             let first = pool.k().saturating_add(FIRST_MORE).min(keys.len());
             if first < keys.len() {
                 keys.select_nth_unstable(first);
             }
-            waiting.extend(keys[..first].iter().map(|key| fresh[*key as u32 as usize]));
-            keys[..first].iter().for_each(|key| fresh[*key as u32 as usize].low = f32::INFINITY);
+            waiting.extend(keys[..first].iter().map(|key| fresh[order::index(*key) as usize]));
+            keys[..first].iter().for_each(|key| fresh[order::index(*key) as usize].low = f32::INFINITY);
             fresh.retain(|candidate| candidate.low < f32::INFINITY);
         }
         for candidate in &*waiting {

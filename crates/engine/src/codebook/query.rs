@@ -1,0 +1,74 @@
+//! A query in the terms of one generation's codes.
+
+use plimsoll_base::Metric;
+use plimsoll_codes::{PlaneQuery, SignQuery};
+use plimsoll_kernels as kernels;
+
+use super::Codebook;
+
+/// A query as the codes of one generation see it.
+///
+/// Distances are |q − x|² under L2 and, of normalised vectors, under cosine; −2 ⟨q, x⟩ + 2 ⟨q, m⟩ under dot.
+#[derive(Default)]
+pub(crate) struct CodedQuery {
+    centred: Vec<f32>,
+    pub rotated: Vec<f32>,
+    pub signs: SignQuery,
+    pub plane: PlaneQuery,
+    /// |q'|².
+    pub(super) squared: f32,
+    /// 2 ⟨q, m⟩ under dot.
+    shift: f32,
+}
+
+/// The deviation of a record's distance is this times the record's scale times |q'|: each component is rounded evenly
+/// within one step, which has a deviation of 1 / √12, and the distance has twice the product.
+const RECORD_DEVIATION: f32 = 0.577_350_26;
+/// Numbers up to here can be squared and added without becoming infinite.
+const LARGEST: f32 = 1e36;
+
+impl CodedQuery {
+    /// Prepares a query that is as the index sees it; false if its numbers are too large for codes.
+    pub(crate) fn set(&mut self, book: &Codebook, query: &[f32]) -> bool {
+        self.centred.clear();
+        self.centred.extend(query.iter().zip(&book.mean).map(|(x, m)| x - m));
+        self.rotated.resize(book.width(), 0.0);
+        book.rotation.rotate(&self.centred, &mut self.rotated);
+        self.squared = kernels::norm_squared(&self.rotated);
+        self.shift = match book.metric {
+            Metric::Cosine | Metric::L2 => 0.0,
+            Metric::Dot => 2.0 * kernels::dot(query, &book.mean),
+        };
+        let fits = self.squared < LARGEST && self.shift.abs() < LARGEST;
+        if fits {
+            self.signs.set(&self.rotated);
+            self.plane.set(&self.rotated, book.measure());
+        }
+        fits
+    }
+
+    /// How far the distance by a record with this scale is from the true one, as a standard deviation.
+    pub(crate) fn record_deviation(&self) -> f32 {
+        RECORD_DEVIATION * self.squared.sqrt()
+    }
+
+    /// The distance, rounded up, of a rank as measures order rows: 1 − cos, a squared distance, or a negated product.
+    pub(crate) fn distance_of(&self, book: &Codebook, rank: f64) -> f32 {
+        let distance = match book.metric {
+            Metric::Cosine => 2.0 * rank,
+            Metric::L2 => rank,
+            Metric::Dot => 2.0 * rank + f64::from(self.shift),
+        };
+        // The roundings of a query and of its product with the mean.
+        let slack = 1e-5 * (distance.abs() + f64::from(self.squared) + f64::from(self.shift.abs()));
+        if distance.is_finite() { ((distance + slack) as f32).next_up() } else { f32::INFINITY }
+    }
+
+    /// A distance as the stop rule compares it: under dot the negated product.
+    pub(crate) fn stop_rank(&self, book: &Codebook, distance: f32) -> f32 {
+        match book.metric {
+            Metric::Cosine | Metric::L2 => distance,
+            Metric::Dot => (distance - self.shift) / 2.0,
+        }
+    }
+}
