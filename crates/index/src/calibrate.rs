@@ -25,6 +25,9 @@ const DEEPEST: usize = 100;
 const KEPT: usize = 2000;
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
+/// Rows that are nearer to a query than this share of their list's spread are copies of it, more or less. A query from
+/// outside has no copies, so that the calibration is done with them and without them, and the larger t counts.
+const COPY: f32 = 0.1;
 /// The choice of how many standard deviations a bound by codes is below the estimate. Codes may cost this share of the
 /// results that a target allows to miss; the lists that are not visited cost the others. Measured: a smaller share
 /// measures more rows than it saves in lists, a larger one the other way round.
@@ -113,14 +116,13 @@ impl Scores {
         self.lists.resize_with(lists, Vec::new);
     }
 
-    /// Sorts what is kept into its lists, and returns the best over all of them.
-    fn settle(&mut self) -> &[Scored] {
+    /// Sorts what is kept, over all and in its lists.
+    fn settle(&mut self) {
         self.keep_best();
         self.best.sort_unstable_by(Scored::order);
         for scored in &self.best {
             self.lists[scored.position as usize].push(*scored);
         }
-        &self.best[..self.best.len().min(DEEPEST)]
     }
 }
 
@@ -135,11 +137,12 @@ impl BestScores {
         Self { k: k as usize, sorted: Vec::with_capacity(k as usize) }
     }
 
-    /// Adds the sorted scores of a list, but for those that `passes` refuses, given the k-th best so far.
-    fn merge(&mut self, list: &[Scored], passes: impl Fn(&Scored, f32) -> bool) {
+    /// Adds the sorted scores of a list from `least` on, but for those that `passes` refuses, given the k-th best so
+    /// far.
+    fn merge(&mut self, list: &[Scored], least: f32, passes: impl Fn(&Scored, f32) -> bool) {
         // A list is scanned with the k-th of before it.
         let kth = self.kth();
-        for scored in list {
+        for scored in &list[list.partition_point(|scored| scored.score < least)..] {
             let full = self.sorted.len() == self.k;
             if full && self.sorted.last().is_some_and(|&worst| scored.score >= worst) {
                 return;
@@ -198,7 +201,7 @@ where
     F: Fn(Range<usize>, &mut [Scores]) + Sync,
     E: Fn(&[f32], &[Scored]) -> Vec<Estimated> + Sync,
 {
-    let outcomes: Vec<Vec<Outcome>> = (0..queries.div_ceil(TOGETHER))
+    let outcomes: Vec<Vec<(Outcome, Option<Outcome>)>> = (0..queries.div_ceil(TOGETHER))
         .into_par_iter()
         .map_init(Vec::new, |scores: &mut Vec<Scores>, batch| {
             let range = batch * TOGETHER..queries.min((batch + 1) * TOGETHER);
@@ -206,34 +209,74 @@ where
             scores.iter_mut().for_each(|of_query| of_query.clear(centroids.len()));
             score(range, scores);
             let scored = scores.iter_mut().filter(|of_query| !of_query.best.is_empty());
-            scored.map(|of_query| outcome(centroids, metric, of_query, &estimate)).collect()
+            scored.map(|of_query| outcomes_of(centroids, metric, of_query, &estimate)).collect()
         })
         .collect();
     let outcomes = outcomes.concat();
     let mut entries = Vec::new();
-    if !outcomes.is_empty() {
-        for (index, &k) in StopTable::KS.iter().enumerate() {
-            let of_k: Vec<_> = outcomes.iter().map(|of_query| &of_query[index]).collect();
-            entries.extend(entries_for(metric, k, &of_k));
+    for (index, &k) in StopTable::KS.iter().enumerate().filter(|_| !outcomes.is_empty()) {
+        let with: Vec<_> = outcomes.iter().map(|(with, _)| &with[index]).collect();
+        let mut of_k = entries_for(metric, k, &with);
+        if outcomes.iter().any(|(_, without)| without.is_some()) {
+            let without: Vec<_> =
+                outcomes.iter().map(|(with, without)| &without.as_ref().unwrap_or(with)[index]).collect();
+            for (entry, other) in of_k.iter_mut().zip(entries_for(metric, k, &without)) {
+                entry.t = entry.t.max(other.t);
+                entry.epsilon = entry.epsilon.max(other.epsilon);
+            }
         }
+        entries.extend(of_k);
     }
     StopTable::new(metric, entries)
 }
 
-fn outcome(
+/// What becomes of a query among all rows, and among those that are no copies of it, if there are copies.
+fn outcomes_of(
     centroids: &Centroids,
     metric: Metric,
     scores: &mut Scores,
     estimate: impl Fn(&[f32], &[Scored]) -> Vec<Estimated>,
-) -> Outcome {
-    let best = scores.settle().to_vec();
-    let codes = best.iter().map(|scored| scored.row).zip(estimate(&scores.query, &best)).collect();
-    let truth: Vec<f32> = best.iter().map(|scored| scored.score).collect();
+) -> (Outcome, Option<Outcome>) {
+    let copy = match (metric, scores.own) {
+        (Metric::Cosine | Metric::L2, Some(own)) => COPY * centroids.spreads()[own as usize],
+        _ => f32::NEG_INFINITY,
+    };
+    scores.settle();
+    let copies = scores.best.partition_point(|scored| scored.score < copy);
+    let known = &scores.best[..scores.best.len().min(copies + DEEPEST)];
+    let codes = known.iter().map(|scored| scored.row).zip(estimate(&scores.query, known)).collect();
+    let among = |least: f32, from: usize| {
+        let truth = scores.best[from..].iter().take(DEEPEST).map(|scored| scored.score).collect();
+        outcome(centroids, metric, &Sample { scores, truth, codes: &codes, least })
+    };
+    let without = (copies > 0 && copies < scores.best.len()).then(|| among(copy, copies));
+    (among(f32::NEG_INFINITY, 0), without)
+}
+
+/// A query, what is right for it, and what the codes of the best rows say.
+struct Sample<'a> {
+    scores: &'a Scores,
+    truth: Vec<f32>,
+    codes: &'a Codes,
+    /// Rows with smaller scores do not count.
+    least: f32,
+}
+
+impl Sample<'_> {
+    /// How many rows of the query's own list do not count, itself among them.
+    fn left_out(&self) -> u32 {
+        let own = |scored: &&Scored| Some(scored.position) == self.scores.own;
+        let copies = self.scores.best.iter().take_while(|scored| scored.score < self.least).filter(own);
+        1 + copies.count() as u32
+    }
+}
+
+fn outcome(centroids: &Centroids, metric: Metric, sample: &Sample<'_>) -> Outcome {
     let mut outcome: Outcome = Default::default();
     for (index, epsilon) in EPSILONS.into_iter().enumerate() {
         let stairs = match metric {
-            Metric::Cosine | Metric::L2 => by_distance(centroids, scores, &truth, &codes, epsilon),
-            Metric::Dot => by_bound(centroids, scores, &truth, &codes, epsilon),
+            Metric::Cosine | Metric::L2 => by_distance(centroids, sample, epsilon),
+            Metric::Dot => by_bound(centroids, sample, epsilon),
         };
         outcome.iter_mut().zip(stairs).for_each(|(outcome, stairs)| outcome[index] = stairs);
     }
@@ -248,18 +291,13 @@ fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
 }
 
 /// One visit of all lists. A list is visited by every t that stops neither before it nor before a list ahead of it.
-fn by_distance(
-    centroids: &Centroids,
-    scores: &Scores,
-    truth: &[f32],
-    codes: &Codes,
-    epsilon: f32,
-) -> [Staircase; 3] {
+fn by_distance(centroids: &Centroids, sample: &Sample<'_>, epsilon: f32) -> [Staircase; 3] {
+    let Sample { scores, truth, codes, least } = sample;
     let mut seen = StopTable::KS.map(BestScores::new);
     let mut stairs = [const { Staircase::new() }; 3];
     let mut from = [f32::NEG_INFINITY; 3];
     let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
-    for step in Route::new(&priorities(centroids, scores)) {
+    for step in Route::new(&priorities(centroids, sample)) {
         progress.next = step.priority;
         if progress.lists == 0 {
             progress.first = step.priority;
@@ -267,7 +305,7 @@ fn by_distance(
         for (from, seen) in from.iter_mut().zip(&mut seen) {
             progress.kth = seen.kth();
             *from = from.max(progress.t());
-            seen.merge(&scores.lists[step.position as usize], |scored, kth| {
+            seen.merge(&scores.lists[step.position as usize], *least, |scored, kth| {
                 passes(codes, epsilon, scored, kth)
             });
         }
@@ -288,16 +326,16 @@ fn by_distance(
     stairs
 }
 
-/// The priorities of all lists, as for a query that is no row: without a row, the centroid of its list of n would be
-/// n / (n − 1) times as far from it.
-fn priorities(centroids: &Centroids, scores: &Scores) -> Vec<f32> {
+/// The priorities of all lists, as for a query that is no row: without m of its n rows, which are where the query is, the
+/// centroid of a list would be n / (n − m) times as far from it.
+fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
     let mut priorities = vec![0.0; centroids.len()];
-    l2_squared_rows(&scores.query, centroids.vectors(), &mut priorities);
-    if let Some(own) = scores.own.map(|own| own as usize)
-        && centroids.rows()[own] > 1
-    {
-        let rows = centroids.rows()[own] as f32;
-        priorities[own] *= (rows / (rows - 1.0)).powi(2);
+    l2_squared_rows(&sample.scores.query, centroids.vectors(), &mut priorities);
+    if let Some(own) = sample.scores.own.map(|own| own as usize) {
+        let (rows, left_out) = (centroids.rows()[own], sample.left_out());
+        if rows > left_out {
+            priorities[own] *= (rows as f32 / (rows - left_out) as f32).powi(2);
+        }
     }
     for (distance, spread) in priorities.iter_mut().zip(centroids.spreads()) {
         *distance = priority(*distance, *spread);
@@ -306,13 +344,8 @@ fn priorities(centroids: &Centroids, scores: &Scores) -> Vec<f32> {
 }
 
 /// One visit for each t of the grid.
-fn by_bound(
-    centroids: &Centroids,
-    scores: &Scores,
-    truth: &[f32],
-    codes: &Codes,
-    epsilon: f32,
-) -> [Staircase; 3] {
+fn by_bound(centroids: &Centroids, sample: &Sample<'_>, epsilon: f32) -> [Staircase; 3] {
+    let Sample { scores, truth, codes, .. } = sample;
     let mut products = vec![0.0; centroids.len()];
     dot_rows(&scores.query, centroids.vectors(), &mut products);
     let bounds = OptimisticBounds::new(centroids, &scores.query);
@@ -352,7 +385,7 @@ fn replay(
             let progress = Progress { next: step.priority, first: step.priority, kth, rows: 0, lists };
             *ended |= rule.stops(&progress);
             if !*ended {
-                seen.merge(&scores.lists[step.position as usize], &passes);
+                seen.merge(&scores.lists[step.position as usize], f32::NEG_INFINITY, &passes);
             }
         }
         if ended == [true; 3] {
