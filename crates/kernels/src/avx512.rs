@@ -156,6 +156,17 @@ fn stream_sum(bytes: &[u8]) -> u64 {
     crate::values::stream_sum(rest).wrapping_add(_mm512_reduce_add_epi64(sum) as u64)
 }
 
+/// The sums of values and their partners; in the lanes of the mask, where the partner is the first of the pair, partner
+/// less value. No closure: that would be a function without the instructions.
+///
+/// # Safety
+/// The processor must have AVX-512F.
+#[inline(always)]
+unsafe fn stage(values: __m512, partner: __m512, second: __mmask16) -> __m512 {
+    // SAFETY: the caller vouches for AVX-512F.
+    unsafe { _mm512_mask_sub_ps(_mm512_add_ps(values, partner), second, partner, values) }
+}
+
 impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -197,10 +208,6 @@ impl Lanes for Avx512 {
     unsafe fn hadamard(self) -> Self {
         // SAFETY: the caller vouches for AVX-512F.
         unsafe {
-            // In the lanes of the mask the partner is the first of the pair: partner - value.
-            let stage = |values: __m512, partner: __m512, second: __mmask16| {
-                _mm512_mask_sub_ps(_mm512_add_ps(values, partner), second, partner, values)
-            };
             let values = self.0;
             let values = stage(values, _mm512_permute_ps::<0b10_11_00_01>(values), 0xaaaa);
             let values = stage(values, _mm512_permute_ps::<0b01_00_11_10>(values), 0xcccc);
