@@ -81,6 +81,13 @@ impl Codebook {
         self.rotation.width()
     }
 
+    /// A vector as the index sees it (normalised under cosine), less the mean, rotated; `centred` is for what is between.
+    fn rotate(&self, vector: &[f32], centred: &mut Vec<f32>, rotated: &mut [f32]) {
+        centred.clear();
+        centred.extend(vector.iter().zip(&self.mean).map(|(x, m)| x - m));
+        self.rotation.rotate(centred, rotated);
+    }
+
     /// How long the codes are.
     pub(crate) fn lengths(&self) -> CodeLengths {
         CodeLengths { block: block_len(self.width()) as u32, record: record_len(self.width()) as u32 }
@@ -124,12 +131,7 @@ impl Codebook {
                 return None;
             }
             encoder.signs(&row, scored.position, 0, &mut block);
-            let centroid = self.centroid(scored.position);
-            let distance_squared = kernels::l2_squared(&coded.rotated, centroid);
-            let base = match self.metric {
-                Metric::Cosine | Metric::L2 => distance_squared,
-                Metric::Dot => -2.0 * kernels::dot(&coded.rotated, centroid),
-            };
+            let (base, distance_squared) = coded.of_list(self, scored.position);
             let at = |epsilon| {
                 let (mut lows, mut masks) = ([0.0; kernels::BLOCK], [0]);
                 let bound = coded.signs.bound(base, distance_squared, epsilon);
@@ -169,11 +171,8 @@ impl<'a> RowEncoder<'a> {
         }
     }
 
-    /// A vector as the index sees it (normalised under cosine), less the mean, rotated.
     fn rotate(&mut self, vector: &[f32]) -> &[f32] {
-        self.centred.clear();
-        self.centred.extend(vector.iter().zip(&self.book.mean).map(|(x, m)| x - m));
-        self.book.rotation.rotate(&self.centred, &mut self.rotated);
+        self.book.rotate(vector, &mut self.centred, &mut self.rotated);
         &self.rotated
     }
 

@@ -12,7 +12,7 @@ use super::Codebook;
 #[derive(Default)]
 pub(crate) struct CodedQuery {
     centred: Vec<f32>,
-    pub rotated: Vec<f32>,
+    rotated: Vec<f32>,
     pub signs: SignQuery,
     pub plane: PlaneQuery,
     /// |q'|².
@@ -30,10 +30,8 @@ const LARGEST: f32 = 1e36;
 impl CodedQuery {
     /// Prepares a query that is as the index sees it; false if its numbers are too large for codes.
     pub(crate) fn set(&mut self, book: &Codebook, query: &[f32]) -> bool {
-        self.centred.clear();
-        self.centred.extend(query.iter().zip(&book.mean).map(|(x, m)| x - m));
         self.rotated.resize(book.width(), 0.0);
-        book.rotation.rotate(&self.centred, &mut self.rotated);
+        book.rotate(query, &mut self.centred, &mut self.rotated);
         self.squared = kernels::norm_squared(&self.rotated);
         self.shift = match book.metric {
             Metric::Cosine | Metric::L2 => 0.0,
@@ -45,6 +43,17 @@ impl CodedQuery {
             self.plane.set(&self.rotated, book.measure());
         }
         fits
+    }
+
+    /// The part of the list at `position` in the distances of its rows, and |q' − c'|², by the centroid itself.
+    pub(crate) fn of_list(&self, book: &Codebook, position: u32) -> (f32, f32) {
+        let centroid = book.centroid(position);
+        let distance_squared = kernels::l2_squared(&self.rotated, centroid);
+        let base = match book.metric {
+            Metric::Cosine | Metric::L2 => distance_squared,
+            Metric::Dot => -2.0 * kernels::dot(&self.rotated, centroid),
+        };
+        (base, distance_squared)
     }
 
     /// How far the distance by a record with this scale is from the true one, as a standard deviation.

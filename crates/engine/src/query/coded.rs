@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Progress, Route, StopRule};
-use plimsoll_kernels::{self as kernels, BLOCK};
+use plimsoll_kernels::BLOCK;
 use plimsoll_shard::{CodeSections, ListEntry, SealedView, VectorFile};
 
 use super::exact::Scanner;
@@ -218,13 +218,8 @@ impl<'a> Coded<'_, 'a> {
             Visits::Coded => route.next(self.book, query),
             Visits::Measured(route) => {
                 let step = route.next()?;
-                let centroid = self.book.centroid(step.position);
-                Some(Visit {
-                    position: step.position,
-                    priority: step.priority,
-                    base: -2.0 * kernels::dot(&query.rotated, centroid),
-                    distance_squared: kernels::l2_squared(&query.rotated, centroid),
-                })
+                let (base, distance_squared) = query.of_list(self.book, step.position);
+                Some(Visit { position: step.position, priority: step.priority, base, distance_squared })
             }
         }
     }

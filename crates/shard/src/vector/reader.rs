@@ -107,12 +107,6 @@ impl<'a> CodeSections<'a> {
         let start = u64::from(row) * len;
         self.file.prefetch(self.plane, start..start + len);
     }
-
-    /// Says that a part of the file will be read soon.
-    pub fn will_need(&self, blocks: Range<u32>) {
-        let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
-        self.file.will_need(self.signs, at(blocks.start)..at(blocks.end));
-    }
 }
 
 impl SealedView for VectorFile {
