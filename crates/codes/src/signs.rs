@@ -151,9 +151,8 @@ impl SignQuery {
     /// with `epsilon` (0: the estimates themselves), 32 for each block, and a mask for each block of those that are at
     /// most `limit`. `next` is what will be scanned next, or nothing: it is brought into the nearest cache meanwhile.
     ///
-    /// Returns how many blocks there are: as many masks and 32 times as many bounds are written, and the others are left
-    /// as they are. `None`, and nothing written, if the bytes are not whole blocks of this query's width, or more of them
-    /// than there is room for. Their alignment does not matter.
+    /// False, and nothing written, if there are not as many bytes as blocks of this query's width for each mask, and 32
+    /// bounds. Their alignment does not matter.
     #[must_use]
     pub fn scan(
         &self,
@@ -163,16 +162,15 @@ impl SignQuery {
         limit: f32,
         lows: &mut [f32],
         masks: &mut [u32],
-    ) -> Option<usize> {
-        let len = block_len(self.table.len() / 4);
-        if !blocks.len().is_multiple_of(len) {
-            return None;
+    ) -> bool {
+        let count = masks.len();
+        let bytes = count.checked_mul(block_len(self.table.len() / 4));
+        if bytes != Some(blocks.len()) || count.checked_mul(BLOCK) != Some(lows.len()) {
+            return false;
         }
-        let count = blocks.len() / len;
-        let (lows, masks) = (lows.get_mut(..BLOCK * count)?, masks.get_mut(..count)?);
         let estimate = Estimate { step: self.step, shift: bound.shift, base: bound.base };
         scan_blocks(&self.table, blocks, next, &estimate, limit, lows, masks);
-        Some(count)
+        true
     }
 
     /// What [`SignQuery::scan`] needs to know of a list.
@@ -251,7 +249,7 @@ mod tests {
             let bound = query.bound(base as f32, far as f32, epsilon);
             let count = blocks_of(self.rows.len());
             let (mut lows, mut masks) = (vec![0.0; count * BLOCK], vec![0; count]);
-            assert_eq!(query.scan(&blocks, &[], &bound, f32::MAX, &mut lows, &mut masks), Some(count));
+            assert!(query.scan(&blocks, &[], &bound, f32::MAX, &mut lows, &mut masks));
             let mut found = Vec::new();
             for (number, (lows, within)) in lows.chunks(BLOCK).zip(masks).enumerate() {
                 let rows = &self.rows[number * BLOCK..self.rows.len().min((number + 1) * BLOCK)];
@@ -308,10 +306,10 @@ mod tests {
         assert_eq!(blocks.len(), blocks_of(33) * block_len(case.width));
         let mut query = SignQuery::default();
         query.set(&vec![0.0; case.width]);
-        let (mut lows, mut masks) = ([0.0; 2 * BLOCK], [u32::MAX; 3]);
+        let (mut lows, mut masks) = ([0.0; 2 * BLOCK], [u32::MAX; 2]);
         let bound = query.bound(0.0, 0.0, 1.5);
-        assert_eq!(query.scan(&blocks, &[], &bound, f32::NEG_INFINITY, &mut lows, &mut masks), Some(2));
-        assert_eq!(masks, [0, 0, u32::MAX]);
+        assert!(query.scan(&blocks, &[], &bound, f32::NEG_INFINITY, &mut lows, &mut masks));
+        assert_eq!(masks, [0, 0]);
     }
 
     #[test]
@@ -322,18 +320,18 @@ mod tests {
         query.set(&case.query);
         let bound = query.bound(9.0, 3.0, 1.5);
         let (mut lows, mut masks) = ([7.0; 3 * BLOCK], [7; 3]);
-        for wrong in [1, 3, block_len(case.width) - 1, blocks.len() - 1] {
-            assert_eq!(query.scan(&blocks[wrong..], &[], &bound, 1.0, &mut lows, &mut masks), None);
+        for wrong in [1, 3, block_len(case.width) - 1, block_len(case.width), blocks.len()] {
+            assert!(!query.scan(&blocks[wrong..], &[], &bound, 1.0, &mut lows, &mut masks));
         }
-        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows[1..], &mut masks), None);
-        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks[1..]), None);
+        assert!(!query.scan(&blocks, &[], &bound, 1.0, &mut lows[1..], &mut masks));
+        assert!(!query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks[1..]));
         assert_eq!((lows, masks), ([7.0; 3 * BLOCK], [7; 3]), "nothing is written");
-        assert_eq!(query.scan(&[], &[], &bound, 1.0, &mut [], &mut []), Some(0));
-        assert_eq!(query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks), Some(3));
+        assert!(query.scan(&[], &[], &bound, 1.0, &mut [], &mut []));
+        assert!(query.scan(&blocks, &[], &bound, 1.0, &mut lows, &mut masks));
         for shift in 1..4 {
             let shifted: Vec<u8> = std::iter::repeat_n(0, shift).chain(blocks.iter().copied()).collect();
             let (mut again, mut found) = ([0.0; 3 * BLOCK], [0; 3]);
-            assert_eq!(query.scan(&shifted[shift..], &[], &bound, 1.0, &mut again, &mut found), Some(3));
+            assert!(query.scan(&shifted[shift..], &[], &bound, 1.0, &mut again, &mut found));
             assert_eq!((again.map(f32::to_bits), found), (lows.map(f32::to_bits), masks));
         }
     }

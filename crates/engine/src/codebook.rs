@@ -135,8 +135,8 @@ impl Codebook {
             let at = |epsilon| {
                 let (mut lows, mut masks) = ([0.0; kernels::BLOCK], [0]);
                 let bound = coded.signs.bound(base, distance_squared, epsilon);
-                coded.signs.scan(&block, &[], &bound, f32::MAX, &mut lows, &mut masks)?;
-                Some(coded.stop_rank(self, lows[0]))
+                let is_block = coded.signs.scan(&block, &[], &bound, f32::MAX, &mut lows, &mut masks);
+                is_block.then(|| coded.stop_rank(self, lows[0]))
             };
             let (estimate, low) = (at(0.0)?, at(1.0)?);
             Some(Estimated { estimate, deviation: estimate - low })

@@ -1,6 +1,7 @@
-//! Numbers that are ordered by a float32 and then by an index: they are sorted and selected faster than pairs.
+//! Orders of many float32 at the cost of looking at each of them a few times.
 
-/// The number for a value, in the order of [`f32::total_cmp`], and an index.
+/// The number for a value, in the order of [`f32::total_cmp`], and an index: such numbers are sorted faster than pairs.
+#[inline]
 pub(crate) fn key(value: f32, index: u32) -> u64 {
     let bits = value.to_bits();
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
@@ -8,14 +9,76 @@ pub(crate) fn key(value: f32, index: u32) -> u64 {
 }
 
 /// The value of a number.
+#[inline]
 pub(crate) fn value(key: u64) -> f32 {
     let ordered = (key >> 32) as u32;
     f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
 /// The index of a number.
+#[inline]
 pub(crate) fn index(key: u64) -> u32 {
     key as u32
+}
+
+/// Sorts the indexes of values roughly: by which of 256 equal steps from the least to the largest one they are in.
+#[derive(Debug, Default)]
+pub(crate) struct RoughOrder {
+    steps: Vec<u8>,
+    indexes: Vec<u32>,
+}
+
+const STEPS: usize = 256;
+/// Values that are looked at together.
+const LANES: usize = 16;
+/// From here to twice this, float32 are the whole numbers.
+const WHOLE: f32 = (1 << 23) as f32;
+
+impl RoughOrder {
+    /// Puts the indexes of `values` in order, in the place of what was there. Values that are not finite may be anywhere.
+    pub(crate) fn sort(&mut self, values: &[f32]) {
+        let (least, largest) = extremes(values);
+        // A little less than what would take the largest value to the step beyond the last.
+        let scale = ((STEPS - 1) as f32 / (largest - least)).min(f32::MAX);
+        self.steps.clear();
+        self.steps.extend(values.iter().map(|value| ((value - least) * scale + WHOLE).to_bits() as u8));
+        let mut ends = [0_u32; STEPS];
+        for step in &self.steps {
+            ends[usize::from(*step)] += 1;
+        }
+        let mut end = 0;
+        for count in &mut ends {
+            let start = end;
+            end += *count;
+            *count = start;
+        }
+        self.indexes.resize(values.len(), 0);
+        for (index, step) in (0..).zip(&self.steps) {
+            let place = &mut ends[usize::from(*step)];
+            self.indexes[*place as usize] = index;
+            *place += 1;
+        }
+    }
+
+    /// The indexes of the values that were sorted last.
+    pub(crate) fn indexes(&self) -> &[u32] {
+        &self.indexes
+    }
+}
+
+/// The least and the largest of some values that are numbers.
+fn extremes(values: &[f32]) -> (f32, f32) {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let (mut least, mut largest) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let mut take = |chunk: &[f32]| {
+        for ((least, largest), value) in least.iter_mut().zip(&mut largest).zip(chunk) {
+            *least = if *value < *least { *value } else { *least };
+            *largest = if *value > *largest { *value } else { *largest };
+        }
+    };
+    chunks.iter().for_each(|chunk| take(chunk));
+    take(rest);
+    (least.into_iter().fold(f32::INFINITY, f32::min), largest.into_iter().fold(f32::NEG_INFINITY, f32::max))
 }
 
 #[cfg(test)]
@@ -33,5 +96,44 @@ mod tests {
             assert_eq!(value(*number).to_bits(), expected.to_bits());
         }
         assert_eq!(index(key(-7.0, u32::MAX)), u32::MAX);
+    }
+
+    #[test]
+    fn a_rough_order_is_right_but_for_a_step_and_has_every_index_once() {
+        let mut order = RoughOrder::default();
+        for count in [0, 1, 2, 15, 16, 17, 400, 5000_u32] {
+            let values: Vec<f32> =
+                (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 8) as f32 - 1e6).collect();
+            order.sort(&values);
+            let (least, largest) = extremes(&values);
+            let step = (largest - least) / 255.0 * 1.001;
+            let sorted: Vec<f32> = order.indexes().iter().map(|index| values[*index as usize]).collect();
+            let mut most = f32::NEG_INFINITY;
+            for value in sorted {
+                assert!(value > most - step, "{count}: {value} after {most}");
+                most = most.max(value);
+            }
+            let mut indexes = order.indexes().to_vec();
+            indexes.sort_unstable();
+            assert!(indexes.into_iter().eq(0..count));
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_or_all_equal_still_has_every_index_once() {
+        let mut order = RoughOrder::default();
+        let cases: [&[f32]; 5] = [
+            &[1.0; 40],
+            &[f32::NAN; 3],
+            &[f32::INFINITY, 1.0, f32::NEG_INFINITY, f32::NAN],
+            &[f32::MAX, f32::MIN, 0.0],
+            &[1.0, 1.0 + f32::EPSILON, f32::MIN_POSITIVE],
+        ];
+        for values in cases {
+            order.sort(values);
+            let mut indexes = order.indexes().to_vec();
+            indexes.sort_unstable();
+            assert!(indexes.into_iter().eq(0..values.len() as u32), "{values:?}");
+        }
     }
 }

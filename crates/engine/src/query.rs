@@ -12,6 +12,7 @@ mod search;
 mod selection;
 mod stopwatch;
 mod top;
+mod unbounded;
 
 pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
 pub use search::{Effort, Explain, Hit, Search, SearchResults, Stages};

@@ -103,6 +103,18 @@ fn pairs(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(format!("dot_f64/{}", kernels.name()), dim), |bench| {
                 bench.iter(|| kernels.dot_f64(black_box(a), black_box(b)));
             });
+            group.bench_function(
+                BenchmarkId::new(format!("dot_and_square_f64/{}", kernels.name()), dim),
+                |bench| {
+                    bench.iter(|| kernels.dot_and_square_f64(black_box(a), black_box(b)));
+                },
+            );
+            group.bench_function(
+                BenchmarkId::new(format!("l2_squared_f64/{}", kernels.name()), dim),
+                |bench| {
+                    bench.iter(|| kernels.l2_squared_f64(black_box(a), black_box(b)));
+                },
+            );
         }
     }
     group.finish();

@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use crate::LANES;
 use crate::codes::{BLOCK, Estimate, FACTORS};
+use crate::float64::Doubles;
 use crate::lanes::{Lanes, kernel_table};
 use crate::values::prefetch_line;
 
@@ -13,7 +15,10 @@ struct Avx2 {
 }
 
 // Three queries by two rows: 12 accumulators of the 16 registers.
-kernel_table!("avx2", "avx2,fma", Avx2, 3, 2);
+kernel_table!("avx2", "avx2,fma", Avx2, Avx2Doubles, 3, 2);
+
+#[derive(Clone, Copy)]
+struct Avx2Doubles([__m256d; 4]);
 
 /// The mask of the first `count` of 8 lanes, for `count` up to 8.
 static HEADS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -203,14 +208,16 @@ pub(crate) unsafe fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
         }
     };
     let mut sums = [_mm256_setzero_si256(); 4];
-    let whole = row.len() / 64 * 64;
-    for at in (0..whole).step_by(64) {
+    let mut at = 0;
+    while at + 64 <= row.len() {
         for (index, sum) in sums.iter_mut().enumerate() {
             *sum = _mm256_add_epi32(*sum, product(at + 16 * index));
         }
+        at += 64;
     }
-    for at in (whole..row.len()).step_by(16) {
+    while at < row.len() {
         sums[0] = _mm256_add_epi32(sums[0], product(at));
+        at += 16;
     }
     let sum = _mm256_add_epi32(_mm256_add_epi32(sums[0], sums[1]), _mm256_add_epi32(sums[2], sums[3]));
     let fours = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
@@ -390,5 +397,47 @@ impl Lanes for Avx2 {
             _mm_storeu_ps(sums.as_mut_ptr(), packed);
             sums
         }
+    }
+}
+
+impl Doubles for Avx2Doubles {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA.
+        unsafe { Self([_mm256_setzero_pd(); 4]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA and sixteen values.
+        unsafe { Self(std::array::from_fn(|n| _mm256_cvtps_pd(_mm_loadu_ps(source.add(4 * n))))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA.
+        Self(std::array::from_fn(|n| unsafe { _mm256_sub_pd(self.0[n], other.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_exact_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA.
+        Self(std::array::from_fn(|n| unsafe { _mm256_fmadd_pd(a.0[n], b.0[n], self.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_square(self, a: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2 and FMA.
+        Self(std::array::from_fn(|n| unsafe { _mm256_add_pd(self.0[n], _mm256_mul_pd(a.0[n], a.0[n])) }))
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(self) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (n, lanes) in lanes.chunks_exact_mut(4).enumerate() {
+            // SAFETY: the caller vouches for AVX2 and FMA; there is room for 4 values.
+            unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), self.0[n]) };
+        }
+        lanes
     }
 }

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
+use crate::LANES;
 use crate::avx2::{largest_group, sign_table};
 use crate::codes::{BLOCK, Estimate, FACTORS};
+use crate::float64::Doubles;
 use crate::lanes::{Lanes, kernel_table};
 use crate::values::prefetch_line;
 
@@ -11,7 +13,10 @@ use crate::values::prefetch_line;
 struct Avx512(__m512);
 
 // Six queries by four rows: 24 accumulators of the 32 registers.
-kernel_table!("avx512", "avx512f,avx512bw,avx2,fma", Avx512, 6, 4);
+kernel_table!("avx512", "avx512f,avx512bw,avx2,fma", Avx512, Avx512Doubles, 6, 4);
+
+#[derive(Clone, Copy)]
+struct Avx512Doubles([__m512d; 2]);
 
 /// The sums of a block. Meanwhile as many bytes as it has are prefetched from `ahead`.
 ///
@@ -263,5 +268,47 @@ impl Lanes for Avx512 {
             _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(packed));
             sums
         }
+    }
+}
+
+impl Doubles for Avx512Doubles {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for AVX-512.
+        unsafe { Self([_mm512_setzero_pd(); 2]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for AVX-512 and sixteen values.
+        unsafe { Self(std::array::from_fn(|n| _mm512_cvtps_pd(_mm256_loadu_ps(source.add(8 * n))))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512.
+        Self(std::array::from_fn(|n| unsafe { _mm512_sub_pd(self.0[n], other.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_exact_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512.
+        Self(std::array::from_fn(|n| unsafe { _mm512_fmadd_pd(a.0[n], b.0[n], self.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_square(self, a: Self) -> Self {
+        // SAFETY: the caller vouches for AVX-512.
+        Self(std::array::from_fn(|n| unsafe { _mm512_add_pd(self.0[n], _mm512_mul_pd(a.0[n], a.0[n])) }))
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(self) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (n, lanes) in lanes.chunks_exact_mut(8).enumerate() {
+            // SAFETY: the caller vouches for AVX-512; there is room for 8 values.
+            unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self.0[n]) };
+        }
+        lanes
     }
 }

@@ -22,6 +22,7 @@ pub(crate) struct Table {
     pub(crate) l2_squared_rows: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) dot_matrix: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     pub(crate) dot_f64: unsafe fn(&[f32], &[f32]) -> f64,
+    pub(crate) dot_and_square_f64: unsafe fn(&[f32], &[f32]) -> (f64, f64),
     pub(crate) l2_squared_f64: unsafe fn(&[f32], &[f32]) -> f64,
     pub(crate) hadamard: unsafe fn(&mut [f32], &[f32]),
     pub(crate) butterfly: unsafe fn(&mut [f32], &mut [f32]),
@@ -183,6 +184,14 @@ impl Kernels {
         assert_pair(a, b);
         // SAFETY: the table was detected usable; the lengths agree.
         unsafe { (self.table.dot_f64)(a, b) }
+    }
+
+    /// See [`dot_and_square_f64`](crate::dot_and_square_f64).
+    #[inline]
+    pub fn dot_and_square_f64(self, a: &[f32], b: &[f32]) -> (f64, f64) {
+        assert_pair(a, b);
+        // SAFETY: the table was detected usable; the lengths agree.
+        unsafe { (self.table.dot_and_square_f64)(a, b) }
     }
 
     /// See [`l2_squared_f64`](crate::l2_squared_f64).

@@ -322,10 +322,10 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
 
 /// Instantiates all kernels for one implementation of [`Lanes`], and puts them in `TABLE`.
 ///
-/// `kernel_table!(name, features, lanes, M, N)`: M × N is the register tile of `dot_matrix`. The module has its own
+/// `kernel_table!(name, features, lanes, doubles, M, N)`: M × N is the register tile of `dot_matrix`. The module has its own
 /// `sign_sums`, `estimates`, `largest_group`, `sign_table`, `dot_i8` and `stream_sum`.
 macro_rules! kernel_table {
-    ($name:literal, $features:tt, $lanes:ty, $m:literal, $n:literal) => {
+    ($name:literal, $features:tt, $lanes:ty, $doubles:ty, $m:literal, $n:literal) => {
         pub(crate) static TABLE: $crate::dispatch::Table = $crate::dispatch::Table {
             name: $name,
             dot,
@@ -334,6 +334,7 @@ macro_rules! kernel_table {
             l2_squared_rows,
             dot_matrix,
             dot_f64,
+            dot_and_square_f64,
             l2_squared_f64,
             hadamard,
             butterfly,
@@ -407,19 +408,22 @@ macro_rules! kernel_table {
             let len = table.len() + FACTORS;
             let (lows, _) = lows.as_chunks_mut::<BLOCK>();
             let mut sums = [[0; BLOCK]; BATCH];
-            let batches = blocks.chunks(BATCH * len).zip(lows.chunks_mut(BATCH)).zip(masks.chunks_mut(BATCH));
-            for (batch, ((batch_blocks, lows), masks)) in batches.enumerate() {
-                for (block, (bytes, sums)) in batch_blocks.chunks_exact(len).zip(&mut sums).enumerate() {
-                    let ahead = ahead(blocks, next, (batch * BATCH + block) * len);
+            // Lists are short: dividing into chunks would take as long as a part of a block.
+            let mut first = 0;
+            while first < masks.len() {
+                let last = masks.len().min(first + BATCH);
+                for (block, sums) in (first..last).zip(&mut sums) {
+                    let at = block * len;
+                    let ahead = ahead(blocks, next, at);
                     // SAFETY: the features are enabled here; the codes are as long as the table.
-                    unsafe { sign_sums(table, &bytes[..table.len()], ahead, sums) };
+                    unsafe { sign_sums(table, &blocks[at..at + table.len()], ahead, sums) };
                 }
-                let blocks = batch_blocks.chunks_exact(len).zip(&sums);
-                for ((mask, lows), (bytes, sums)) in masks.iter_mut().zip(lows).zip(blocks) {
-                    if let Some(factors) = bytes.last_chunk() {
-                        *mask = estimates(sums, factors, estimate, limit, lows);
+                for (block, sums) in (first..last).zip(&sums) {
+                    if let Some(factors) = blocks[block * len + table.len()..].first_chunk() {
+                        masks[block] = estimates(sums, factors, estimate, limit, &mut lows[block]);
                     }
                 }
+                first = last;
             }
         }
 
@@ -444,13 +448,21 @@ macro_rules! kernel_table {
         }
 
         #[target_feature(enable = $features)]
-        fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
-            $crate::float64::dot(a, b)
+        unsafe fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+            // SAFETY: the features are enabled; the caller vouches for the lengths.
+            unsafe { $crate::float64::dot::<$doubles>(a, b) }
         }
 
         #[target_feature(enable = $features)]
-        fn l2_squared_f64(a: &[f32], b: &[f32]) -> f64 {
-            $crate::float64::l2_squared(a, b)
+        unsafe fn dot_and_square_f64(a: &[f32], b: &[f32]) -> (f64, f64) {
+            // SAFETY: the features are enabled; the caller vouches for the lengths.
+            unsafe { $crate::float64::dot_and_square::<$doubles>(a, b) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn l2_squared_f64(a: &[f32], b: &[f32]) -> f64 {
+            // SAFETY: the features are enabled; the caller vouches for the lengths.
+            unsafe { $crate::float64::l2_squared::<$doubles>(a, b) }
         }
     };
 }

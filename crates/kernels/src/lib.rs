@@ -15,8 +15,8 @@
 //! 2. If the length is not a multiple of 16, both inputs are treated as padded with zeros to the next one.
 //! 3. The lanes are added as a tree of halves: `l + (l + 8)`, then `+4`, `+2`, `+1`.
 //!
-//! The `f64` kernels use the same lanes and the same tree without fusing (the product of two `f32` is exact in
-//! `f64`). The scalar code in `scalar.rs` spells the order out, and is the oracle of the others in the tests.
+//! The `f64` kernels use the same lanes and the same tree; whether they fuse a product of two `f32`, which is exact in
+//! `f64`, makes no difference. The scalar code in `scalar.rs` spells the order out, and is the oracle of the others in the tests.
 //!
 //! # Example
 //!
@@ -47,7 +47,7 @@ mod values;
 pub use bounds::{dot_error, dot_underflow, l2_error};
 pub use codes::{BLOCK, Estimate};
 pub use dispatch::Kernels;
-pub use values::{first_invalid, normalise_into, prefetch, prefetch_bytes};
+pub use values::{first_invalid, normalise_into, prefetch_bytes};
 
 /// How many accumulators the fixed order has.
 pub const LANES: usize = 16;
@@ -158,6 +158,19 @@ pub fn dot_matrix(queries: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
 #[inline]
 pub fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
     Kernels::detect().dot_f64(a, b)
+}
+
+/// The inner product in `f64`, and that of `b` with itself: the bits of two calls of [`dot_f64`], in one pass over `b`.
+///
+/// # Panics
+/// When the lengths differ.
+///
+/// ```
+/// assert_eq!(plimsoll_kernels::dot_and_square_f64(&[1.0, 2.0], &[3.0, 4.0]), (11.0, 25.0));
+/// ```
+#[inline]
+pub fn dot_and_square_f64(a: &[f32], b: &[f32]) -> (f64, f64) {
+    Kernels::detect().dot_and_square_f64(a, b)
 }
 
 /// The squared Euclidean distance in `f64`.

@@ -2,7 +2,9 @@
 
 use std::arch::aarch64::*;
 
+use crate::LANES;
 use crate::codes::{BLOCK, Estimate, FACTORS};
+use crate::float64::Doubles;
 use crate::lanes::{Lanes, kernel_table};
 use crate::values::prefetch_line;
 
@@ -10,7 +12,10 @@ use crate::values::prefetch_line;
 struct Neon([float32x4_t; 4]);
 
 // Two queries by two rows: 16 accumulators of the 32 registers.
-kernel_table!("neon", "neon", Neon, 2, 2);
+kernel_table!("neon", "neon", Neon, NeonDoubles, 2, 2);
+
+#[derive(Clone, Copy)]
+struct NeonDoubles([float64x2_t; 8]);
 
 /// The sums of a block: a load is one group of all 32 vectors. Meanwhile as many bytes as the block has are prefetched
 /// from `ahead`.
@@ -189,5 +194,47 @@ impl Lanes for Neon {
     unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
         // SAFETY: the caller vouches for NEON.
         unsafe { [a.sum(), b.sum(), c.sum(), d.sum()] }
+    }
+}
+
+impl Doubles for NeonDoubles {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller vouches for NEON.
+        unsafe { Self([vdupq_n_f64(0.0); 8]) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for NEON and sixteen values.
+        unsafe { Self(std::array::from_fn(|n| vcvt_f64_f32(vld1_f32(source.add(2 * n))))) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for NEON.
+        Self(std::array::from_fn(|n| unsafe { vsubq_f64(self.0[n], other.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_exact_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for NEON.
+        Self(std::array::from_fn(|n| unsafe { vfmaq_f64(self.0[n], a.0[n], b.0[n]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_square(self, a: Self) -> Self {
+        // SAFETY: the caller vouches for NEON.
+        Self(std::array::from_fn(|n| unsafe { vaddq_f64(self.0[n], vmulq_f64(a.0[n], a.0[n])) }))
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(self) -> [f64; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (n, lanes) in lanes.chunks_exact_mut(2).enumerate() {
+            // SAFETY: the caller vouches for NEON; there is room for 2 values.
+            unsafe { vst1q_f64(lanes.as_mut_ptr(), self.0[n]) };
+        }
+        lanes
     }
 }

@@ -7,7 +7,6 @@ use plimsoll_base::mutant::{self, Mutant};
 use crate::LANES;
 use crate::codes::{self, BLOCK, Estimate, FACTORS};
 use crate::dispatch::Table;
-use crate::float64;
 use crate::integers;
 
 pub(crate) static TABLE: Table = Table {
@@ -17,8 +16,9 @@ pub(crate) static TABLE: Table = Table {
     dot_rows,
     l2_squared_rows,
     dot_matrix,
-    dot_f64: float64::dot,
-    l2_squared_f64: float64::l2_squared,
+    dot_f64,
+    dot_and_square_f64,
+    l2_squared_f64,
     hadamard,
     butterfly: integers::butterfly,
     scan_blocks,
@@ -45,6 +45,31 @@ fn padded(tail: &[f32]) -> [f32; LANES] {
     let mut lanes = [0.0; LANES];
     lanes[..tail.len()].copy_from_slice(tail);
     lanes
+}
+
+fn accumulate_f64(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [0.0_f64; LANES];
+    for (index, (&a, &b)) in a.iter().zip(b).enumerate() {
+        lanes[index % LANES] += term(f64::from(a), f64::from(b));
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+fn dot_f64(a: &[f32], b: &[f32]) -> f64 {
+    accumulate_f64(a, b, |a, b| a * b)
+}
+
+fn dot_and_square_f64(a: &[f32], b: &[f32]) -> (f64, f64) {
+    (dot_f64(a, b), dot_f64(b, b))
+}
+
+fn l2_squared_f64(a: &[f32], b: &[f32]) -> f64 {
+    accumulate_f64(a, b, |a, b| (a - b) * (a - b))
 }
 
 fn accumulate(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {

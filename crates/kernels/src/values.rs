@@ -44,32 +44,21 @@ pub fn normalise_into(src: &[f32], dst: &mut [f32]) -> f64 {
     length
 }
 
-/// Asks the processor to bring a slice into its nearest cache. A hint: it never faults and changes no value.
+/// Asks the processor to bring bytes into its nearest cache. A hint: it never faults and changes no value.
 ///
 /// Cost: one instruction a cache line of 64 bytes.
-///
-/// ```
-/// plimsoll_kernels::prefetch(&[0.0; 100]);
-/// ```
-#[inline]
-pub fn prefetch(slice: &[f32]) {
-    for line in slice.chunks(16) {
-        prefetch_line(line.as_ptr());
-    }
-}
-
-/// As [`prefetch`], for bytes.
 ///
 /// ```
 /// plimsoll_kernels::prefetch_bytes(&[0; 100]);
 /// ```
 #[inline]
 pub fn prefetch_bytes(bytes: &[u8]) {
-    let start = bytes.as_ptr();
     // Lines begin at multiples of 64, wherever the bytes do.
-    let lines = (start.addr() % 64 + bytes.len()).div_ceil(64);
-    for line in 0..lines {
-        prefetch_line(start.wrapping_add(64 * line).cast());
+    let range = bytes.as_ptr_range();
+    let mut line = range.start;
+    while line.addr() < range.end.addr() {
+        prefetch_line(line.cast());
+        line = line.wrapping_add(64 - line.addr() % 64);
     }
 }
 

@@ -50,6 +50,10 @@ fn assert_pair_equal(a: &[f32], b: &[f32]) {
         assert_eq!(bits(kernels.dot(a, b)), bits(oracle.dot(a, b)), "dot, {name}, {dim}");
         assert_eq!(bits(kernels.l2_squared(a, b)), bits(oracle.l2_squared(a, b)), "l2, {name}, {dim}");
         assert_eq!(kernels.dot_f64(a, b).to_bits(), oracle.dot_f64(a, b).to_bits(), "dot_f64, {name}, {dim}");
+        let both = kernels.dot_and_square_f64(a, b);
+        let apart = (oracle.dot_f64(a, b), oracle.dot_f64(b, b));
+        let both_bits = |(dot, square): (f64, f64)| (dot.to_bits(), square.to_bits());
+        assert_eq!(both_bits(both), both_bits(apart), "dot_and_square_f64, {name}, {dim}");
         let l2 = |kernels: Kernels| kernels.l2_squared_f64(a, b).to_bits();
         assert_eq!(l2(kernels), l2(oracle), "l2_f64, {name}, {dim}");
     }

@@ -31,7 +31,7 @@ pub use kill::{KillFile, KillHeader};
 pub use names::{FileName, SealedKind};
 pub use posting::{DocumentEntry, DocumentRef, Documents, PostingFile, PostingInfo, PostingRange, RowsRef};
 pub use vector::{
-    CodeLengths, CodeSections, ListEntry, ListRows, SegmentKind, VectorFile, VectorInfo, VectorWriter,
+    CodeLengths, CodedRows, ListEntry, ListRows, SegmentKind, VectorFile, VectorInfo, VectorWriter,
 };
 pub use view::SealedView;
 

@@ -44,6 +44,7 @@
 //! They can be made anew from the raw vectors of the posting files, and a reader does without them where they
 //! are absent, so that they have no feature bit.
 
+mod coded;
 mod reader;
 mod writer;
 
@@ -52,7 +53,8 @@ use plimsoll_base::{CollectionId, DocumentOrdinal, Generation, ListId, Result};
 
 use crate::container::{SectionKind, seal_meta};
 
-pub use reader::{CodeSections, VectorFile};
+pub use coded::CodedRows;
+pub use reader::VectorFile;
 pub use writer::{ListRows, VectorWriter};
 
 /// The newest version of the format.

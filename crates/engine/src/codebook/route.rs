@@ -1,11 +1,14 @@
 //! Which lists a query visits, by the codes of their centroids.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use plimsoll_codes::{blocks_of, record_len};
 use plimsoll_index::priority;
 use plimsoll_kernels as kernels;
 
 use super::{Codebook, CodedQuery};
-use crate::order;
+use crate::order::{self, RoughOrder};
 
 /// A list that a query may visit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,17 +26,21 @@ pub(crate) struct Visit {
 /// distances only: under dot the records of centroids, which are of squared distances, would be read as products.
 #[derive(Default)]
 pub(crate) struct CodedRoute {
-    /// A list's priority and position; the first `measured` are in order, the others by their signs alone.
-    order: Vec<u64>,
+    /// All lists, by their signs alone.
+    order: RoughOrder,
+    /// How many of them are measured.
+    measured: usize,
+    /// How many were visited.
+    visited: usize,
+    /// Priorities and positions of those that are measured and not visited yet.
+    ready: BinaryHeap<Reverse<u64>>,
     /// |q' − c'|² by position, where it was measured, and how far off it may be.
     distances: Vec<(f32, f32)>,
-    measured: usize,
-    next: usize,
 }
 
-/// So many lists are measured at first, and as many again as there are when half of them are visited: the order by
-/// signs is not exact, so that what is visited next has to be chosen from more than it.
-const FIRST_MEASURED: usize = 16;
+/// So many lists are measured together, as long as fewer than twice as many as were visited are: the order by signs is
+/// not exact, so that what is visited next has to be chosen from more than it.
+const TOGETHER: usize = 16;
 /// How many standard deviations a centroid's distance may be off.
 const CENTROID_DEVIATIONS: f32 = 2.0;
 
@@ -50,50 +57,70 @@ impl CodedRoute {
         lows.resize(blocks_of(lists) * kernels::BLOCK, 0.0);
         masks.resize(blocks_of(lists), 0);
         let bound = query.signs.bound(query.squared, query.squared, 0.0);
-        let _blocks = query.signs.scan(&book.signs, &[], &bound, f32::MAX, lows, masks);
-        let priorities =
-            lows.iter().zip(&book.spreads).map(|(distance, spread)| priority(*distance, *spread));
-        self.order.clear();
-        self.order.extend(priorities.zip(0..).map(|(priority, position)| order::key(priority, position)));
+        let is_whole = query.signs.scan(&book.signs, &[], &bound, f32::MAX, lows, masks);
+        debug_assert!(is_whole, "{lists} lists");
+        let priorities = &mut lows[..lists];
+        for (value, spread) in priorities.iter_mut().zip(&book.spreads) {
+            *value = priority(*value, *spread);
+        }
+        self.order.sort(priorities);
+        self.ready.clear();
         self.distances.resize(lists, (0.0, 0.0));
-        (self.measured, self.next) = (0, 0);
+        (self.measured, self.visited) = (0, 0);
+        self.prefetch(book);
     }
 
     /// The next list.
     pub(crate) fn next(&mut self, book: &Codebook, query: &CodedQuery) -> Option<Visit> {
         let position = self.peek(book, query)?;
+        let Reverse(key) = self.ready.pop()?;
+        self.visited += 1;
         let (distance_squared, error) = self.distances[position as usize];
-        let priority = order::value(self.order[self.next]);
-        self.next += 1;
+        let priority = order::value(key);
         Some(Visit { position, priority, base: distance_squared - error, distance_squared })
     }
 
     /// The position of the next list.
     pub(crate) fn peek(&mut self, book: &Codebook, query: &CodedQuery) -> Option<u32> {
-        if self.next * 2 >= self.measured && self.measured < self.order.len() {
+        while self.visited * 2 >= self.measured && self.measured < self.order.indexes().len() {
             self.measure_more(book, query);
         }
-        self.order.get(self.next).map(|key| order::index(*key))
+        self.ready.peek().map(|Reverse(key)| order::index(*key))
+    }
+
+    /// The next lists by their signs.
+    fn upcoming(&self) -> &[u32] {
+        let rest = &self.order.indexes()[self.measured..];
+        &rest[..rest.len().min(TOGETHER)]
+    }
+
+    /// Asks for the records that will be measured next.
+    fn prefetch(&self, book: &Codebook) {
+        self.upcoming().iter().for_each(|position| kernels::prefetch_bytes(book.record(*position)));
     }
 
     fn measure_more(&mut self, book: &Codebook, query: &CodedQuery) {
-        let rest = &mut self.order[self.measured..];
-        let more = self.measured.max(FIRST_MEASURED).min(rest.len());
-        if more < rest.len() {
-            rest.select_nth_unstable(more);
-        }
-        let len = record_len(book.width());
         let deviation = CENTROID_DEVIATIONS * query.record_deviation();
-        for key in &mut rest[..more] {
-            let position = order::index(*key);
-            let record = &book.records[position as usize * len..][..len];
-            let measured = query.plane.distance(record);
+        let count = self.upcoming().len();
+        for place in self.measured..self.measured + count {
+            let position = self.order.indexes()[place];
+            let measured = query.plane.distance(book.record(position));
             let (distance, error) = measured
                 .map_or((f32::INFINITY, 0.0), |found| (found.distance.max(0.0), deviation * found.scale));
             self.distances[position as usize] = (distance, error);
-            *key = order::key(priority(distance, book.spreads[position as usize]), position);
+            let key = order::key(priority(distance, book.spreads[position as usize]), position);
+            self.ready.push(Reverse(key));
         }
-        self.measured += more;
-        self.order[self.next..self.measured].sort_unstable();
+        self.measured += count;
+        self.prefetch(book);
+    }
+}
+
+impl Codebook {
+    /// The record of a centroid.
+    #[inline]
+    fn record(&self, position: u32) -> &[u8] {
+        let len = record_len(self.width());
+        &self.records[position as usize * len..][..len]
     }
 }

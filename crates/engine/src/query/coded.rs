@@ -1,22 +1,22 @@
 //! Searching one index generation through its codes.
 //!
 //! Lists are visited nearest first. The sign codes of a list's rows give lower bounds of their distances; the rows
-//! that may be among the best k are measured by their 8-bit records while the next list is scanned, so that waiting
+//! that may be among the best k are measured by their 8-bit records after the next list is scanned, so that waiting
 //! for memory and scanning overlap; and those that still may be are measured from their raw vectors in the end. The
-//! first list has no k-th distance to compare with: its most promising rows are measured first.
+//! first lists have no k-th distance to compare with: their most promising rows are measured first.
 
 use std::cell::Cell;
 
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Progress, Route, StopRule};
 use plimsoll_kernels::BLOCK;
-use plimsoll_shard::{CodeSections, ListEntry, SealedView, VectorFile};
+use plimsoll_shard::{CodedRows, ListEntry};
 
 use super::exact::Scanner;
 use super::pool::{Pool, Pooled};
+use super::unbounded::Unbounded;
 use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
 use crate::error::Result;
-use crate::order;
 use crate::router::Router;
 
 /// What a search needs while it runs; each thread keeps its own, so that searching allocates next to nothing.
@@ -26,11 +26,10 @@ struct Scratch {
     route: CodedRoute,
     lows: Vec<f32>,
     masks: Vec<u32>,
-    /// Rows that passed the signs: of the list before, and of this one.
+    /// Rows that passed the signs and will be measured next, and those of the list that is scanned.
     waiting: Vec<Candidate>,
     fresh: Vec<Candidate>,
-    /// Their bounds and indexes, while some are chosen.
-    keys: Vec<u64>,
+    unbounded: Unbounded,
     pool: Pool,
 }
 
@@ -48,9 +47,8 @@ struct Candidate {
 
 /// A shard's part of a segment.
 struct Section<'a> {
-    file: &'a VectorFile,
     shard: ShardId,
-    codes: CodeSections<'a>,
+    rows: CodedRows<'a>,
 }
 
 /// Where a list is in a section.
@@ -66,12 +64,12 @@ struct Located<'a> {
 
 impl<'a> Located<'a> {
     fn find(number: usize, section: &Section<'a>, list: ListId) -> Result<Option<Self>> {
-        let Some(entry) = section.file.find_list(section.shard, list)? else { return Ok(None) };
+        let Some(entry) = section.rows.list(list) else { return Ok(None) };
         let end = entry.first_slot.checked_add(entry.rows).filter(|end| *end > entry.first_slot);
         let end = end.filter(|end| end.checked_next_multiple_of(BLOCK as u32).is_some());
-        let Some(end) = end else { return Err(misplaced(section.file, &entry)) };
+        let Some(end) = end else { return Err(misplaced(&section.rows, &entry)) };
         let first = entry.first_slot / BLOCK as u32;
-        let blocks = section.codes.blocks(first..end.div_ceil(BLOCK as u32))?;
+        let blocks = section.rows.blocks(first..end.div_ceil(BLOCK as u32))?;
         let from_first = |slot: u32| (slot - first * BLOCK as u32) as usize;
         let slots = (from_first(entry.first_slot), from_first(end));
         Ok(Some(Self { section: number, entry, blocks, slots }))
@@ -80,8 +78,7 @@ impl<'a> Located<'a> {
 
 /// How many standard deviations a record's distance may be off.
 const RECORD_DEVIATIONS: f32 = 3.0;
-/// So many rows more than k are measured first, of the rows of so many lists.
-const FIRST_MORE: usize = 6;
+/// The first rows that are measured are the most promising ones of so many lists.
 const FIRST_LISTS: usize = 2;
 
 /// The lists a query visits.
@@ -100,8 +97,8 @@ struct Coded<'s, 'a> {
     sections: Vec<Section<'a>>,
     epsilon: f32,
     margin: f32,
-    /// Whether some of the fresh rows were scanned before there was a k-th distance.
-    unfiltered: bool,
+    /// Whether it depends on a row's document if the row counts.
+    asks_documents: bool,
 }
 
 impl<'a> Scanner<'a> {
@@ -122,7 +119,8 @@ impl<'a> Scanner<'a> {
             false => Ok(false),
             true => {
                 let margin = RECORD_DEVIATIONS * scratch.query.record_deviation();
-                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin, unfiltered: false }
+                let asks_documents = self.asks_documents();
+                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin, asks_documents }
                     .run(self, rule)
                     .map(|()| true)
             }
@@ -136,8 +134,8 @@ impl<'a> Scanner<'a> {
         for segment in self.state.tree.vectors.iter().filter(|segment| segment.generation == generation) {
             let file = &**segment.file.get()?;
             for (shard, _) in &segment.live {
-                let Some(codes) = file.codes(*shard, book.lengths())? else { return Ok(None) };
-                sections.push(Section { file, shard: *shard, codes });
+                let Some(rows) = file.codes(*shard, book.lengths())? else { return Ok(None) };
+                sections.push(Section { shard: *shard, rows });
             }
         }
         Ok(Some(sections))
@@ -150,6 +148,7 @@ impl<'a> Coded<'_, 'a> {
         self.scratch.pool.reset(scanner.k(), limit);
         self.scratch.waiting.clear();
         self.scratch.fresh.clear();
+        self.scratch.unbounded.clear();
         let mut measured;
         let mut visits = match scanner.measure.metric() {
             Metric::Cosine | Metric::L2 => {
@@ -203,9 +202,12 @@ impl<'a> Coded<'_, 'a> {
             }
             scanner.clock.lap(|stages| &mut stages.rerank);
         }
-        while !(self.scratch.waiting.is_empty() && self.scratch.fresh.is_empty()) {
+        loop {
             self.measure_waiting(scanner)?;
             self.choose();
+            if self.scratch.waiting.is_empty() {
+                break;
+            }
         }
         scanner.clock.lap(|stages| &mut stages.rerank);
         scanner.explain.lists_probed += progress.lists;
@@ -252,63 +254,65 @@ impl<'a> Coded<'_, 'a> {
         next: &[u8],
     ) -> Result<()> {
         let Located { section, entry, blocks, slots: (start, end) } = *located;
-        let Scratch { query, lows, masks, fresh, pool, .. } = &mut *self.scratch;
+        let Scratch { query, lows, masks, fresh, unbounded, pool, .. } = &mut *self.scratch;
         let count = end.div_ceil(BLOCK);
         if lows.len() < count * BLOCK {
             lows.resize(count * BLOCK, 0.0);
             masks.resize(count, 0);
         }
+        let (lows, masks) = (&mut lows[..count * BLOCK], &mut masks[..count]);
         let bound = query.signs.bound(visit.base, visit.distance_squared, self.epsilon);
-        if query.signs.scan(blocks, next, &bound, pool.bound(), lows, masks) != Some(count) {
-            return Err(misplaced(self.sections[section].file, &entry));
-        }
-        let is_filtered = scanner.explain.documents_matching.is_some();
-        // Lanes of other lists, in front and behind.
-        masks[0] &= u32::MAX << start;
-        masks[count - 1] &= u32::MAX >> (count * BLOCK - end);
-        for (block, mask) in masks[..count].iter().enumerate() {
-            let mut mask = *mask;
-            while mask != 0 {
-                let slot = block * BLOCK + mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                let row = entry.first_row.saturating_add((slot - start) as u32);
-                if is_filtered {
-                    let section = &self.sections[section];
-                    if !scanner.passes_filter(section.file.row(section.shard, row)?.0)? {
-                        continue;
-                    }
-                }
-                fresh.push(Candidate { low: lows[slot], section: section as u32, row });
-            }
+        if !query.signs.scan(blocks, next, &bound, pool.bound(), lows, masks) {
+            return Err(misplaced(&self.sections[section].rows, &entry));
         }
         scanner.explain.codes_scanned += u64::from(entry.rows);
         scanner.explain.bytes_touched += blocks.len() as u64;
+        // Lanes of other lists, in front and behind.
+        masks[0] &= u32::MAX << start;
+        masks[count - 1] &= u32::MAX >> (count * BLOCK - end);
+        // The row of the first lane, as it were.
+        let first = entry.first_row.wrapping_sub(start as u32);
+        if scanner.explain.documents_matching.is_some() {
+            let rows = &self.sections[section].rows;
+            for (block, mask) in masks.iter_mut().enumerate() {
+                for lane in lanes(*mask) {
+                    let row = first.wrapping_add((block * BLOCK + lane) as u32);
+                    if !scanner.passes_filter(rows.row(row)?.0)? {
+                        *mask &= !(1 << lane);
+                    }
+                }
+            }
+        }
+        let section = section as u32;
+        if !pool.is_full() {
+            unbounded.add(section, first, lows, masks);
+            return Ok(());
+        }
+        for (block, mask) in masks.iter().enumerate() {
+            for lane in lanes(*mask) {
+                let slot = block * BLOCK + lane;
+                fresh.push(Candidate { low: lows[slot], section, row: first.wrapping_add(slot as u32) });
+            }
+        }
         Ok(())
     }
 
     /// Chooses the rows that are measured after the next list is scanned, and asks for their records: those that may be
     /// among the best k, or, before there are k, the most promising ones.
     fn choose(&mut self) {
-        let Scratch { waiting, fresh, keys, pool, .. } = &mut *self.scratch;
-        if pool.is_full() {
-            std::mem::swap(waiting, fresh);
-            if std::mem::take(&mut self.unfiltered) {
-                waiting.retain(|candidate| candidate.low <= pool.bound());
+        let Scratch { waiting, fresh, unbounded, pool, .. } = &mut *self.scratch;
+        std::mem::swap(waiting, fresh);
+        if !unbounded.is_empty() {
+            let take = |low, section, row| waiting.push(Candidate { low, section, row });
+            if pool.is_full() {
+                unbounded.take_within(pool.bound(), take);
+                unbounded.clear();
+            } else {
+                unbounded.take_best(pool.k(), take);
             }
-        } else {
-            self.unfiltered = true;
-            keys.clear();
-            keys.extend((0..).zip(&*fresh).map(|(index, candidate)| order::key(candidate.low, index)));
-            let first = pool.k().saturating_add(FIRST_MORE).min(keys.len());
-            if first < keys.len() {
-                keys.select_nth_unstable(first);
-            }
-            waiting.extend(keys[..first].iter().map(|key| fresh[order::index(*key) as usize]));
-            keys[..first].iter().for_each(|key| fresh[order::index(*key) as usize].low = f32::INFINITY);
-            fresh.retain(|candidate| candidate.low < f32::INFINITY);
         }
         for candidate in &*waiting {
-            self.sections[candidate.section as usize].codes.prefetch_record(candidate.row);
+            self.sections[candidate.section as usize].rows.prefetch_record(candidate.row);
         }
     }
 
@@ -330,7 +334,7 @@ impl<'a> Coded<'_, 'a> {
             return Ok(());
         }
         let section = &self.sections[number as usize];
-        let record = section.codes.record(row)?;
+        let record = section.rows.record(row)?;
         scanner.explain.rows_reranked += 1;
         scanner.explain.bytes_touched += record.len() as u64;
         let Some(found) = self.scratch.query.plane.distance(record) else { return Ok(()) };
@@ -344,15 +348,15 @@ impl<'a> Coded<'_, 'a> {
             return Ok(());
         }
         let mut of_document = None;
-        if scanner.asks_documents() {
-            let (ordinal, _) = section.file.row(section.shard, row)?;
+        if self.asks_documents {
+            let (ordinal, _) = section.rows.row(row)?;
             if !scanner.is_live(ordinal)? {
                 return Ok(());
             }
             of_document = scanner.is_distinct().then_some(ordinal);
         }
         // It may be returned: which document it is of will be asked then.
-        section.file.prefetch_row(section.shard, row);
+        section.rows.prefetch_row(row);
         pool.push(Pooled { low, high, section: number, row, ordinal: of_document });
         Ok(())
     }
@@ -363,12 +367,19 @@ impl<'a> Coded<'_, 'a> {
         let mut named: Vec<(DocumentOrdinal, u16)> = Vec::with_capacity(rows.len());
         for pooled in rows {
             let section = &self.sections[pooled.section as usize];
-            named.push(section.file.row(section.shard, pooled.row)?);
+            named.push(section.rows.row(pooled.row)?);
         }
         scanner.measure_raw(&named)
     }
 }
 
-fn misplaced(file: &VectorFile, entry: &ListEntry) -> crate::error::Error {
-    StorageError::corrupted(file.sealed().path(), 0, format!("an impossible list: {entry:?}")).into()
+/// The lanes that are set, ascending.
+fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let some = |mask: u32| (mask != 0).then_some(mask);
+    std::iter::successors(some(mask), move |mask| some(mask & (mask - 1)))
+        .map(|mask| mask.trailing_zeros() as usize)
+}
+
+fn misplaced(rows: &CodedRows<'_>, entry: &ListEntry) -> crate::error::Error {
+    StorageError::corrupted(rows.file().path(), 0, format!("an impossible list: {entry:?}")).into()
 }

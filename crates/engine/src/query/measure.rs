@@ -94,8 +94,8 @@ impl Measure {
             Metric::L2 => kernels::l2_squared_f64(&self.raw, vector),
             Metric::Dot => -kernels::dot_f64(&self.raw, vector),
             Metric::Cosine => {
-                let norm = kernels::dot_f64(vector, vector).sqrt();
-                let cosine = kernels::dot_f64(&self.raw, vector) / (self.norm * norm);
+                let (product, square) = kernels::dot_and_square_f64(&self.raw, vector);
+                let cosine = product / (self.norm * square.sqrt());
                 (1.0 - cosine).clamp(0.0, 2.0)
             }
         }

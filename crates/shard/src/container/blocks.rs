@@ -43,13 +43,23 @@ impl SealedFile {
         Err(self.damaged(range.start, what))
     }
 
-    /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
+    /// Whether all blocks of bytes `start` to `end`, which are some, are known to be verified. Of many blocks nothing is
+    /// known.
     #[inline]
+    pub(super) fn is_verified(&self, start: usize, end: usize) -> bool {
+        // A power of two: a division takes longer than all the rest.
+        let shift = self.footer.block_size.trailing_zeros();
+        let (first, last) = (start >> shift, (end - 1) >> shift);
+        let wanted = (u64::MAX << (first % 64)) & (u64::MAX >> (63 - last % 64));
+        let word = self.verified.get(first / 64).filter(|_| first / 64 == last / 64);
+        word.is_some_and(|verified| wanted & !verified.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
     pub(super) fn check_blocks(&self, map: &[u8], start: usize, end: usize) -> Result<()> {
         if start == end {
             return Ok(());
         }
-        // A power of two: a division takes longer than all the rest.
         let shift = self.footer.block_size.trailing_zeros();
         let (first, last) = (start >> shift, (end - 1) >> shift);
         for word in first / 64..=last / 64 {

@@ -225,6 +225,25 @@ impl SealedFile {
     /// [`StorageError::Corrupted`] if the range does not lie in the section or a checksum does not match.
     #[inline]
     pub fn bytes(&self, section: &Section, range: Range<u64>) -> Result<&[u8]> {
+        if let Some(map) = &self.map
+            && range.start < range.end
+            && range.end <= section.len
+        {
+            let start = section.offset.wrapping_add(range.start) as usize;
+            let end = section.offset.wrapping_add(range.end) as usize;
+            if let Some(bytes) = map.get(start..end)
+                && end as u64 <= self.footer.section_offset
+                && self.is_verified(start, end)
+            {
+                return Ok(bytes);
+            }
+        }
+        self.bytes_at_first(section, range)
+    }
+
+    /// As [`SealedFile::bytes`], whether or not they were ever touched.
+    #[inline(never)]
+    fn bytes_at_first(&self, section: &Section, range: Range<u64>) -> Result<&[u8]> {
         if range.start > range.end || range.end > section.len {
             let what = format!("bytes {range:?} of a section of {} bytes", section.len);
             return Err(self.damaged(section.offset, what));

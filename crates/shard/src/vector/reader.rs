@@ -1,13 +1,14 @@
 //! Reading a vector segment in place.
 
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
-use super::{BLOCK_SLOTS, CodeLengths, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader};
+use super::{
+    BLOCK_SLOTS, CodeLengths, CodedRows, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader,
+};
 use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
 use crate::view::SealedView;
@@ -23,10 +24,10 @@ pub struct VectorFile {
 }
 
 #[derive(Debug)]
-struct ShardSections {
+pub(super) struct ShardSections {
     lists: Section,
-    ordinals: Section,
-    postings: Section,
+    pub(super) ordinals: Section,
+    pub(super) postings: Section,
     /// Where there are codes: signs and plane.
     codes: Option<(Section, Section)>,
     places: OnceLock<Option<Places>>,
@@ -35,6 +36,16 @@ struct ShardSections {
 impl ShardSections {
     fn rows(&self) -> u64 {
         self.postings.len / 2
+    }
+
+    /// The entry of one of the shard's lists, all of which are given.
+    #[inline]
+    pub(super) fn find_list(&self, lists: &[ListEntry], list: ListId) -> Option<ListEntry> {
+        let index = match self.places.get_or_init(|| Places::new(lists)) {
+            Some(places) => places.find(list),
+            None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
+        };
+        index.and_then(|index| lists.get(index)).copied()
     }
 }
 
@@ -68,44 +79,6 @@ impl Places {
     fn find(&self, list: ListId) -> Option<usize> {
         let place = *self.indexes.get(list.0.checked_sub(self.first)? as usize)?;
         (place as usize).checked_sub(1)
-    }
-}
-
-/// The codes of one shard's rows.
-#[derive(Debug, Clone, Copy)]
-pub struct CodeSections<'a> {
-    file: &'a SealedFile,
-    signs: &'a Section,
-    plane: &'a Section,
-    lengths: CodeLengths,
-}
-
-impl<'a> CodeSections<'a> {
-    /// Some blocks of signs, one after another, on a boundary of 64 bytes if blocks have a multiple of that length.
-    ///
-    /// # Errors
-    /// `Corrupted` if a block that is touched is damaged, or there are no such blocks.
-    pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
-        let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
-        self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
-    }
-
-    /// The record of a row.
-    ///
-    /// # Errors
-    /// As [`CodeSections::blocks`].
-    pub fn record(&self, row: u32) -> Result<&'a [u8]> {
-        let len = u64::from(self.lengths.record);
-        let start = u64::from(row) * len;
-        self.file.bytes(self.plane, start..start + len)
-    }
-
-    /// Asks for the record of a row ahead of its use; see [`SealedFile::prefetch`].
-    #[inline]
-    pub fn prefetch_record(&self, row: u32) {
-        let len = u64::from(self.lengths.record);
-        let start = u64::from(row) * len;
-        self.file.prefetch(self.plane, start..start + len);
     }
 }
 
@@ -195,26 +168,22 @@ impl VectorFile {
     /// The entry of one list of `shard`.
     pub fn find_list(&self, shard: ShardId, list: ListId) -> Result<Option<ListEntry>> {
         let Some(sections) = self.find(shard) else { return Ok(None) };
-        let lists: &[ListEntry] = self.file.array(&sections.lists)?;
-        let index = match sections.places.get_or_init(|| Places::new(lists)) {
-            Some(places) => places.find(list),
-            None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
-        };
-        Ok(index.and_then(|index| lists.get(index)).copied())
+        Ok(sections.find_list(self.file.array(&sections.lists)?, list))
     }
 
     /// The codes of the rows of `shard`; `None` if it has none.
     ///
     /// # Errors
-    /// `Corrupted` if they are of other lengths.
-    pub fn codes(&self, shard: ShardId, lengths: CodeLengths) -> Result<Option<CodeSections<'_>>> {
+    /// `Corrupted` if they are of other lengths, or the directory of lists is damaged.
+    pub fn codes(&self, shard: ShardId, lengths: CodeLengths) -> Result<Option<CodedRows<'_>>> {
         let Some(sections) = self.find(shard) else { return Ok(None) };
         let Some((signs, plane)) = &sections.codes else { return Ok(None) };
         if self.header.info.codes != Some(lengths) {
             let what = format!("codes of {:?}, {lengths:?} were expected", self.header.info.codes);
             return Err(self.file.damaged(signs.offset, what));
         }
-        Ok(Some(CodeSections { file: &self.file, signs, plane, lengths }))
+        let lists = self.file.array(&sections.lists)?;
+        Ok(Some(CodedRows { file: &self.file, sections, lists, signs, plane, lengths }))
     }
 
     /// The document and the posting of each row of a list of `shard`.
@@ -226,23 +195,6 @@ impl VectorFile {
         let (start, rows) = (u64::from(list.first_row - shift), u64::from(list.rows));
         let ordinals = self.file.view(&sections.ordinals, start..start + rows)?;
         Ok((ordinals, self.file.view(&sections.postings, start..start + rows)?))
-    }
-
-    /// Asks for the document and the posting of a row ahead of their use; see [`SealedFile::prefetch`].
-    pub fn prefetch_row(&self, shard: ShardId, row: u32) {
-        let Some(sections) = self.find(shard) else { return };
-        let row = u64::from(row);
-        self.file.prefetch(&sections.ordinals, row * 8..row * 8 + 8);
-        self.file.prefetch(&sections.postings, row * 2..row * 2 + 2);
-    }
-
-    /// The document and the posting of one row of `shard`.
-    pub fn row(&self, shard: ShardId, row: u32) -> Result<(DocumentOrdinal, u16)> {
-        let Some(sections) = self.find(shard) else {
-            return Err(self.file.damaged(0, format!("there is no shard {shard} in this file")));
-        };
-        let ordinal = self.file.element(&sections.ordinals, u64::from(row))?;
-        Ok((*ordinal, *self.file.element(&sections.postings, u64::from(row))?))
     }
 
     /// Verifies every checksum of the file ([`SealedFile::verify`]), that the directories cover the rows as

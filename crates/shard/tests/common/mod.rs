@@ -229,7 +229,7 @@ pub fn read_everything(dir: &Path, meta: &FileMeta, mode: ReadMode) -> Result<St
                     let blocks = list.first_slot / 32..(list.first_slot + list.rows).div_ceil(32);
                     writeln!(out, "{:?}", codes.blocks(blocks)?).unwrap();
                     for row in list.first_row..list.first_row + list.rows {
-                        let (ordinal, posting) = file.row(*shard, row)?;
+                        let (ordinal, posting) = codes.row(row)?;
                         writeln!(out, "{ordinal} {posting} {:?}", codes.record(row)?).unwrap();
                     }
                 }

@@ -1,0 +1,81 @@
+//! The coded rows of one shard of a segment, as a search looks at them: what is the same for all of its lists and
+//! rows is looked up once.
+
+use std::ops::Range;
+
+use plimsoll_base::{DocumentOrdinal, ListId, Result};
+
+use super::reader::ShardSections;
+use super::{CodeLengths, ListEntry};
+use crate::container::{SealedFile, Section};
+
+/// The codes of one shard's rows, with its lists and the rows' documents.
+#[derive(Debug, Clone, Copy)]
+pub struct CodedRows<'a> {
+    pub(super) file: &'a SealedFile,
+    pub(super) sections: &'a ShardSections,
+    pub(super) lists: &'a [ListEntry],
+    pub(super) signs: &'a Section,
+    pub(super) plane: &'a Section,
+    pub(super) lengths: CodeLengths,
+}
+
+impl<'a> CodedRows<'a> {
+    /// The file.
+    pub fn file(&self) -> &'a SealedFile {
+        self.file
+    }
+
+    /// The entry of one list.
+    #[inline]
+    pub fn list(&self, list: ListId) -> Option<ListEntry> {
+        self.sections.find_list(self.lists, list)
+    }
+
+    /// Some blocks of signs, one after another, on a boundary of 64 bytes if blocks have a multiple of that length.
+    ///
+    /// # Errors
+    /// `Corrupted` if a block of the file that is touched is damaged, or there are no such blocks.
+    #[inline]
+    pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
+        let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
+        self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
+    }
+
+    /// The record of a row.
+    ///
+    /// # Errors
+    /// As [`CodedRows::blocks`].
+    #[inline]
+    pub fn record(&self, row: u32) -> Result<&'a [u8]> {
+        self.file.bytes(self.plane, self.record_range(row))
+    }
+
+    /// Asks for the record of a row ahead of its use; see [`SealedFile::prefetch`].
+    #[inline]
+    pub fn prefetch_record(&self, row: u32) {
+        self.file.prefetch(self.plane, self.record_range(row));
+    }
+
+    fn record_range(&self, row: u32) -> Range<u64> {
+        let len = u64::from(self.lengths.record);
+        let start = u64::from(row) * len;
+        start..start + len
+    }
+
+    /// The document and the posting of a row.
+    ///
+    /// # Errors
+    /// As [`CodedRows::blocks`].
+    pub fn row(&self, row: u32) -> Result<(DocumentOrdinal, u16)> {
+        let ordinal = self.file.element(&self.sections.ordinals, u64::from(row))?;
+        Ok((*ordinal, *self.file.element(&self.sections.postings, u64::from(row))?))
+    }
+
+    /// Asks for the document and the posting of a row ahead of their use; see [`SealedFile::prefetch`].
+    pub fn prefetch_row(&self, row: u32) {
+        let row = u64::from(row);
+        self.file.prefetch(&self.sections.ordinals, row * 8..row * 8 + 8);
+        self.file.prefetch(&self.sections.postings, row * 2..row * 2 + 2);
+    }
+}
