@@ -179,6 +179,69 @@ fn through_a_whole_life() {
 }
 
 #[test]
+fn unflushed_rows_are_found_through_their_codes_as_of_the_snapshot() {
+    for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
+        let mut on = Indexed::new(metric, 2048);
+        on.grow(5000);
+        on.db().flush().unwrap();
+        on.db().compact().unwrap();
+        let snapshot = on.db().snapshot();
+        let before = snapshot.collection("c").unwrap();
+        let query = on.points.next();
+        let expected = before.search(&query).run().unwrap().hits;
+        for rows in [1, 40, 3, 700, 31, 1, 1, 900, 64].into_iter().chain([5; 40]) {
+            on.grow(rows);
+        }
+        on.check(&format!("{metric}: many batches"));
+        let after = on.collection().search(&query).run().unwrap().explain;
+        assert_eq!(after.memtable_rows, on.stats().memtable_rows, "every row was looked at");
+        let rows = after.memtable_rows;
+        assert!(after.codes_scanned > rows - 32, "{metric}: {after:?}, of {rows} rows");
+        assert_eq!(
+            before.search(&query).run().unwrap().hits,
+            expected,
+            "{metric}: a snapshot does not change"
+        );
+        on.churn();
+        on.check(&format!("{metric}: replaced and deleted"));
+        // What was just written is found at once.
+        for _ in 0..50 {
+            on.grow(1);
+            let (key, vector) = (on.vectors.len() - 1, on.vectors.last().cloned().flatten().unwrap());
+            let hits = on.collection().search(&vector).k(1000).run().unwrap().hits;
+            assert!(hits.iter().any(|hit| hit.key == Key::from(key)), "{metric}: {key}");
+        }
+    }
+}
+
+#[test]
+fn searches_of_many_threads_make_the_codes_of_one_writer() {
+    let mut on = Indexed::new(Metric::L2, 2048);
+    on.grow(5000);
+    on.db().flush().unwrap();
+    on.db().compact().unwrap();
+    let queries: Vec<Vec<f32>> = (0..20).map(|_| on.points.next()).collect();
+    let collection = on.collection();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for query in &queries {
+                        assert_eq!(collection.search(query).run().unwrap().hits.len(), 10);
+                    }
+                }
+            });
+        }
+        for _ in 0..100 {
+            on.grow(30);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    on.check("after searches beside writes");
+}
+
+#[test]
 fn growth_trains_a_new_generation() {
     let mut on = Indexed::new(Metric::Cosine, 65_536);
     on.grow(4200);

@@ -20,6 +20,17 @@ pub(crate) use route::{CodedRoute, Visit};
 /// The rounds of the one kind of rotation there is; an index file with another number has no codes.
 pub(crate) const ROUNDS: u32 = 3;
 
+/// Appends a vector as an index of this metric sees it: normalised under cosine.
+pub(crate) fn push_indexed(metric: Metric, vector: &[f32], norm: f32, block: &mut Vec<f32>) {
+    match metric {
+        Metric::Cosine => {
+            let scale = 1.0 / f64::from(norm);
+            block.extend(vector.iter().map(|component| (f64::from(*component) * scale) as f32));
+        }
+        Metric::L2 | Metric::Dot => block.extend_from_slice(vector),
+    }
+}
+
 /// The encodings of one generation.
 pub(crate) struct Codebook {
     metric: Metric,
@@ -144,6 +155,11 @@ impl Codebook {
         rows.iter().map(estimate).collect::<Option<_>>().unwrap_or_default()
     }
 
+    /// Encodes rows.
+    pub(crate) fn encoder(&self) -> RowEncoder<'_> {
+        RowEncoder::new(self)
+    }
+
     /// The rotated centroid of the list at `position`.
     pub(crate) fn centroid(&self, position: u32) -> &[f32] {
         let width = self.width();
@@ -156,8 +172,10 @@ pub(crate) struct RowEncoder<'a> {
     book: &'a Codebook,
     signs: SignEncoder<'a>,
     plane: PlaneEncoder<'a>,
+    indexed: Vec<f32>,
     centred: Vec<f32>,
     rotated: Vec<f32>,
+    origin: Vec<f32>,
 }
 
 impl<'a> RowEncoder<'a> {
@@ -166,8 +184,10 @@ impl<'a> RowEncoder<'a> {
             book,
             signs: SignEncoder::new(book.width(), book.measure()),
             plane: PlaneEncoder::new(book.measure()),
+            indexed: Vec::new(),
             centred: Vec::with_capacity(book.mean.len()),
             rotated: vec![0.0; book.width()],
+            origin: vec![0.0; book.width()],
         }
     }
 
@@ -180,6 +200,14 @@ impl<'a> RowEncoder<'a> {
     pub(crate) fn signs(&mut self, vector: &[f32], position: u32, slot: usize, blocks: &mut Vec<u8>) {
         self.rotate(vector);
         self.signs.put(&self.rotated, self.book.centroid(position), slot, blocks);
+    }
+
+    /// As [`RowEncoder::signs`], of a row as it was given, with its length, in a list around the mean.
+    pub(crate) fn signs_around_mean(&mut self, vector: &[f32], norm: f32, slot: usize, blocks: &mut Vec<u8>) {
+        self.indexed.clear();
+        push_indexed(self.book.metric, vector, norm, &mut self.indexed);
+        self.book.rotate(&self.indexed, &mut self.centred, &mut self.rotated);
+        self.signs.put(&self.rotated, &self.origin, slot, blocks);
     }
 
     /// Appends the plane's record of a row.

@@ -7,6 +7,7 @@
 //! One thread, the commit leader, applies; any number read. A reader holds an LSN and sees exactly the
 //! versions at or below it (rule R1), without a lock: batches and index are published before the LSN is.
 
+mod coded;
 mod index;
 
 use std::ops::Range;
@@ -19,6 +20,8 @@ use plimsoll_base::{DocumentId, Lsn, StorageError, Version};
 use plimsoll_shard::PostingRange;
 use plimsoll_wal::Record;
 
+use self::coded::Codes;
+pub(crate) use self::coded::{Chunk, RowPlace};
 use self::index::IdIndex;
 use crate::append_list::AppendList;
 use crate::model::limits::{MAX_MEMTABLE_BYTES, MAX_OPERATIONS};
@@ -35,6 +38,7 @@ pub(crate) struct Memtable {
     first_lsn: AtomicU64,
     last_lsn: AtomicU64,
     arena: Arena,
+    codes: Codes,
 }
 
 /// One record's part for this collection.
@@ -96,6 +100,7 @@ impl Memtable {
             first_lsn: AtomicU64::new(u64::MAX),
             last_lsn: AtomicU64::new(0),
             arena: Arena::default(),
+            codes: Codes::default(),
         }
     }
 
@@ -222,11 +227,18 @@ impl Memtable {
 
     /// The batches at or below `visible`, with their numbers.
     pub(crate) fn batches(&self, visible: Lsn) -> impl Iterator<Item = (u32, &Batch)> {
-        self.batches
-            .iter()
-            .enumerate()
-            .map(|(n, batch)| (n as u32, batch))
-            .filter(move |(_, b)| b.lsn <= visible)
+        self.batches_from(0, visible)
+    }
+
+    /// As [`Memtable::batches`], from a number on.
+    pub(crate) fn batches_from(&self, first: u32, visible: Lsn) -> impl Iterator<Item = (u32, &Batch)> {
+        let numbers = first..self.batches.len() as u32;
+        numbers.filter_map(|n| Some((n, self.batch(n)?))).filter(move |(_, batch)| batch.lsn <= visible)
+    }
+
+    /// A batch by its number.
+    pub(crate) fn batch(&self, number: u32) -> Option<&Batch> {
+        self.batches.get(number as usize)
     }
 
     /// How many documents it has something on.
@@ -241,7 +253,11 @@ impl Memtable {
     /// Roughly how much memory it holds.
     pub(crate) fn bytes(&self) -> usize {
         // Records that were refused hold their chunk's memory as long as others in it are held.
-        if self.is_empty() { 0 } else { self.bytes.load(Relaxed).max(self.arena.bytes()) }
+        if self.is_empty() {
+            0
+        } else {
+            self.bytes.load(Relaxed).max(self.arena.bytes()) + self.codes.bytes()
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {

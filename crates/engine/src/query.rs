@@ -6,6 +6,7 @@
 mod coded;
 mod exact;
 mod measure;
+mod memory;
 mod pool;
 mod read;
 mod search;

@@ -6,7 +6,7 @@ use plimsoll_base::{Generation, ListId, Metric, ShardId, StorageError};
 use plimsoll_index::{Centroids, Malformed, Route, StopEntry, StopRule, StopTable};
 use plimsoll_shard::{IndexFile, SealedView};
 
-use crate::codebook::{self, Codebook};
+use crate::codebook::{self, Codebook, push_indexed};
 use crate::error::Result;
 use crate::options::CollectionConfig;
 
@@ -117,16 +117,5 @@ impl Router {
     pub(crate) fn list(&self, position: u32) -> Result<(ShardId, ListId)> {
         let centroids = self.centroids()?;
         Ok((centroids.shards()[position as usize], centroids.ids()[position as usize]))
-    }
-}
-
-/// Appends a vector as an index of this metric sees it: normalised under cosine.
-pub(crate) fn push_indexed(metric: Metric, vector: &[f32], norm: f32, block: &mut Vec<f32>) {
-    match metric {
-        Metric::Cosine => {
-            let scale = 1.0 / f64::from(norm);
-            block.extend(vector.iter().map(|component| (f64::from(*component) * scale) as f32));
-        }
-        Metric::L2 | Metric::Dot => block.extend_from_slice(vector),
     }
 }

@@ -5,9 +5,9 @@ use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, SIGNS};
 use plimsoll_shard::{ListEntry, ListRows, PendingFile, SegmentKind, VectorInfo, VectorWriter};
 use rayon::prelude::*;
 
-use crate::codebook::{Codebook, RowEncoder};
+use crate::codebook::{Codebook, RowEncoder, push_indexed};
 use crate::error::{Error, Result};
-use crate::router::{Router, push_indexed};
+use crate::router::Router;
 use crate::tree::FileOpener;
 
 /// Where rows of generation 0 are: they have no lists yet.

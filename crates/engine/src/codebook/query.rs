@@ -56,6 +56,15 @@ impl CodedQuery {
         (base, distance_squared)
     }
 
+    /// As [`CodedQuery::of_list`], for a list around the mean.
+    pub(crate) fn of_mean(&self, book: &Codebook) -> (f32, f32) {
+        let base = match book.metric {
+            Metric::Cosine | Metric::L2 => self.squared,
+            Metric::Dot => 0.0,
+        };
+        (base, self.squared)
+    }
+
     /// How far the distance by a record with this scale is from the true one, as a standard deviation.
     pub(crate) fn record_deviation(&self) -> f32 {
         RECORD_DEVIATION * self.squared.sqrt()

@@ -6,8 +6,8 @@ use plimsoll_index::{Centroids, Malformed};
 use plimsoll_kernels as kernels;
 use plimsoll_shard::PostingFile;
 
+use crate::codebook::push_indexed;
 use crate::error::{Error, Result};
-use crate::router::push_indexed;
 use crate::tree::Tree;
 
 /// Rows assigned at once.

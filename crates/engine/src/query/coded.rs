@@ -21,11 +21,11 @@ use crate::router::Router;
 
 /// What a search needs while it runs; each thread keeps its own, so that searching allocates next to nothing.
 #[derive(Default)]
-struct Scratch {
-    query: CodedQuery,
+pub(super) struct Scratch {
+    pub query: CodedQuery,
     route: CodedRoute,
-    lows: Vec<f32>,
-    masks: Vec<u32>,
+    pub lows: Vec<f32>,
+    pub masks: Vec<u32>,
     /// Rows that passed the signs and will be measured next, and those of the list that is scanned.
     waiting: Vec<Candidate>,
     fresh: Vec<Candidate>,
@@ -35,6 +35,17 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// This thread's; to be put back.
+    pub(super) fn take() -> Box<Self> {
+        SCRATCH.take().unwrap_or_default()
+    }
+
+    pub(super) fn put_back(self: Box<Self>) {
+        SCRATCH.set(Some(self));
+    }
 }
 
 /// A row that passed the signs.
@@ -112,7 +123,7 @@ impl<'a> Scanner<'a> {
         epsilon: f32,
     ) -> Result<bool> {
         let Some(sections) = self.coded_sections(router.generation(), book)? else { return Ok(false) };
-        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let mut scratch = Scratch::take();
         let fits = scratch.query.set(book, self.measure.routed());
         self.clock.lap(|stages| &mut stages.prepare);
         let visited = match fits {
@@ -125,7 +136,7 @@ impl<'a> Scanner<'a> {
                     .map(|()| true)
             }
         };
-        SCRATCH.set(Some(scratch));
+        scratch.put_back();
         visited
     }
 
@@ -374,7 +385,7 @@ impl<'a> Coded<'_, 'a> {
 }
 
 /// The lanes that are set, ascending.
-fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     let some = |mask: u32| (mask != 0).then_some(mask);
     std::iter::successors(some(mask), move |mask| some(mask & (mask - 1)))
         .map(|mask| mask.trailing_zeros() as usize)

@@ -1,4 +1,4 @@
-//! Looking at rows: unflushed ones, all stored ones, or those of the lists that a query visits.
+//! Looking at stored rows: all of them, or those of the lists that a query visits.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::selection::Selection;
 use super::stopwatch::Stopwatch;
 use super::top::{Candidate, Top};
 use crate::error::{Error, Result};
-use crate::memtable::{Memtable, Place};
+use crate::memtable::{Memtable, MemtableEntry, Place};
 use crate::router::Router;
 use crate::rows::UNLISTED;
 use crate::state::CollectionState;
@@ -36,15 +36,15 @@ pub(crate) enum Location {
 /// One query on its way through the rows.
 pub(crate) struct Scanner<'a> {
     pub(super) state: &'a CollectionState,
-    visible: Lsn,
+    pub(super) visible: Lsn,
     pub(super) measure: &'a Measure,
-    top: Top<Location>,
+    pub(super) top: Top<Location>,
     pub(super) explain: Explain,
     distinct: bool,
     limit: f64,
-    bounds: Vec<f32>,
-    /// Memtables that are not empty, by age.
-    memtables: Vec<&'a Memtable>,
+    pub(super) bounds: Vec<f32>,
+    /// The memtables, newest first.
+    pub(super) memtables: Vec<&'a Memtable>,
     pub allow_partial: bool,
     pub excluded: Option<DocumentId>,
     pub clock: Stopwatch,
@@ -52,7 +52,7 @@ pub(crate) struct Scanner<'a> {
 }
 
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(
@@ -87,53 +87,13 @@ impl<'a> Scanner<'a> {
         (sorted, self.explain, self.clock)
     }
 
-    /// Searches what is not flushed yet.
-    pub(crate) fn memtables(&mut self) -> Result<()> {
-        let dimension = self.state.config.dimension;
-        for age in 0..self.memtables.len() {
-            let memtable = self.memtables[age];
-            for (number, batch) in memtable.batches(self.visible) {
-                let rows = batch.vectors().chunks(BLOCK * dimension).zip(batch.norms().chunks(BLOCK));
-                for (block, (vectors, norms)) in rows.enumerate() {
-                    self.explain.memtable_rows += norms.len() as u64;
-                    let bounds = &mut self.bounds[..norms.len()];
-                    self.measure.lower_bounds(vectors, norms, bounds);
-                    for index in 0..norms.len() {
-                        if f64::from(self.bounds[index]) > self.top.bound() {
-                            continue;
-                        }
-                        let row = (block * BLOCK + index) as u32;
-                        let Some((operation, _)) = batch.operation_of(row) else { continue };
-                        let place = Place { batch: number, operation };
-                        let Some(entry) = memtable.entry(place) else { continue };
-                        if batch.is_superseded(operation, self.visible) || self.is_hidden(entry.id(), age) {
-                            continue;
-                        }
-                        if let Some(selection) = &self.selection
-                            && !selection.matches(&entry)?
-                        {
-                            continue;
-                        }
-                        let posting = (row - entry.first_row()) as u16;
-                        let vector = &vectors[index * dimension..(index + 1) * dimension];
-                        let location = Location::Memory { memtable: age, place };
-                        self.offer(entry.id(), posting, vector, location);
-                    }
-                }
-                self.top.tighten();
-            }
-        }
-        self.clock.lap(|stages| &mut stages.memtables);
-        Ok(())
-    }
-
     /// Whether a row of memtable `age` (or of a file, beyond the last) is not to be found: excluded by the
     /// search, or older than what a newer memtable has on its document.
-    fn is_hidden(&self, id: DocumentId, age: usize) -> bool {
+    pub(super) fn is_hidden(&self, id: DocumentId, age: usize) -> bool {
         self.excluded == Some(id) || self.memtables[..age].iter().any(|newer| newer.shadows(id, self.visible))
     }
 
-    fn offer(&mut self, id: DocumentId, posting: u16, vector: &[f32], location: Location) {
+    pub(super) fn offer(&mut self, id: DocumentId, posting: u16, vector: &[f32], location: Location) {
         self.explain.rows_measured += 1;
         let rank = self.measure.rank(vector);
         self.top.offer(Candidate { rank, id, posting, location });
@@ -156,6 +116,11 @@ impl<'a> Scanner<'a> {
     pub(super) fn select(&mut self, selection: Option<Arc<Selection>>) {
         self.explain.documents_matching = selection.as_ref().map(|selection| selection.matching);
         self.selection = selection;
+    }
+
+    /// Whether the filter, if there is one, lets an unflushed document through.
+    pub(super) fn selects_memory(&self, entry: &MemtableEntry<'_>) -> Result<bool> {
+        self.selection.as_ref().map_or(Ok(true), |selection| selection.matches(entry))
     }
 
     fn is_selected(&self, place: StoredPlace) -> bool {
@@ -259,10 +224,11 @@ impl<'a> Scanner<'a> {
         self.explain.bytes_touched += (rows * (self.state.config.dimension * 4 + 4)) as u64;
     }
 
-    /// Searches the lists that the effort asks for, generation by generation, the newest first; false if that can not
+    /// Searches what is not flushed yet, and the lists that the effort asks for, generation by generation; false if that can not
     /// be done by codes. What is found before an error, or before that, is worth nothing.
     pub(crate) fn lists(&mut self, effort: Effort) -> Result<bool> {
         let tree = &*self.state.tree;
+        let mut newest = None;
         for router in tree.routers.values().rev() {
             let router: &'a Router = router.get()?;
             let never = StopRule::never(self.measure.metric());
@@ -275,8 +241,9 @@ impl<'a> Scanner<'a> {
                 Effort::Exact => return Ok(false),
             };
             let Some(book) = router.codebook()? else { return Ok(false) };
-            // The rule is calibrated on the lists of one generation alone: what memtables and other
+            // The rule is calibrated on the lists of one generation alone: what other
             // generations have is no reason to stop, least of all before the first list.
+            newest = newest.or(Some((router, book)));
             let others = self.top.take();
             if !self.coded(router, book, &rule, epsilon)? {
                 return Ok(false);
@@ -285,7 +252,13 @@ impl<'a> Scanner<'a> {
         }
         // What was flushed before there was an index has no lists.
         let (shard, list) = UNLISTED;
-        self.list(Generation(0), shard, list).map(|()| true)
+        self.list(Generation(0), shard, list)?;
+        // Last, so that there is a k-th best to compare with.
+        match newest {
+            Some((router, book)) => self.coded_memtables(router, book)?,
+            None => self.memtables()?,
+        }
+        Ok(true)
     }
 
     /// Searches one list in every segment of its generation.
@@ -407,9 +380,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many standard deviations bounds by signs are below the estimates where no recall is asked for: of a thousand
-/// rows among the nearest, not one is missed.
-const EPSILON: f32 = 3.0;
+/// How many standard deviations bounds by signs are below the estimates where no recall is asked for, and of what was just
+/// written: of a thousand rows among the nearest, not one is missed.
+pub(super) const EPSILON: f32 = 3.0;
 
 fn lost_document(tree: &crate::tree::Tree, ordinal: DocumentOrdinal) -> Error {
     let collection = &tree.entry.name;

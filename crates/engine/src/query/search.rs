@@ -21,8 +21,8 @@ use crate::state::CollectionState;
 
 /// How hard to look.
 ///
-/// Rows that are not flushed yet are always searched in full, and collections of fewer than 4,096 rows are
-/// searched exactly whatever is asked.
+/// Rows that are not flushed yet are all looked at, and collections of fewer than 4,096 rows are searched exactly
+/// whatever is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Effort {
@@ -130,13 +130,13 @@ pub struct Explain {
     pub documents_matching: Option<u64>,
     /// Lists there are.
     pub lists_total: usize,
-    /// Flushed rows whose sign codes were scanned.
+    /// Rows whose sign codes were scanned, unflushed ones too.
     pub codes_scanned: u64,
     /// Flushed rows whose vectors were scanned.
     pub rows_scanned: u64,
     /// Flushed rows there are.
     pub rows_total: u64,
-    /// Unflushed rows, all of which were looked at.
+    /// Unflushed rows, all of which were looked at, or their sign codes.
     pub memtable_rows: u64,
     /// Rows that passed their sign codes and were measured by their 8-bit records.
     pub rows_reranked: u64,
@@ -366,7 +366,7 @@ impl<'a> Search<'a> {
             scanner.excluded = self.excluded;
             scanner.select(selection.clone());
             scanner.clock = Stopwatch::new(self.with_stages);
-            scanner.memtables().map(|()| scanner)
+            scanner
         };
         let mut damage = None;
         let is_exact = match self.effort {
@@ -375,7 +375,7 @@ impl<'a> Search<'a> {
             Effort::Lists(lists) => lists >= state.tree.lists(),
         };
         if state.tree.generation() != Generation(0) && !is_exact && !few {
-            let mut scanner = scanner()?;
+            let mut scanner = scanner();
             match scanner.lists(self.effort) {
                 Ok(true) => return Ok(scanner.finish()),
                 Ok(false) => {}
@@ -384,7 +384,8 @@ impl<'a> Search<'a> {
                 Err(error) => return Err(error),
             }
         }
-        let mut scanner = scanner()?;
+        let mut scanner = scanner();
+        scanner.memtables()?;
         match &selection {
             Some(selection) if few => scanner.selected(selection)?,
             _ => scanner.all_stored()?,
