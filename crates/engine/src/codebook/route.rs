@@ -38,7 +38,7 @@ pub(crate) struct CodedRoute {
     distances: Vec<(f32, f32)>,
 }
 
-/// So many lists are measured together, as long as fewer than twice as many as were visited are: the order by signs is
+/// So many lists are measured together, as long as fewer than half as many again as were visited are: the order by signs is
 /// not exact, so that what is visited next has to be chosen from more than it.
 const TOGETHER: usize = 16;
 /// How many standard deviations a centroid's distance may be off.
@@ -82,7 +82,7 @@ impl CodedRoute {
 
     /// The position of the next list.
     pub(crate) fn peek(&mut self, book: &Codebook, query: &CodedQuery) -> Option<u32> {
-        while self.visited * 2 >= self.measured && self.measured < self.order.indexes().len() {
+        while self.visited * 3 >= self.measured * 2 && self.measured < self.order.indexes().len() {
             self.measure_more(book, query);
         }
         self.ready.peek().map(|Reverse(key)| order::index(*key))
