@@ -4,7 +4,8 @@
 //! buffered writes stay unsynced, marks what is durable when writers pause, has manifests name new segments, and
 //! prepares segments and memory for records ahead.
 //! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
-//! in the statistics, and tried again.
+//! in the statistics, and tried again. Flushes and compactions compute on half of the cores here, so that searches
+//! have the others.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -155,7 +156,26 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
         let core = Arc::clone(core);
         std::thread::Builder::new().name(format!("plimsoll-{name}")).spawn(move || run(&core))
     };
-    Ok(vec![spawn("flush", flush_loop)?, spawn("compact", compact_loop)?, spawn("log", log_loop)?])
+    let flush = |core: &Core| on_half_of_the_cores("flush", || flush_loop(core));
+    let compact = |core: &Core| on_half_of_the_cores("compact", || compact_loop(core));
+    Ok(vec![spawn("flush", flush)?, spawn("compact", compact)?, spawn("log", log_loop)?])
+}
+
+/// Runs something whose parallel parts have threads of their own: on those that all share, searches of many queries
+/// would wait for the long parts of a compaction.
+fn on_half_of_the_cores(name: &'static str, run: impl FnOnce() + Send) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads((cores / 2).max(1))
+        .thread_name(move |number| format!("plimsoll-{name}-{number}"))
+        .build();
+    match pool {
+        Ok(pool) => pool.install(run),
+        Err(error) => {
+            tracing::warn!(%error, "no threads of its own for background work");
+            run();
+        }
+    }
 }
 
 /// The longest pause between two attempts at work that fails.
