@@ -203,7 +203,7 @@ def report(args, base, queries, builds, calls, points):
     for (name, _), rounds in points.items():
         curves[name].append(tuple(np.median(rounds, axis=0)))
     table = {name: [at(curves[name], target) for target in TARGETS] for name in builds}
-    print(f"{len(base)} x {base.shape[1]}, {args.metric}, {len(queries)} queries, recall@{K}, {args.rounds} rounds, ")
+    print(f"{len(base)} x {base.shape[1]}, {args.metric}, {len(queries)} queries, recall@{K}, {args.rounds} rounds,")
     print("one thread, one query at a time, queries per processor second\n")
     print("| system |" + "".join(f" recall {target} |" for target in TARGETS) + " build CPU s | call µs, taken off |")
     print("|---|" + "---:|" * (len(TARGETS) + 2))

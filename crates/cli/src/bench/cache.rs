@@ -1,15 +1,19 @@
-//! The page cache: dropping what it has of a database's files, and counting the page faults that follow. Linux only.
+//! The page cache: dropping what it has of a database's files, and counting what is read from the disk after that. Linux
+//! only.
 
 use std::path::Path;
 
 use crate::error::Result;
 
-/// Page faults of this process so far.
+/// What this process has had to wait for so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Faults {
-    /// Those that waited for the disk.
+    /// Page faults that waited for the disk.
     pub major: u64,
+    /// Page faults that did not.
     pub minor: u64,
+    /// Bytes that were read from the disk, with those that the kernel read ahead.
+    pub disk_bytes: u64,
 }
 
 /// Drops every page of the files in a directory, and in those in it, that nobody has mapped.
@@ -45,6 +49,7 @@ mod system {
 
     const PAGE: usize = 4096;
     const STAT: &str = "/proc/self/stat";
+    const IO: &str = "/proc/self/io";
 
     pub(super) fn drop_pages(dir: &Path) -> Result<()> {
         files(dir)?.iter().try_for_each(|path| drop_pages_of(path, &open(path)?))
@@ -75,16 +80,19 @@ mod system {
     }
 
     pub(super) fn faults() -> Result<Faults> {
-        let text = fs::read_to_string(STAT).map_err(|error| CliError::file(Path::new(STAT), &error))?;
-        parse(&text).ok_or_else(|| CliError::failed("other", format!("{STAT} has no page faults in it")))
+        let read = |path| fs::read_to_string(path).map_err(|error| CliError::file(Path::new(path), &error));
+        let what = || CliError::failed("other", format!("{STAT} and {IO} are not as proc(5) has them"));
+        parse(&read(STAT)?, &read(IO)?).ok_or_else(what)
     }
 
-    /// The fields 10 and 12 of proc_pid_stat(5); the second one, a name in brackets, may have blanks and brackets in it.
-    pub(super) fn parse(stat: &str) -> Option<Faults> {
+    /// The fields 10 and 12 of proc_pid_stat(5), of which the second one, a name in brackets, may have blanks and brackets in
+    /// it; and `read_bytes` of proc_pid_io(5).
+    pub(super) fn parse(stat: &str, io: &str) -> Option<Faults> {
         let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(7);
         let minor = after_name.next()?.parse().ok()?;
         let major = after_name.nth(1)?.parse().ok()?;
-        Some(Faults { major, minor })
+        let disk_bytes = io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()?;
+        Some(Faults { major, minor, disk_bytes })
     }
 
     pub(super) fn page_reads(dir: &Path, pages: usize) -> Result<Vec<u64>> {
@@ -142,9 +150,9 @@ mod tests {
 
     #[test]
     fn faults_are_found_behind_any_name() {
-        let faults = system::parse("7 (a) b (c) S 1 2 3 4 5 6 70 8 90 10 11")
-            .map(|faults| (faults.minor, faults.major));
-        assert_eq!(faults, Some((70, 90)));
+        let faults = system::parse("7 (a) b (c) S 1 2 3 4 5 6 70 8 90 10 11", "rchar: 5\nread_bytes: 4096\n");
+        let faults = faults.map(|faults| (faults.minor, faults.major, faults.disk_bytes));
+        assert_eq!(faults, Some((70, 90, 4096)));
         let before = Faults::now().unwrap();
         let touched = std::hint::black_box(vec![1_u8; 64 << 20]);
         assert!(Faults::now().unwrap().minor > before.minor + 10, "{} bytes were touched", touched.len());

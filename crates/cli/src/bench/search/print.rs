@@ -155,11 +155,12 @@ fn cold(report: &Report) -> Part {
         "first p99",
         "major faults",
         "minor",
+        "from disk",
         "page read",
         "one by one/first",
         "all p50",
         "all p99",
-        "major faults",
+        "from disk",
     ];
     let table = part(
         report,
@@ -171,11 +172,12 @@ fn cold(report: &Report) -> Part {
                 format!("{:.0}", cold.first.p99_us),
                 format!("{:.1}", cold.first.major_faults),
                 format!("{:.1}", cold.first.minor_faults),
+                bytes(cold.first.disk_bytes as u64),
                 format!("{:.0}", cold.page_us),
                 format!("{:.2}", cold.overlap),
                 format!("{:.1}", cold.following.p50_us),
                 format!("{:.1}", cold.following.p99_us),
-                format!("{:.1}", cold.following.major_faults),
+                bytes(cold.following.disk_bytes as u64),
             ]
         },
     )?;
