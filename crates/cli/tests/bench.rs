@@ -80,6 +80,8 @@ fn bench_search_measures_threads_batches_the_cold_cache_and_the_byte_limit() {
             line["touched"]
         );
     }
+    bench("--exact --byte-limit").ok();
+    assert!(json_lines(&path).pop().unwrap().get("byte_limit").is_none(), "an exact search reads no codes");
     let report = bench("--threads 2 --batch 16 --byte-limit --json").json().remove(0);
     let positive = |value: &Value| assert!(value.as_f64().unwrap() > 0.0, "{value}");
     for line in json_lines(&path).iter().chain(report["settings"].as_array().unwrap()) {

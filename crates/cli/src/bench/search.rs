@@ -12,7 +12,7 @@ mod threads;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 
-use plimsoll::{Effort, ReadOnlyDatabase};
+use plimsoll::{Effort, Error, ReadOnlyDatabase};
 use serde::Serialize;
 use serde_json::json;
 
@@ -114,7 +114,8 @@ fn measure_warm(
     let db = ReadOnlyDatabase::open(&args.target.dir)?;
     let collection = db.collection(&args.target.collection)?;
     let subject = Subject { collection: &collection, asked };
-    let rates = || args.byte_limit.then(|| Rates::measure(shape(&db, args)));
+    let shape = shape(&db, &args.target.collection)?;
+    let rates = || args.byte_limit.then(|| Rates::measure(shape));
     let rates_before = rates();
     let (mut all, mut bandwidth) = (Vec::with_capacity(settings.len()), None);
     for (param, effort) in settings {
@@ -138,7 +139,8 @@ fn measure_warm(
     }
     let rates = rates_before.zip(rates()).map(|(before, after)| before.best(&after));
     if let Some(rates) = &rates {
-        for measured in &mut all {
+        // What is searched without codes reads other things.
+        for measured in all.iter_mut().filter(|measured| measured.touched.codes > 0.0) {
             let ns = percentile(&measured.ns, 0.5) as f64;
             measured.more.byte_limit = Some(rates.share(&measured.touched, ns));
         }
@@ -147,14 +149,11 @@ fn measure_warm(
 }
 
 /// What the collection has on disk.
-fn shape(db: &ReadOnlyDatabase, args: &SearchBench) -> Shape {
-    let collections = db.stats().collections;
-    let found = collections.iter().find(|collection| collection.name == args.target.collection);
-    found.map_or(Shape { dimension: 1, rows: 0, lists: 0 }, |collection| Shape {
-        dimension: collection.dimension,
-        rows: collection.flushed_rows as usize,
-        lists: collection.lists as usize,
-    })
+fn shape(db: &ReadOnlyDatabase, name: &str) -> Result<Shape> {
+    let mut collections = db.stats().collections.into_iter();
+    let found = collections.find(|collection| collection.name == name);
+    let found = found.ok_or_else(|| Error::CollectionNotFound(name.to_owned()))?;
+    Ok(Shape { dimension: found.dimension, rows: found.flushed_rows as usize, lists: found.lists as usize })
 }
 
 fn settings(args: &SearchBench) -> Result<Vec<(serde_json::Value, Effort)>> {
