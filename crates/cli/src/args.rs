@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll::limits::MAX_DIMENSION;
 use plimsoll::{Filter, Metric};
 
-pub(crate) use bench::{BenchCommand, FlushBench, IngestBench, RecoveryBench, SearchBench};
+pub(crate) use bench::{BenchCommand, FlushBench, GrowBench, IngestBench, RecoveryBench, SearchBench};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,9 +1,13 @@
 //! `plimsoll bench`: what this machine does with this database. Everything is measured through the public face.
 
+mod cache;
+mod curve;
 mod disk;
 mod flush;
+mod grow;
 mod ingest;
 mod measure;
+mod random;
 mod recall;
 mod recovery;
 mod search;
@@ -21,5 +25,6 @@ pub(crate) fn run(command: BenchCommand, output: &mut Output) -> Result<()> {
         BenchCommand::Ingest(args) => ingest::run(&args, output),
         BenchCommand::Flush(args) => flush::run(&args, output),
         BenchCommand::Recovery(args) => recovery::run(&args, output),
+        BenchCommand::Grow(args) => grow::run(&args, output),
     }
 }

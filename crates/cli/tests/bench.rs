@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Scratch, npy, plimsoll, rustdocs};
+use common::{Scratch, json_lines, npy, plimsoll, rustdocs};
 use serde_json::Value;
 
 #[test]
@@ -21,11 +21,7 @@ fn bench_search_answers_every_query_once_a_setting() {
     };
     let table = bench(&format!("--exact --ground-truth {}", truth.display())).ok();
     assert!(table.contains("recall 0.95") && table.contains("exact search reads"), "{table}");
-    let lines: Vec<Value> = fs::read_to_string(&results)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = json_lines(&results);
     assert_eq!(lines.len(), 13);
     for line in &lines {
         let (ids, ns) = (line["ids"].as_array().unwrap(), line["ns"].as_array().unwrap());
@@ -38,10 +34,147 @@ fn bench_search_answers_every_query_once_a_setting() {
     }
     let report = bench("--recall 0.9,0.99 -k 3 --limit 7 --json").json().remove(0);
     assert_eq!(report["settings"].as_array().unwrap().len(), 2);
-    let line = fs::read_to_string(&results).unwrap();
-    let line: Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    let line = json_lines(&results).remove(0);
     assert_eq!((line["ids"].as_array().unwrap().len(), line["ids"][0].as_array().unwrap().len()), (7, 3));
     bench(&format!("--lists {}", ["1"; 17].join(","))).fails(2, &["16"]);
+}
+
+/// 5,000 rows in clusters, and 100 queries from the same.
+fn clusters(scratch: &Scratch) -> (String, String) {
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1_u64 << 24) as f32
+    };
+    let centres: Vec<f32> = (0..8 * 16).map(|_| random()).collect();
+    let rows: Vec<Vec<f32>> = (0..5100)
+        .map(|row| (0..16).map(|component| centres[row % 8 * 16 + component] + random()).collect())
+        .collect();
+    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+    (scratch.file("rows.npy", npy(&rows[..5000])), scratch.file("queries.npy", npy(&rows[5000..])))
+}
+
+#[test]
+fn bench_search_measures_threads_batches_the_cold_cache_and_the_byte_limit() {
+    let scratch = Scratch::new();
+    let (rows, queries) = clusters(&scratch);
+    scratch.run("import", &format!("c {rows} --metric l2")).ok();
+    scratch.run("compact", "").ok();
+    let path = scratch.path("results.jsonl");
+    let words = format!("--queries {queries} --results {} --recall 0.9,0.99", path.display());
+    let bench = |more: &str| {
+        let words: Vec<&str> = words.split(' ').chain(more.split_whitespace()).collect();
+        plimsoll(["bench", "search", &scratch.db, "c"].into_iter().chain(words))
+    };
+    bench("").ok();
+    for line in json_lines(&path) {
+        let names: Vec<&String> = line.as_object().unwrap().keys().collect();
+        assert_eq!(
+            names,
+            ["cpu_over_wall", "ids", "ns", "param", "touched"],
+            "nothing that was not asked for"
+        );
+        assert!(
+            line["touched"]["codes"].as_f64().unwrap() > 100.0,
+            "codes were searched: {}",
+            line["touched"]
+        );
+    }
+    bench("--exact --byte-limit").ok();
+    assert!(json_lines(&path).pop().unwrap().get("byte_limit").is_none(), "an exact search reads no codes");
+    let report = bench("--threads 2 --batch 16 --byte-limit --json").json().remove(0);
+    let positive = |value: &Value| assert!(value.as_f64().unwrap() > 0.0, "{value}");
+    for line in json_lines(&path).iter().chain(report["settings"].as_array().unwrap()) {
+        let (threads, batches, limit) = (&line["threads"], &line["batches"], &line["byte_limit"]);
+        assert_eq!((&threads["threads"], &batches["batch"]), (&2.into(), &16.into()));
+        let per_second = ["qps", "one_thread_qps", "ratio", "p50_us", "p99_us", "cpu_over_wall"];
+        per_second.into_iter().for_each(|figure| positive(&threads[figure]));
+        ["single_qps", "one_thread_qps", "one_thread_ratio", "all_cores_qps", "all_cores_ratio"]
+            .into_iter()
+            .for_each(|figure| positive(&batches[figure]));
+        assert!(limit["bytes"].as_f64().unwrap() > 10.0 * line["touched"]["codes"].as_f64().unwrap());
+        assert!(
+            limit["limit_us"].as_f64() < limit["measured_us"].as_f64(),
+            "nothing beats the limit: {line}"
+        );
+        assert!(line.get("cold").is_none());
+    }
+    positive(&report["rates"]["codes"]);
+    assert_eq!(report["rates"]["streams"].as_array().unwrap().len(), 3);
+    if cfg!(target_os = "linux") {
+        let table = bench("--cold").ok();
+        assert!(table.contains("major faults"), "{table}");
+        for line in json_lines(&path) {
+            let (first, following) = (&line["cold"]["first"], &line["cold"]["following"]);
+            assert_eq!((&first["queries"], &following["queries"]), (&30.into(), &100.into()));
+            // Where files live in memory only, nothing can be dropped, and mapping them still causes minor faults.
+            positive(&first["minor_faults"]);
+            positive(&first["p50_us"]);
+            assert!(
+                first["minor_faults"].as_f64() > following["minor_faults"].as_f64(),
+                "{first} {following}"
+            );
+        }
+    }
+    bench("--threads 0").fails(2, &["--threads"]);
+}
+
+#[test]
+fn bench_search_draws_its_curves() {
+    let scratch = Scratch::new();
+    let (rows, queries) = clusters(&scratch);
+    scratch.run("import", &format!("c {rows} --metric l2")).ok();
+    scratch.run("compact", "").ok();
+    let (path, charts) = (scratch.path("results.jsonl"), scratch.path("charts"));
+    let words = format!("--queries {queries} --results {} --charts {}", path.display(), charts.display());
+    let bench = |more: &str| {
+        let words: Vec<&str> = words.split(' ').chain(more.split_whitespace()).collect();
+        plimsoll(["bench", "search", &scratch.db, "c"].into_iter().chain(words))
+    };
+    bench("").fails(2, &["--ground-truth"]);
+    bench("--lists 1000").fails(2, &["--ground-truth"]);
+    plimsoll(
+        ["bench", "search", &scratch.db, "c"].into_iter().chain(words.split(' ').take(4)).chain(["--exact"]),
+    )
+    .ok();
+    let exact = json_lines(&path).pop().unwrap();
+    let mut truth = Vec::new();
+    for row in exact["ids"].as_array().unwrap() {
+        let ids = row.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32);
+        std::iter::once(10).chain(ids).for_each(|id| truth.extend(id.to_le_bytes()));
+    }
+    let truth = scratch.file("truth.ivecs", truth);
+    bench(&format!("--ground-truth {truth} --charts-title clusters")).ok();
+    for (file, value) in [("qps.svg", "QPS"), ("codes.svg", "codes")] {
+        let svg = fs::read_to_string(charts.join(file)).unwrap();
+        assert!(svg.contains("clusters") && svg.contains(value) && svg.contains("recall@10"), "{svg}");
+        assert!(svg.matches("<circle").count() >= 2, "{svg}");
+    }
+    bench(&format!("--ground-truth {truth} --recall 1")).fails(1, &["no curve"]);
+}
+
+#[test]
+fn bench_grow_repeats_itself_and_resembles_its_base() {
+    let scratch = Scratch::new();
+    let (rows, queries) = clusters(&scratch);
+    let dir = scratch.path("").display().to_string();
+    let out = |name: &str| scratch.path(name).display().to_string();
+    let grow = |words: &[&str]| plimsoll(["bench", "grow", &rows, "--dir", &dir].iter().chain(words));
+    for (name, seed) in [("one", "1"), ("again", "1"), ("other", "2")] {
+        grow(&[&out(name), "--rows", "12000", "--seed", seed]).ok();
+    }
+    let [base, one, again, other] =
+        ["rows.npy", "one", "again", "other"].map(|name| fs::read(scratch.path(name)).unwrap());
+    assert_eq!(one.len(), 128 + 12_000 * 16 * 4);
+    assert_eq!(one[128..base.len()], base[128..], "the real rows come first");
+    assert!(one == again && one != other);
+    let report = grow(&["--check", "--queries", &queries, "--json"]).json().remove(0);
+    assert_eq!((&report["grown_from"], &report["rows"]), (&500.into(), &5000.into()));
+    assert!((report["ratio"].as_f64().unwrap() - 1.0).abs() < 0.2, "{report}");
+    assert_eq!(fs::read_dir(scratch.path("")).unwrap().count(), 5, "nothing is left behind");
+    grow(&[&out("x"), "--rows", "10"]).fails(2, &["5000 rows already"]);
+    grow(&[&out("x")]).fails(2, &["--rows"]);
+    grow(&[]).fails(2, &["--check"]);
 }
 
 #[test]

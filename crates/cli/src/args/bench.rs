@@ -9,13 +9,15 @@ use super::{Target, parse_k, parse_recall};
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Recall and speed of search in an existing database
-    Search(SearchBench),
+    Search(Box<SearchBench>),
     /// Speed of durable writes, beside what the disk can do
     Ingest(IngestBench),
     /// Time and syncs of each phase of a flush
     Flush(FlushBench),
     /// Bytes read by opening, and speed of log replay
     Recovery(RecoveryBench),
+    /// Grow a real set of vectors to a size for which there is no real one
+    Grow(GrowBench),
 }
 
 const SEARCH_HELP: &str = "\
@@ -25,8 +27,12 @@ JSON line a setting: {\"param\": ..., \"ids\": [[...], ...], \"ns\": [... per qu
 With --ground-truth, recall counts an answer when its true distance is no worse than the true k-th (ties count).
 With --exact, the bandwidth of reading memory with one core is measured in the same run.
 
-Example:
-  plimsoll bench search vectors.db c --queries queries.npy --results out.jsonl --ground-truth ground_truth.ivecs";
+What --threads, --batch, --cold and --byte-limit measure gets tables of its own, and fields of its own in OUT: threads,
+batches, cold, byte_limit. They run after a setting's own queries, in turns with what they are compared with.
+
+Examples:
+  plimsoll bench search vectors.db c --queries queries.npy --results out.jsonl --ground-truth ground_truth.ivecs
+  plimsoll bench search vectors.db c --queries queries.npy --results out.jsonl --recall 0.95,0.99 --threads 2 --cold";
 
 #[derive(Debug, Args)]
 #[command(after_help = SEARCH_HELP)]
@@ -63,6 +69,25 @@ pub(crate) struct SearchBench {
     /// Use only the first N queries
     #[arg(long, value_name = "N", value_parser = parse_k)]
     pub limit: Option<usize>,
+    /// Measure N threads at once, too, each running all queries one at a time, in turns with one thread
+    #[arg(long, value_name = "N", value_parser = parse_k)]
+    pub threads: Option<usize>,
+    /// Measure batches of N queries, too, on one thread and on all cores, in turns with single calls
+    #[arg(long, value_name = "N", value_parser = parse_k)]
+    pub batch: Option<usize>,
+    /// Measure searches of a database that was just opened and of which nothing is in memory, with their page faults
+    /// (Linux)
+    #[arg(long)]
+    pub cold: bool,
+    /// Say which share each setting reaches of the speed at which this machine reads the same bytes
+    #[arg(long)]
+    pub byte_limit: bool,
+    /// Draw qps.svg and codes.svg, the curves against recall, into this directory
+    #[arg(long, value_name = "DIR", requires = "ground_truth")]
+    pub charts: Option<PathBuf>,
+    /// What the charts are titled
+    #[arg(long, value_name = "TEXT", requires = "charts")]
+    pub charts_title: Option<String>,
 }
 
 const INGEST_HELP: &str = "\
@@ -137,4 +162,44 @@ pub(crate) struct RecoveryBench {
     /// How often opening and replay are measured
     #[arg(long, default_value_t = 5, value_parser = parse_k)]
     pub rounds: usize,
+}
+
+const GROW_HELP: &str = "\
+OUT gets the rows of BASE and then synthetic ones, in float32. Every real row becomes the parent of as many synthetic
+ones; each is drawn from the normal distribution of its parent and that row's fifteen nearest neighbours. Rows of length 1
+stay of length 1. The same BASE, N and S give the same OUT. The rows are not real: use them for speed and memory at a
+size, and say so.
+
+--check grows a tenth of BASE to the size of BASE and searches both for the same queries: held-out rows, or those of
+--queries. It prints how many codes each takes for a recall, and exits with 1 if at recall 0.95 they are more than 20 %
+apart.
+
+Examples:
+  plimsoll bench grow base.npy million.npy --rows 1000000
+  plimsoll bench grow base.npy --check";
+
+#[derive(Debug, Args)]
+#[command(after_help = GROW_HELP)]
+pub(crate) struct GrowBench {
+    /// The real rows, a .npy or .fvecs file
+    #[arg(value_name = "BASE")]
+    pub base: PathBuf,
+    /// Where the rows go, a .npy file
+    #[arg(value_name = "OUT", requires = "rows", conflicts_with = "check")]
+    pub out: Option<PathBuf>,
+    /// How many rows there are to be, the real ones among them
+    #[arg(long, value_name = "N", value_parser = parse_k, requires = "out")]
+    pub rows: Option<usize>,
+    /// What the random numbers begin with
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// See whether grown rows are searched like real ones
+    #[arg(long)]
+    pub check: bool,
+    /// The queries of the check, a .npy, .fvecs or .jsonl file [default: 1000 rows that are held out]
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub queries: Option<PathBuf>,
+    /// Where the temporary databases are made [default: the current directory]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
 }

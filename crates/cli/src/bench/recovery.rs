@@ -5,18 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use plimsoll::{CollectionConfig, Database, Metric, Stats};
+use plimsoll::{Database, Metric, Stats};
 use serde::Serialize;
 
 use super::measure::{median, rate, table};
-use super::workload::{Workload, temporary_directory};
+use super::workload::{NO_FLUSH, Workload, temporary_directory};
 use crate::args::RecoveryBench;
 use crate::error::{CliError, Result};
 use crate::output::{Output, bytes, duration};
 use crate::progress::Progress;
-
-const BATCH_ROWS: u64 = 1000;
-const NO_FLUSH: usize = 4 << 30;
 
 /// Opening a cleanly closed database.
 #[derive(Debug, Serialize)]
@@ -66,23 +63,8 @@ pub(super) fn run(args: &RecoveryBench, output: &mut Output) -> Result<()> {
     print(&Report { dimension: workload.dimension(), opening, replay }, output)
 }
 
-/// Fills a database; nothing is flushed unless someone does.
-fn fill(dir: &Path, workload: &Workload, rows: usize) -> Result<Database> {
-    let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
-    let db = builder.max_wal_bytes(NO_FLUSH as u64).open()?;
-    let collection =
-        db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
-    let (mut row, rows) = (0, rows as u64);
-    while row < rows {
-        let end = rows.min(row + BATCH_ROWS);
-        collection.write(&workload.batch(row..end))?;
-        row = end;
-    }
-    Ok(db)
-}
-
 fn open_clean(args: &RecoveryBench, workload: &Workload, rows: usize, dir: &Path) -> Result<Opening> {
-    let db = fill(dir, workload, rows)?;
+    let db = workload.fill(dir, Metric::Cosine, rows as u64)?;
     db.flush()?;
     db.compact()?;
     db.close()?;
@@ -116,7 +98,7 @@ fn open_clean(args: &RecoveryBench, workload: &Workload, rows: usize, dir: &Path
 /// because the lock of the original is ours until this process ends.
 fn replay(args: &RecoveryBench, workload: &Workload, rows: usize, dir: &Path) -> Result<Replay> {
     let original = dir.join("original");
-    let db = fill(&original, workload, rows)?;
+    let db = workload.fill(&original, Metric::Cosine, rows as u64)?;
     let (mut rates, mut last) = (Vec::new(), None);
     for round in 0..args.rounds {
         let copy = dir.join(format!("copy-{round}"));

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use plimsoll::WriteBatch;
+use plimsoll::{CollectionConfig, Database, Metric, WriteBatch};
 use tempfile::TempDir;
 
+use super::random::Random;
 use crate::error::{CliError, Result};
 use crate::input::{Matrix, read_matrix};
 
@@ -12,6 +13,10 @@ use crate::input::{Matrix, read_matrix};
 const SEED: u64 = 0x506c_696d_736f_6c6c;
 /// Random vectors lie around so many centres, as real ones do.
 const CENTRES: usize = 64;
+
+const BATCH_ROWS: u64 = 1000;
+/// Nothing is flushed unless someone does.
+pub(super) const NO_FLUSH: usize = 4 << 30;
 
 /// Vectors, repeated for as many rows as are asked for.
 pub(super) struct Workload {
@@ -22,6 +27,11 @@ impl Workload {
     /// The vectors of a file.
     pub(super) fn read(path: &Path) -> Result<Self> {
         Ok(Self { matrix: read_matrix(path)? })
+    }
+
+    /// These vectors.
+    pub(super) fn of(matrix: Matrix) -> Self {
+        Self { matrix }
     }
 
     /// The vectors of a file, or `rows` random ones.
@@ -43,6 +53,29 @@ impl Workload {
         self.matrix.row((row % self.len() as u64) as usize)
     }
 
+    /// Makes a database with rows in one collection, `c`, all of them in its log and none of them flushed. Nothing happens in
+    /// its background.
+    pub(super) fn fill(&self, dir: &Path, metric: Metric, rows: u64) -> Result<Database> {
+        let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
+        let db = builder.max_wal_bytes(NO_FLUSH as u64).open()?;
+        let collection = db.create_collection("c", CollectionConfig::new(self.dimension(), metric))?;
+        let mut row = 0;
+        while row < rows {
+            let end = rows.min(row + BATCH_ROWS);
+            collection.write(&self.batch(row..end))?;
+            row = end;
+        }
+        Ok(db)
+    }
+
+    /// Makes a database with these vectors in one collection, `c`, flushed, compacted and closed.
+    pub(super) fn store(&self, dir: &Path, metric: Metric) -> Result<()> {
+        let db = self.fill(dir, metric, self.len() as u64)?;
+        db.flush()?;
+        db.compact()?;
+        Ok(db.close()?)
+    }
+
     /// Rows as one batch, their numbers as ids.
     pub(super) fn batch(&self, rows: std::ops::Range<u64>) -> WriteBatch {
         let mut batch = WriteBatch::with_capacity((rows.end - rows.start) as usize);
@@ -53,33 +86,12 @@ impl Workload {
     }
 }
 
-/// A generator of random numbers: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// About normally distributed, with variance 1: a sum of twelve.
-    fn normal(&mut self) -> f32 {
-        let bits = [self.next(), self.next(), self.next()];
-        let sum: u64 =
-            bits.iter().map(|bits| (0..4).map(|part| bits >> (16 * part) & 0xffff).sum::<u64>()).sum();
-        sum as f32 / 65_536.0 - 6.0
-    }
-}
-
 fn random(rows: usize, dimension: usize) -> Matrix {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let centres: Vec<f32> = (0..CENTRES * dimension).map(|_| random.normal()).collect();
     let mut values = Vec::with_capacity(rows * dimension);
     for _ in 0..rows {
-        let centre = random.next() as usize % CENTRES * dimension;
+        let centre = random.below(CENTRES) * dimension;
         values.extend(centres[centre..][..dimension].iter().map(|value| value + 0.7 * random.normal()));
     }
     Matrix { dimension, values }

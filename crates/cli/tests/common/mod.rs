@@ -133,6 +133,11 @@ impl Scratch {
     }
 }
 
+/// The lines of a file of JSON lines.
+pub(crate) fn json_lines(path: &Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// The folder of the bundled data.
 pub(crate) fn rustdocs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/rustdocs")
