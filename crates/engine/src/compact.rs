@@ -9,6 +9,7 @@
 //! Everything is computed from a state that may grow old meanwhile. Installing takes the flush lock, keeps
 //! what was flushed since, and keeps every kill: kills name ordinals, which no compaction changes (rule R2).
 
+mod calibrate;
 mod lists;
 mod plan;
 mod postings;

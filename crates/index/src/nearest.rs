@@ -71,7 +71,8 @@ impl NearestOf {
         blocks.concat()
     }
 
-    fn assign_block(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<Nearest> {
+    /// The nearest vector of each row.
+    pub(crate) fn assign_block(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<Nearest> {
         scratch.rows.clear();
         centre_onto(rows, &self.origin, &mut scratch.rows);
         let best = self.best_of_centred(&scratch.rows, &mut scratch.products);
@@ -108,6 +109,32 @@ impl NearestOf {
             }
         });
         all
+    }
+
+    /// The `wanted` nearest vectors of each of these, in increasing order; fewer if there are not so many.
+    pub(crate) fn neighbours(&self, vectors: &[f32], wanted: usize) -> Vec<Vec<u32>> {
+        let k = self.norms.len();
+        let chosen = |scores: &[f32]| {
+            let mut order: Vec<u32> = (0..k as u32).collect();
+            if wanted < k {
+                order.select_nth_unstable_by(wanted, |&a, &b| {
+                    scores[a as usize].total_cmp(&scores[b as usize]).then(a.cmp(&b))
+                });
+                order.truncate(wanted);
+                order.sort_unstable();
+            }
+            order
+        };
+        let blocks: Vec<Vec<Vec<u32>>> = vectors
+            .par_chunks(ROW_BLOCK * self.dim())
+            .map_init(Scratch::default, |scratch, block| {
+                scratch.rows.clear();
+                centre_onto(block, &self.origin, &mut scratch.rows);
+                let scores = self.scores_of_centred(&scratch.rows, &mut scratch.products);
+                scores.chunks_exact(k).map(chosen).collect()
+            })
+            .collect();
+        blocks.concat()
     }
 
     /// Calls `use_scores(first, width, scores)` for each panel of `width` vectors from `first`, with n × width
