@@ -1,13 +1,11 @@
-//! Lists for all rows of a collection: k-means in two levels, then passes over all rows in which a row may move to the
-//! lists near its own.
+//! Lists for all rows of a collection: k-means in which a row is compared with few centroids.
 //!
-//! Comparing every row with every centroid costs n²/150 distances a pass. Here the rows are divided among √k coarse
-//! centroids first, each of which trains as many lists as its share of the rows; that this draws borders where the coarse
-//! centroids met is mended by the passes that follow, which are those of k²-means (E. Agustsson, R. Timofte and L. Van
-//! Gool, "k²-means for fast and accurate large scale clustering", 2017): a row is compared with the centroids that are
-//! nearest to that of its list.
+//! Comparing every row with every centroid costs n²/150 distances a pass. Here a row is compared with the 8√k centroids of
+//! one of √k groups, once, and then moves among the few that were nearest to it, while these move: first the rows of a
+//! sample, then all rows. Measured at 400 lists: as few rows have to be visited as after six passes over a sample and two
+//! over all rows that compare with every centroid, in half the time.
 //!
-//! Rows are read as they are needed, a few hundred at a time for each thread. The result does not depend on the number of
+//! Rows are read as they are needed, a thousand at a time for each thread. The result does not depend on the number of
 //! threads.
 
 use std::ops::Range;
@@ -16,22 +14,25 @@ use plimsoll_kernels::l2_squared;
 use rayon::prelude::*;
 
 use crate::centroids::covering_radius;
-use crate::kmeans::{KmeansOptions, sample_rows, train};
+use crate::kmeans::{KmeansOptions, first_centroids, sample_rows, train};
 use crate::nearest::{NearestOf, Scratch};
 
-/// Sample rows of a coarse centroid, and of a list while its coarse centroid is divided.
-const SAMPLE_ROWS_COARSE: usize = 256;
+/// Rows of the sample for each list.
 const SAMPLE_ROWS: usize = 64;
-/// Iterations on these samples.
-const ITERATIONS: usize = 6;
-/// Passes over all rows.
-const PASSES: usize = 4;
-/// A row stays in one of so many lists that are nearest to its own, by their centroids.
-const NEAR: usize = 32;
-/// Rows compared at once.
+/// Passes over the sample, and over all rows after it.
+const SAMPLE_PASSES: usize = 8;
+const PASSES: usize = 6;
+/// A row moves among so many lists, those that were nearest to it at first.
+const CANDIDATES: usize = 12;
+/// A row is compared with so many times √k centroids at first, one of the sample with at least so many: its centroids are
+/// rows taken at random, so that a group says less of what is near.
+const COMPARED: usize = 8;
+const COMPARED_IN_SAMPLE: usize = 1024;
+/// Rows that pass the groups together, and how many of them are compared with one group together.
+const PART: usize = 1024;
 const BLOCK: usize = 128;
-/// Rows assigned to coarse centroids by one thread at a time.
-const PART: usize = 4096;
+/// Rows are brought into the cache so many ahead.
+const AHEAD: usize = 6;
 
 /// Rows, numbered from 0.
 pub trait Rows: Sync {
@@ -49,6 +50,9 @@ pub trait Rows: Sync {
     /// # Errors
     /// If it can not be read.
     fn push(&self, row: u32, into: &mut Vec<f32>) -> Result<(), Self::Error>;
+
+    /// The row will soon be read.
+    fn prefetch(&self, row: u32);
 }
 
 /// Lists, and which of them each row belongs to.
@@ -75,11 +79,14 @@ impl Lists {
     /// # Panics
     /// When there are more than 2³² rows.
     pub fn train<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Self, R::Error> {
-        let mut members = Members::new(&divided(rows, k, seed)?);
-        for _ in 0..PASSES {
-            let centroids = means(rows, &members)?;
-            members = Members::new(&moved(rows, &members, &centroids)?);
-        }
+        let chosen = sample_rows(rows.count(), k * SAMPLE_ROWS, seed);
+        let sample = Chosen { rows, numbers: chosen.into_iter().map(|row| row as u32).collect() };
+        let seeds = seeds(&sample, k, seed)?;
+        let compared = COMPARED * k.isqrt();
+        let sampled = Clustering::around(&sample, seeds, compared.max(COMPARED_IN_SAMPLE), SAMPLE_PASSES)?;
+        drop(sample);
+        let all = Clustering::around(rows, sampled.centroids, compared, PASSES)?;
+        let members = Members::new(&all.positions);
         let described: Vec<Described> =
             members.lists().into_par_iter().map(|list| describe(rows, members.of(list))).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -140,126 +147,237 @@ impl Members {
     }
 }
 
-/// The position of each row's list after both levels.
-fn divided<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Vec<u32>, R::Error> {
-    let (dim, count) = (rows.dim(), rows.count());
-    let options = KmeansOptions { iterations: ITERATIONS, seed };
-    let coarse_count = k.isqrt().max(1);
-    let sample = sample_of(rows, sample_rows(count, coarse_count * SAMPLE_ROWS_COARSE, seed).into_iter())?;
-    let coarse = NearestOf::new(dim, &train(&sample, dim, coarse_count, options));
-    drop(sample);
-    let all: Vec<u32> = (0..count as u32).collect();
-    let assigned: Vec<Vec<u32>> = all
-        .par_chunks(PART)
-        .map_init(Buffers::default, |buffers, part| nearest(rows, part, &coarse, buffers))
-        .collect::<Result<_, _>>()?;
-    let members = Members::new(&assigned.concat());
-    let shares = shares(members.lists().map(|list| members.of(list).len()), count, k);
-    let fine: Vec<(usize, Vec<u32>)> = members
-        .lists()
-        .into_par_iter()
-        .zip(shares)
-        .map_init(Buffers::default, |buffers, (list, share)| {
-            let own = members.of(list);
-            let chosen = sample_rows(own.len(), share * SAMPLE_ROWS, seed);
-            let sample = sample_of(rows, chosen.into_iter().map(|row| own[row] as usize))?;
-            let centroids = train(&sample, dim, share, options);
-            let found = nearest(rows, own, &NearestOf::new(dim, &centroids), buffers)?;
-            Ok((centroids.len() / dim, found))
-        })
-        .collect::<Result<_, _>>()?;
-    let mut positions = vec![0; count];
-    let mut first = 0;
-    for (list, (lists, found)) in members.lists().zip(fine) {
-        members.of(list).iter().zip(found).for_each(|(&row, at)| positions[row as usize] = first + at);
-        first += lists as u32;
+/// Some of the rows.
+struct Chosen<'a, R> {
+    rows: &'a R,
+    numbers: Vec<u32>,
+}
+
+impl<R: Rows> Rows for Chosen<'_, R> {
+    type Error = R::Error;
+
+    fn dim(&self) -> usize {
+        self.rows.dim()
     }
-    Ok(positions)
-}
 
-fn sample_of<R: Rows>(rows: &R, chosen: impl Iterator<Item = usize>) -> Result<Vec<f32>, R::Error> {
-    let mut sample = Vec::new();
-    for row in chosen {
-        rows.push(row as u32, &mut sample)?;
+    fn count(&self) -> usize {
+        self.numbers.len()
     }
-    Ok(sample)
+
+    fn push(&self, row: u32, into: &mut Vec<f32>) -> Result<(), R::Error> {
+        self.rows.push(self.numbers[row as usize], into)
+    }
+
+    fn prefetch(&self, row: u32) {
+        self.rows.prefetch(self.numbers[row as usize]);
+    }
 }
 
-/// `k` divided in proportion to these numbers of rows, whose sum is `total`: at least 1 where there are rows.
-fn shares(sizes: impl Iterator<Item = usize>, total: usize, k: usize) -> Vec<usize> {
-    let mut before = 0;
-    let share = |size: usize| {
-        let place = |rows: usize| (rows as u128 * k as u128 / total.max(1) as u128) as usize;
-        let share = place(before + size) - place(before);
-        before += size;
-        share.max(usize::from(size > 0))
-    };
-    sizes.map(share).collect()
+/// `k` distinct rows, or all distinct rows if there are fewer.
+fn seeds<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Vec<f32>, R::Error> {
+    let mut few = Vec::new();
+    // Twice as many as are needed, unless there are many equal ones.
+    for wanted in [2 * k, rows.count()] {
+        few.clear();
+        let chosen = sample_rows(rows.count(), wanted, seed ^ 1);
+        chosen.into_iter().try_for_each(|row| rows.push(row as u32, &mut few))?;
+        let seeds = first_centroids(&few, rows.dim(), k, seed);
+        if seeds.len() == k * rows.dim() || wanted >= rows.count() {
+            return Ok(seeds);
+        }
+    }
+    Ok(few)
 }
 
-/// Buffers of one thread.
-#[derive(Default)]
-struct Buffers {
-    rows: Vec<f32>,
-    scratch: Scratch,
+/// Rows in lists around the means of these rows. A list that loses all its rows keeps its centroid.
+struct Clustering {
+    centroids: Vec<f32>,
+    positions: Vec<u32>,
 }
 
-/// The nearest of some vectors for each of some rows.
-fn nearest<R: Rows>(
+impl Clustering {
+    /// Each pass moves rows to the nearest of their candidates, and then centroids to the means of their rows.
+    fn around<R: Rows>(rows: &R, mut centroids: Vec<f32>, compared: usize, passes: usize) -> Result<Self, R::Error> {
+        let candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
+        let mut positions = nearest(rows, &candidates, &centroids)?;
+        let mut sums = Sums::new(centroids.len());
+        sums.update(rows, None, &positions)?;
+        sums.means(&mut centroids);
+        for _ in 1..passes {
+            let next = nearest(rows, &candidates, &centroids)?;
+            sums.update(rows, Some(&positions), &next)?;
+            sums.means(&mut centroids);
+            positions = next;
+        }
+        Ok(Self { centroids, positions })
+    }
+}
+
+/// The sums and numbers of each list's rows, kept as rows move.
+struct Sums {
+    values: Vec<f64>,
+    counts: Vec<i64>,
+}
+
+/// A row that joins (1) or leaves (−1) a list.
+#[derive(Clone, Copy)]
+struct Change {
+    list: u32,
+    row: u32,
+    sign: i8,
+}
+
+impl Sums {
+    /// Of no rows.
+    fn new(components: usize) -> Self {
+        Self { values: vec![0.0; components], counts: Vec::new() }
+    }
+
+    fn update<R: Rows>(&mut self, rows: &R, before: Option<&[u32]>, after: &[u32]) -> Result<(), R::Error> {
+        let mut changes: Vec<Change> = Vec::new();
+        for (row, &list) in (0..).zip(after) {
+            let before = before.map(|before| before[row as usize]);
+            if before != Some(list) {
+                changes.extend(before.map(|list| Change { list, row, sign: -1 }));
+                changes.push(Change { list, row, sign: 1 });
+            }
+        }
+        changes.sort_unstable_by_key(|change| (change.list, change.row));
+        let mut of_list = vec![&[][..]; self.values.len() / rows.dim()];
+        changes.chunk_by(|a, b| a.list == b.list).for_each(|changes| of_list[changes[0].list as usize] = changes);
+        self.counts.resize(of_list.len(), 0);
+        self.values.par_chunks_mut(rows.dim()).zip(&mut self.counts).zip(of_list).try_for_each_init(
+            Vec::new,
+            |vector, ((sums, count), changes)| {
+                *count += changes.iter().map(|change| i64::from(change.sign)).sum::<i64>();
+                add(rows, changes.iter().map(|change| (change.row, f64::from(change.sign))), sums, vector)
+            },
+        )
+    }
+
+    /// Moves the centroids of lists that have rows.
+    fn means(&self, centroids: &mut [f32]) {
+        let dim = centroids.len() / self.counts.len();
+        let lists = centroids.par_chunks_mut(dim).zip(self.values.par_chunks(dim)).zip(&self.counts);
+        lists.filter(|(_, count)| **count > 0).for_each(|((mean, sums), count)| {
+            let share = 1.0 / *count as f64;
+            mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean = (sum * share) as f32);
+        });
+    }
+}
+
+/// Adds rows, each with a factor.
+fn add<R: Rows>(
     rows: &R,
-    numbers: &[u32],
-    vectors: &NearestOf,
-    buffers: &mut Buffers,
-) -> Result<Vec<u32>, R::Error> {
-    let mut positions = Vec::with_capacity(numbers.len());
-    for block in numbers.chunks(BLOCK) {
-        buffers.rows.clear();
-        block.iter().try_for_each(|&row| rows.push(row, &mut buffers.rows))?;
-        let found = vectors.assign_block(&buffers.rows, &mut buffers.scratch);
-        positions.extend(found.into_iter().map(|nearest| nearest.position));
-    }
-    Ok(positions)
-}
-
-/// The mean of each list's rows.
-fn means<R: Rows>(rows: &R, members: &Members) -> Result<Vec<f32>, R::Error> {
-    let means: Vec<Vec<f32>> =
-        members.lists().into_par_iter().map(|list| mean(rows, members.of(list))).collect::<Result<_, _>>()?;
-    Ok(means.concat())
-}
-
-fn mean<R: Rows>(rows: &R, members: &[u32]) -> Result<Vec<f32>, R::Error> {
-    let mut sums = vec![0.0_f64; rows.dim()];
-    let mut vector = Vec::with_capacity(rows.dim());
-    for &row in members {
+    which: impl Iterator<Item = (u32, f64)> + Clone,
+    sums: &mut [f64],
+    vector: &mut Vec<f32>,
+) -> Result<(), R::Error> {
+    let mut ahead = which.clone().skip(AHEAD);
+    for (row, factor) in which {
+        if let Some((next, _)) = ahead.next() {
+            rows.prefetch(next);
+        }
         vector.clear();
-        rows.push(row, &mut vector)?;
-        sums.iter_mut().zip(&vector).for_each(|(sum, &value)| *sum += f64::from(value));
+        rows.push(row, vector)?;
+        sums.iter_mut().zip(&*vector).for_each(|(sum, &value)| *sum += factor * f64::from(value));
     }
-    let share = 1.0 / members.len() as f64;
-    Ok(sums.into_iter().map(|sum| (sum * share) as f32).collect())
+    Ok(())
 }
 
-/// The nearest of the lists near its own, for each row.
-fn moved<R: Rows>(rows: &R, members: &Members, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
+/// The nearest of each row's candidates, the lowest among equals.
+fn nearest<R: Rows>(rows: &R, candidates: &Candidates, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
     let dim = rows.dim();
-    let near = NearestOf::new(dim, centroids).neighbours(centroids, NEAR);
-    let found: Vec<Vec<u32>> = members
-        .lists()
-        .into_par_iter()
-        .zip(near)
-        .map_init(Buffers::default, |buffers, (list, near)| {
-            let of = |position: &u32| &centroids[*position as usize * dim..][..dim];
-            let candidates: Vec<f32> = near.iter().flat_map(of).copied().collect();
-            let found = nearest(rows, members.of(list), &NearestOf::new(dim, &candidates), buffers)?;
-            Ok(found.into_iter().map(|at| near[at as usize]).collect())
-        })
-        .collect::<Result<_, _>>()?;
     let mut positions = vec![0; rows.count()];
-    for (list, found) in members.lists().zip(found) {
-        members.of(list).iter().zip(found).for_each(|(&row, position)| positions[row as usize] = position);
-    }
+    positions.par_chunks_mut(PART).zip(candidates.lists.par_chunks(PART * candidates.of_row)).enumerate().try_for_each_init(
+        Vec::new,
+        |vector, (part, (positions, candidates_of_part))| {
+            let of_rows = candidates_of_part.chunks_exact(candidates.of_row);
+            for (row, (position, lists)) in ((part * PART) as u32..).zip(positions.iter_mut().zip(of_rows)) {
+                vector.clear();
+                rows.push(row, vector)?;
+                let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
+                let best = lists.iter().map(|list| (distance(list), *list)).min_by(|a, b| a.0.total_cmp(&b.0));
+                *position = best.map_or(0, |best| best.1);
+            }
+            Ok(())
+        },
+    )?;
     Ok(positions)
+}
+
+/// The lists that each row may be in: those whose centroids were nearest to it.
+struct Candidates {
+    of_row: usize,
+    lists: Vec<u32>,
+}
+
+/// Groups of centroids that overlap: the candidates of a row are among those of the nearest group.
+struct Groups {
+    nearest: NearestOf,
+    groups: Vec<(Vec<u32>, NearestOf)>,
+    /// How many candidates a row gets.
+    of_row: usize,
+}
+
+impl Groups {
+    /// Groups of at least `compared` centroids; one of all, if there are not more.
+    fn new(dim: usize, centroids: &[f32], compared: usize) -> Self {
+        let k = centroids.len() / dim;
+        let groups = if k <= compared { 1 } else { k.isqrt() };
+        let middles = train(centroids, dim, groups, KmeansOptions { iterations: 8, seed: 0x51ed });
+        let nearest = NearestOf::new(dim, &middles);
+        let mut near = NearestOf::new(dim, centroids).neighbours(&middles, compared);
+        // Every list is in the group it is nearest to, at least.
+        for (list, group) in (0..).zip(nearest.assign(centroids)) {
+            let near = &mut near[group.position as usize];
+            if let Err(place) = near.binary_search(&list) {
+                near.insert(place, list);
+            }
+        }
+        let of_row = near.iter().map(Vec::len).min().unwrap_or(0).min(CANDIDATES);
+        let group = |near: Vec<u32>| {
+            let vectors = NearestOf::new(dim, &vectors_at(centroids, dim, &near));
+            (near, vectors)
+        };
+        Self { nearest, groups: near.into_iter().map(group).collect(), of_row }
+    }
+
+    fn candidates<R: Rows>(&self, rows: &R) -> Result<Candidates, R::Error> {
+        let mut lists = vec![0; rows.count() * self.of_row];
+        let dim = rows.dim();
+        lists.par_chunks_mut(PART * self.of_row).enumerate().try_for_each_init(
+            || (Scratch::default(), Vec::new(), Vec::new()),
+            |(scratch, vectors, together), (part, lists)| {
+                vectors.clear();
+                let first = (part * PART) as u32;
+                let count = lists.len() / self.of_row;
+                (first..first + count as u32).try_for_each(|row| rows.push(row, vectors))?;
+                let groups = self.nearest.assign_block(vectors, scratch);
+                let mut order: Vec<(u32, u32)> = groups.iter().map(|group| group.position).zip(0..).collect();
+                order.sort_unstable();
+                for members in order.chunk_by(|a, b| a.0 == b.0).flat_map(|members| members.chunks(BLOCK)) {
+                    let (near, centroids) = &self.groups[members[0].0 as usize];
+                    together.clear();
+                    members.iter().for_each(|m| together.extend_from_slice(&vectors[m.1 as usize * dim..][..dim]));
+                    let found = centroids.nearest_of_block(together, self.of_row, scratch);
+                    for ((_, at), found) in members.iter().zip(found.chunks_exact(self.of_row)) {
+                        let lists = &mut lists[*at as usize * self.of_row..][..self.of_row];
+                        lists.iter_mut().zip(found).for_each(|(list, at)| *list = near[*at as usize]);
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(Candidates { of_row: self.of_row, lists })
+    }
+}
+
+/// Some of the vectors, one after another.
+fn vectors_at(vectors: &[f32], dim: usize, positions: &[u32]) -> Vec<f32> {
+    let mut chosen = Vec::with_capacity(positions.len() * dim);
+    positions.iter().for_each(|&at| chosen.extend_from_slice(&vectors[at as usize * dim..][..dim]));
+    chosen
 }
 
 struct Described {
@@ -269,9 +387,11 @@ struct Described {
 }
 
 fn describe<R: Rows>(rows: &R, members: &[u32]) -> Result<Described, R::Error> {
-    let centroid = mean(rows, members)?;
+    let (mut sums, mut vector) = (vec![0.0; rows.dim()], Vec::with_capacity(rows.dim()));
+    add(rows, members.iter().map(|&row| (row, 1.0)), &mut sums, &mut vector)?;
+    let share = 1.0 / members.len() as f64;
+    let centroid: Vec<f32> = sums.into_iter().map(|sum| (sum * share) as f32).collect();
     let (mut largest, mut sum) = (0.0_f32, 0.0_f64);
-    let mut vector = Vec::with_capacity(rows.dim());
     for &row in members {
         vector.clear();
         rows.push(row, &mut vector)?;

@@ -2,6 +2,7 @@
 
 use plimsoll_base::Metric;
 use plimsoll_index::{Malformed, Rows};
+use plimsoll_kernels as kernels;
 use plimsoll_shard::PostingFile;
 
 use crate::error::{Error, Result};
@@ -74,6 +75,13 @@ impl Rows for LiveRows<'_> {
         let file = self.files[file as usize];
         push_indexed(self.metric, file.vectors(row..row + 1)?, file.norms(row..row + 1)?[0], into);
         Ok(())
+    }
+
+    fn prefetch(&self, row: u32) {
+        let (file, row) = self.places[row as usize];
+        if let Ok(vector) = self.files[file as usize].vectors(row..row + 1) {
+            kernels::prefetch(vector);
+        }
     }
 }
 
