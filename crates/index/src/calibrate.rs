@@ -17,7 +17,9 @@ use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 /// The largest calibrated k.
 const DEEPEST: usize = 100;
 /// So many rows are kept for each query. Others can only be the k-th best of a visit that has found next to nothing.
-pub const KEPT: usize = 400;
+pub const KEPT: usize = 1000;
+/// So many of them have to be the best indeed: those that may be the truth, with some copies of the query.
+pub const NEAREST: usize = DEEPEST + 50;
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
 /// Rows that are nearer to a query than this share of their list's spread are copies of it, more or less. A query from
@@ -36,9 +38,11 @@ const STEPS: u16 = 48;
 pub struct Scores {
     query: Vec<f32>,
     own: Option<u32>,
-    /// The best so far, in no order, and a score that none of the best is above.
+    /// The best so far, in no order.
     best: Vec<Scored>,
+    /// Scores that none of the [`KEPT`] best is above, and none of the [`NEAREST`].
     bound: f32,
+    nearest: f32,
 }
 
 /// A row's score, and the row.
@@ -79,7 +83,7 @@ impl Scores {
     /// For a query's vector (normalised for cosine), and the position of the list that it is a row of: that list's
     /// centroid has the row in it, and is nearer to it than to any other query.
     pub fn new(query: Vec<f32>, own: Option<u32>) -> Self {
-        Self { query, own, best: Vec::new(), bound: f32::INFINITY }
+        Self { query, own, best: Vec::new(), bound: f32::INFINITY, nearest: f32::INFINITY }
     }
 
     /// The query's vector.
@@ -87,14 +91,20 @@ impl Scores {
         &self.query
     }
 
-    /// Rows with larger scores need not be pushed.
+    /// Rows with larger scores need not be pushed, and those with scores up to [`nearest`](Self::nearest) have to be.
     pub fn bound(&self) -> f32 {
         self.bound
     }
 
-    /// Sets a bound that is known beforehand; at least [`KEPT`] rows should be within it.
-    pub fn set_bound(&mut self, bound: f32) {
-        self.bound = bound;
+    /// All rows with smaller scores have to be pushed.
+    pub fn nearest(&self) -> f32 {
+        self.nearest
+    }
+
+    /// Sets bounds that are known beforehand: at least [`KEPT`] rows should be within the first one, and [`NEAREST`]
+    /// within the second.
+    pub fn set_bounds(&mut self, bound: f32, nearest: f32) {
+        (self.bound, self.nearest) = (bound, nearest);
     }
 
     /// Adds a live row; **not** the row the query is made of.
@@ -113,6 +123,8 @@ impl Scores {
             self.best.select_nth_unstable_by(KEPT - 1, Scored::order);
             self.best.truncate(KEPT);
             self.bound = self.best[KEPT - 1].score;
+            let (_, nearest, _) = self.best.select_nth_unstable_by(NEAREST - 1, Scored::order);
+            self.nearest = nearest.score;
         }
     }
 
@@ -165,7 +177,7 @@ type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
 
 /// Calibrates the stop rule for a table on some sample queries (a thousand or more; fewer give larger t).
 ///
-/// Each query has its best rows: the [`KEPT`] best of all, or nearly. Duplicates of the query may be among them: a result
+/// Each query has its best rows: the [`NEAREST`] best of all, and most of the [`KEPT`] best. Duplicates of the query may be among them: a result
 /// is right when its score is as good as the true k-th, whichever of several equal rows it is. Queries without rows are
 /// left out.
 ///
@@ -285,7 +297,8 @@ fn by_distance(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
                     _ => stairs.push((*from, recall)),
                 }
             }
-            let is_done = |stairs: &[Staircase; EPSILONS.len()]| stairs[index].last().is_some_and(|last| last.1 >= 1.0);
+            let is_done =
+                |stairs: &[Staircase; EPSILONS.len()]| stairs[index].last().is_some_and(|last| last.1 >= 1.0);
             if outcome.iter().all(is_done) {
                 break;
             }
@@ -337,10 +350,8 @@ fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
 /// others change nothing that the rule asks for.
 fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
     let bounds = OptimisticBounds::new(centroids, sample.query);
-    let lists: Vec<(f32, &[Scored])> = sample
-        .lists()
-        .map(|list| (dot(sample.query, centroids.vector(list[0].position)), list))
-        .collect();
+    let lists: Vec<(f32, &[Scored])> =
+        sample.lists().map(|list| (dot(sample.query, centroids.vector(list[0].position)), list)).collect();
     let mut outcome: Outcome = Default::default();
     for t in grid() {
         let mut visit: Vec<(f32, &[Scored])> = lists

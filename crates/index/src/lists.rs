@@ -20,10 +20,10 @@ use crate::nearest::{NearestOf, Scratch};
 /// Rows of the sample for each list.
 const SAMPLE_ROWS: usize = 64;
 /// Passes over the sample, and over all rows after it.
-const SAMPLE_PASSES: usize = 8;
-const PASSES: usize = 6;
+const SAMPLE_PASSES: usize = 6;
+const PASSES: usize = 5;
 /// A row moves among so many lists, those that were nearest to it at first.
-const CANDIDATES: usize = 12;
+const CANDIDATES: usize = 8;
 /// A row is compared with so many times √k centroids at first, one of the sample with at least so many: its centroids are
 /// rows taken at random, so that a group says less of what is near.
 const COMPARED: usize = 8;
@@ -51,12 +51,22 @@ pub trait Rows: Sync {
     /// If it can not be read.
     fn push(&self, row: u32, into: &mut Vec<f32>) -> Result<(), Self::Error>;
 
+    /// A row's components; `room` is for those that have to be made.
+    ///
+    /// # Errors
+    /// If it can not be read.
+    fn row<'b>(&'b self, row: u32, room: &'b mut Vec<f32>) -> Result<&'b [f32], Self::Error> {
+        room.clear();
+        self.push(row, room)?;
+        Ok(room)
+    }
+
     /// The row will soon be read.
     fn prefetch(&self, row: u32);
 }
 
 /// Lists, and which of them each row belongs to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lists {
     /// The mean of each list's rows, one after another.
     pub centroids: Vec<f32>,
@@ -71,7 +81,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// About `k` lists of these rows; fewer where rows are equal.
+    /// About `k` lists of these rows; fewer where rows are equal, none of no rows.
     ///
     /// # Errors
     /// If a row can not be read.
@@ -79,6 +89,9 @@ impl Lists {
     /// # Panics
     /// When there are more than 2³² rows.
     pub fn train<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Self, R::Error> {
+        if k == 0 || rows.count() == 0 {
+            return Ok(Self::default());
+        }
         let chosen = sample_rows(rows.count(), k * SAMPLE_ROWS, seed);
         let sample = Chosen { rows, numbers: chosen.into_iter().map(|row| row as u32).collect() };
         let seeds = seeds(&sample, k, seed)?;
@@ -87,8 +100,11 @@ impl Lists {
         drop(sample);
         let all = Clustering::around(rows, sampled.centroids, compared, PASSES)?;
         let members = Members::new(&all.positions);
-        let described: Vec<Described> =
-            members.lists().into_par_iter().map(|list| describe(rows, members.of(list))).collect::<Result<_, _>>()?;
+        let described: Vec<Described> = members
+            .lists()
+            .into_par_iter()
+            .map(|list| describe(rows, members.of(list)))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             positions: members.positions(),
             counts: members.lists().map(|list| members.of(list).len() as u32).collect(),
@@ -168,6 +184,10 @@ impl<R: Rows> Rows for Chosen<'_, R> {
         self.rows.push(self.numbers[row as usize], into)
     }
 
+    fn row<'b>(&'b self, row: u32, room: &'b mut Vec<f32>) -> Result<&'b [f32], R::Error> {
+        self.rows.row(self.numbers[row as usize], room)
+    }
+
     fn prefetch(&self, row: u32) {
         self.rows.prefetch(self.numbers[row as usize]);
     }
@@ -197,10 +217,15 @@ struct Clustering {
 
 impl Clustering {
     /// Each pass moves rows to the nearest of their candidates, and then centroids to the means of their rows.
-    fn around<R: Rows>(rows: &R, mut centroids: Vec<f32>, compared: usize, passes: usize) -> Result<Self, R::Error> {
+    fn around<R: Rows>(
+        rows: &R,
+        mut centroids: Vec<f32>,
+        compared: usize,
+        passes: usize,
+    ) -> Result<Self, R::Error> {
         let candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
         let mut positions = nearest(rows, &candidates, &centroids)?;
-        let mut sums = Sums::new(centroids.len());
+        let mut sums = Sums::new(centroids.len() / rows.dim(), rows.dim());
         sums.update(rows, None, &positions)?;
         sums.means(&mut centroids);
         for _ in 1..passes {
@@ -229,10 +254,11 @@ struct Change {
 
 impl Sums {
     /// Of no rows.
-    fn new(components: usize) -> Self {
-        Self { values: vec![0.0; components], counts: Vec::new() }
+    fn new(lists: usize, dim: usize) -> Self {
+        Self { values: vec![0.0; lists * dim], counts: vec![0; lists] }
     }
 
+    /// Moves rows from the lists where they were, if they were in any, to those where they are.
     fn update<R: Rows>(&mut self, rows: &R, before: Option<&[u32]>, after: &[u32]) -> Result<(), R::Error> {
         let mut changes: Vec<Change> = Vec::new();
         for (row, &list) in (0..).zip(after) {
@@ -243,14 +269,15 @@ impl Sums {
             }
         }
         changes.sort_unstable_by_key(|change| (change.list, change.row));
-        let mut of_list = vec![&[][..]; self.values.len() / rows.dim()];
-        changes.chunk_by(|a, b| a.list == b.list).for_each(|changes| of_list[changes[0].list as usize] = changes);
-        self.counts.resize(of_list.len(), 0);
+        let mut of_list = vec![&[][..]; self.counts.len()];
+        changes
+            .chunk_by(|a, b| a.list == b.list)
+            .for_each(|changes| of_list[changes[0].list as usize] = changes);
         self.values.par_chunks_mut(rows.dim()).zip(&mut self.counts).zip(of_list).try_for_each_init(
             Vec::new,
-            |vector, ((sums, count), changes)| {
+            |room, ((sums, count), changes)| {
                 *count += changes.iter().map(|change| i64::from(change.sign)).sum::<i64>();
-                add(rows, changes.iter().map(|change| (change.row, f64::from(change.sign))), sums, vector)
+                add(rows, changes.iter().map(|change| (change.row, f64::from(change.sign))), sums, room)
             },
         )
     }
@@ -271,16 +298,15 @@ fn add<R: Rows>(
     rows: &R,
     which: impl Iterator<Item = (u32, f64)> + Clone,
     sums: &mut [f64],
-    vector: &mut Vec<f32>,
+    room: &mut Vec<f32>,
 ) -> Result<(), R::Error> {
     let mut ahead = which.clone().skip(AHEAD);
     for (row, factor) in which {
         if let Some((next, _)) = ahead.next() {
             rows.prefetch(next);
         }
-        vector.clear();
-        rows.push(row, vector)?;
-        sums.iter_mut().zip(&*vector).for_each(|(sum, &value)| *sum += factor * f64::from(value));
+        let vector = rows.row(row, room)?;
+        sums.iter_mut().zip(vector).for_each(|(sum, &value)| *sum += factor * f64::from(value));
     }
     Ok(())
 }
@@ -289,20 +315,21 @@ fn add<R: Rows>(
 fn nearest<R: Rows>(rows: &R, candidates: &Candidates, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
     let dim = rows.dim();
     let mut positions = vec![0; rows.count()];
-    positions.par_chunks_mut(PART).zip(candidates.lists.par_chunks(PART * candidates.of_row)).enumerate().try_for_each_init(
-        Vec::new,
-        |vector, (part, (positions, candidates_of_part))| {
+    positions
+        .par_chunks_mut(PART)
+        .zip(candidates.lists.par_chunks(PART * candidates.of_row))
+        .enumerate()
+        .try_for_each_init(Vec::new, |room, (part, (positions, candidates_of_part))| {
             let of_rows = candidates_of_part.chunks_exact(candidates.of_row);
             for (row, (position, lists)) in ((part * PART) as u32..).zip(positions.iter_mut().zip(of_rows)) {
-                vector.clear();
-                rows.push(row, vector)?;
+                let vector = rows.row(row, room)?;
                 let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
-                let best = lists.iter().map(|list| (distance(list), *list)).min_by(|a, b| a.0.total_cmp(&b.0));
+                let best =
+                    lists.iter().map(|list| (distance(list), *list)).min_by(|a, b| a.0.total_cmp(&b.0));
                 *position = best.map_or(0, |best| best.1);
             }
             Ok(())
-        },
-    )?;
+        })?;
     Ok(positions)
 }
 
@@ -359,7 +386,9 @@ impl Groups {
                 for members in order.chunk_by(|a, b| a.0 == b.0).flat_map(|members| members.chunks(BLOCK)) {
                     let (near, centroids) = &self.groups[members[0].0 as usize];
                     together.clear();
-                    members.iter().for_each(|m| together.extend_from_slice(&vectors[m.1 as usize * dim..][..dim]));
+                    members
+                        .iter()
+                        .for_each(|m| together.extend_from_slice(&vectors[m.1 as usize * dim..][..dim]));
                     let found = centroids.nearest_of_block(together, self.of_row, scratch);
                     for ((_, at), found) in members.iter().zip(found.chunks_exact(self.of_row)) {
                         let lists = &mut lists[*at as usize * self.of_row..][..self.of_row];
@@ -387,17 +416,22 @@ struct Described {
 }
 
 fn describe<R: Rows>(rows: &R, members: &[u32]) -> Result<Described, R::Error> {
-    let (mut sums, mut vector) = (vec![0.0; rows.dim()], Vec::with_capacity(rows.dim()));
-    add(rows, members.iter().map(|&row| (row, 1.0)), &mut sums, &mut vector)?;
+    let (mut sums, mut room) = (vec![0.0; rows.dim()], Vec::with_capacity(rows.dim()));
+    add(rows, members.iter().map(|&row| (row, 1.0)), &mut sums, &mut room)?;
     let share = 1.0 / members.len() as f64;
     let centroid: Vec<f32> = sums.into_iter().map(|sum| (sum * share) as f32).collect();
     let (mut largest, mut sum) = (0.0_f32, 0.0_f64);
     for &row in members {
-        vector.clear();
-        rows.push(row, &mut vector)?;
-        let distance = l2_squared(&vector, &centroid);
+        let distance = l2_squared(rows.row(row, &mut room)?, &centroid);
         largest = largest.max(distance);
         sum += f64::from(distance);
     }
-    Ok(Described { radius: covering_radius(largest, rows.dim()), spread: (sum / members.len() as f64) as f32, centroid })
+    Ok(Described {
+        radius: covering_radius(largest, rows.dim()),
+        spread: (sum / members.len() as f64) as f32,
+        centroid,
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,16 @@ impl Rows for LiveRows<'_> {
         Ok(())
     }
 
+    fn row<'b>(&'b self, row: u32, room: &'b mut Vec<f32>) -> Result<&'b [f32]> {
+        if self.metric == Metric::Cosine {
+            room.clear();
+            self.push(row, room)?;
+            return Ok(room);
+        }
+        let (file, row) = self.places[row as usize];
+        Ok(self.files[file as usize].vectors(row..row + 1)?)
+    }
+
     fn prefetch(&self, row: u32) {
         let (file, row) = self.places[row as usize];
         if let Ok(vector) = self.files[file as usize].vectors(row..row + 1) {

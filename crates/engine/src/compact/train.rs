@@ -11,10 +11,10 @@ use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::{IndexHeader, IndexList, Rotation, StopRule};
 use rayon::prelude::*;
 
-use super::{Rewrite, calibrate};
 use super::lists::{LiveRows, malformed};
 use super::plan::Urgency;
 use super::vectors::{Repacked, merge_kills, write_base};
+use super::{Rewrite, calibrate};
 use crate::codebook::{self, Codebook};
 use crate::core::Core;
 use crate::error::Result;
