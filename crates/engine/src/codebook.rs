@@ -10,8 +10,7 @@ mod route;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::{ListId, Metric};
 use plimsoll_codes::{Measure, PlaneEncoder, Rotation, SignEncoder, block_len, record_len};
-use plimsoll_index::{Centroids, Estimated, Scored};
-use plimsoll_kernels as kernels;
+use plimsoll_index::Centroids;
 use plimsoll_shard::CodeLengths;
 
 pub(crate) use query::CodedQuery;
@@ -121,40 +120,6 @@ impl Codebook {
         self.lists.binary_search(&list).ok().map(|position| position as u32)
     }
 
-    /// What the codes of some rows say of their distances to a query, both as the index sees them, as the stop rule
-    /// compares distances. `vector` appends the vector of a row, and says whether it could. Empty if that can not be
-    /// said of all rows.
-    pub(crate) fn estimates(
-        &self,
-        query: &[f32],
-        rows: &[Scored],
-        vector: impl Fn(u64, &mut Vec<f32>) -> bool,
-    ) -> Vec<Estimated> {
-        let (mut coded, mut encoder) = (CodedQuery::default(), RowEncoder::new(self));
-        if !coded.set(self, query) {
-            return Vec::new();
-        }
-        let (mut block, mut row) = (Vec::new(), Vec::new());
-        let estimate = |scored: &Scored| {
-            block.clear();
-            row.clear();
-            if !vector(scored.row, &mut row) {
-                return None;
-            }
-            encoder.signs(&row, scored.position, 0, &mut block);
-            let (base, distance_squared) = coded.of_list(self, scored.position);
-            let at = |epsilon| {
-                let (mut lows, mut masks) = ([0.0; kernels::BLOCK], [0]);
-                let bound = coded.signs.bound(base, distance_squared, epsilon);
-                let is_block = coded.signs.scan(&block, &[], &bound, f32::MAX, &mut lows, &mut masks);
-                is_block.then(|| coded.stop_rank(self, lows[0]))
-            };
-            let (estimate, low) = (at(0.0)?, at(1.0)?);
-            Some(Estimated { estimate, deviation: estimate - low })
-        };
-        rows.iter().map(estimate).collect::<Option<_>>().unwrap_or_default()
-    }
-
     /// Encodes rows.
     pub(crate) fn encoder(&self) -> RowEncoder<'_> {
         RowEncoder::new(self)
@@ -210,9 +175,8 @@ impl<'a> RowEncoder<'a> {
         self.signs.put(&self.rotated, &self.origin, slot, blocks);
     }
 
-    /// Appends the plane's record of a row.
-    pub(crate) fn record(&mut self, vector: &[f32], records: &mut Vec<u8>) {
-        self.rotate(vector);
+    /// Appends the plane's record of the row whose signs were made last.
+    pub(crate) fn record(&mut self, records: &mut Vec<u8>) {
         self.plane.encode(&self.rotated, records);
     }
 }

@@ -9,6 +9,7 @@
 //! Everything is computed from a state that may grow old meanwhile. Installing takes the flush lock, keeps
 //! what was flushed since, and keeps every kill: kills name ordinals, which no compaction changes (rule R2).
 
+mod calibrate;
 mod lists;
 mod plan;
 mod postings;
@@ -54,7 +55,7 @@ impl Core {
     pub(crate) fn compact_due(&self) -> Result<()> {
         let batches = self.counters.batches.load(Ordering::Relaxed);
         self.signals.wait_until(Instant::now() + PAUSE, || false);
-        if batches == self.counters.batches.load(Ordering::Relaxed) {
+        if batches == self.counters.batches.load(Ordering::Relaxed) && !self.is_flushing() {
             return self.compact_all(Urgency::Due).map(|_| ());
         }
         self.compact_all(Urgency::Busy)?;
@@ -64,6 +65,13 @@ impl Core {
             self.signals.compact_due();
         }
         Ok(())
+    }
+
+    /// Whether writes are on their way into files, which those that come next may be waiting for; or all of them are,
+    /// because the database is being closed.
+    fn is_flushing(&self) -> bool {
+        let state = self.published.state();
+        self.check_open().is_err() || state.sound().any(|collection| !collection.sealed.is_empty())
     }
 
     /// Merges what is small and due: a process that lives too briefly for the background to come to it must

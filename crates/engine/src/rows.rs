@@ -161,14 +161,23 @@ const PART: usize = 32 * BLOCK_SLOTS as usize;
 const PARTS: usize = 16;
 
 impl ShardCodes<'_> {
-    /// Writes both code sections. Rows are rotated once for each: that takes less than holding all records would.
+    /// Writes both code sections: the records as they are made, and then the signs, which take a tenth of the room.
     fn write(&self, writer: &mut VectorWriter<'_>, shard: ShardId) -> Result<()> {
-        writer.begin(SIGNS, shard)?;
-        let slots = self.slots();
-        self.append(writer, &slots, |encoder, slots| self.signs(encoder, slots))?;
+        let mut signs = Vec::new();
         writer.begin(PLANE, shard)?;
-        let rows: Vec<u32> = (0..self.rows.len() as u32).collect();
-        self.append(writer, &rows, |encoder, rows| self.records(encoder, rows))
+        for parts in self.slots().chunks(PART * PARTS) {
+            let encoded: Vec<Encoded> = parts
+                .par_chunks(PART)
+                .map_init(|| RowEncoder::new(self.book), |encoder, part| self.encode(encoder, part))
+                .collect::<Result<_>>()?;
+            for part in encoded {
+                writer.append(&part.records)?;
+                signs.push(part.signs);
+            }
+        }
+        writer.begin(SIGNS, shard)?;
+        signs.iter().try_for_each(|signs| writer.append(signs))?;
+        Ok(())
     }
 
     /// The row in each slot, or [`EMPTY`].
@@ -184,44 +193,21 @@ impl ShardCodes<'_> {
         slots
     }
 
-    fn append(
-        &self,
-        writer: &mut VectorWriter<'_>,
-        all: &[u32],
-        encode: impl Fn(&mut RowEncoder<'_>, &[u32]) -> Result<Vec<u8>> + Sync,
-    ) -> Result<()> {
-        for parts in all.chunks(PART * PARTS) {
-            let encoded: Vec<Vec<u8>> = parts
-                .par_chunks(PART)
-                .map_init(|| RowEncoder::new(self.book), |encoder, part| encode(encoder, part))
-                .collect::<Result<_>>()?;
-            encoded.iter().try_for_each(|bytes| writer.append(bytes))?;
-        }
-        Ok(())
-    }
-
-    fn signs(&self, encoder: &mut RowEncoder<'_>, slots: &[u32]) -> Result<Vec<u8>> {
-        let mut blocks = Vec::with_capacity(
-            slots.len().div_ceil(BLOCK_SLOTS as usize) * self.book.lengths().block as usize,
-        );
+    fn encode(&self, encoder: &mut RowEncoder<'_>, slots: &[u32]) -> Result<Encoded> {
+        let lengths = self.book.lengths();
+        let mut encoded = Encoded {
+            signs: Vec::with_capacity(slots.len().div_ceil(BLOCK_SLOTS as usize) * lengths.block as usize),
+            records: Vec::with_capacity(slots.len() * lengths.record as usize),
+        };
         let mut indexed = Vec::new();
         for (slot, &row) in slots.iter().enumerate().filter(|(_, row)| **row != EMPTY) {
             let row = &self.rows[row as usize];
             self.indexed(row, &mut indexed)?;
             let position = self.book.position(row.list).ok_or_else(|| unknown_list(row))?;
-            encoder.signs(&indexed, position, slot, &mut blocks);
+            encoder.signs(&indexed, position, slot, &mut encoded.signs);
+            encoder.record(&mut encoded.records);
         }
-        Ok(blocks)
-    }
-
-    fn records(&self, encoder: &mut RowEncoder<'_>, rows: &[u32]) -> Result<Vec<u8>> {
-        let mut records = Vec::with_capacity(rows.len() * self.book.lengths().record as usize);
-        let mut indexed = Vec::new();
-        for &row in rows {
-            self.indexed(&self.rows[row as usize], &mut indexed)?;
-            encoder.record(&indexed, &mut records);
-        }
-        Ok(records)
+        Ok(encoded)
     }
 
     fn indexed(&self, row: &Row, into: &mut Vec<f32>) -> Result<()> {
@@ -230,6 +216,12 @@ impl ShardCodes<'_> {
         push_indexed(self.metric, vector, norm, into);
         Ok(())
     }
+}
+
+/// The codes of some slots.
+struct Encoded {
+    signs: Vec<u8>,
+    records: Vec<u8>,
 }
 
 /// A slot without a row.

@@ -1,28 +1,25 @@
 //! Finding, on the data itself, the smallest t of the [`StopRule`](crate::StopRule) for each recall target, and how
 //! careful the bounds by codes have to be.
 //!
-//! The engine names sample rows as queries and scores every other row for each of them, exactly; of the best rows it
-//! also says what their codes say. For cosine and L2 the order of the lists does not depend on t, and the visit for a
+//! The engine names sample rows as queries and scores the best other rows for each of them, exactly; it also says what
+//! their codes say. For cosine and L2 the order of the lists does not depend on t, and the visit for a
 //! small t is a prefix of that for a larger one: one pass gives the recall of all t as a staircase. For the dot product
 //! t changes the order, so the visit is replayed for a grid of t.
 
-use std::collections::HashMap;
-use std::ops::Range;
-
 use plimsoll_base::Metric;
-use plimsoll_kernels::{dot_rows, l2_squared_rows};
+use plimsoll_kernels::{dot, l2_squared_rows};
 use rayon::prelude::*;
 
 use crate::centroids::Centroids;
 use crate::route::{OptimisticBounds, Route, priority};
 use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 
-/// So many queries are scored together: enough that rows are read from memory once for all of them.
-pub const TOGETHER: usize = 16;
 /// The largest calibrated k.
 const DEEPEST: usize = 100;
-/// So many rows are kept for each query. Others can only be the k-th best of a visit that has seen next to nothing.
-const KEPT: usize = 2000;
+/// So many rows are kept for each query. Others can only be the k-th best of a visit that has found next to nothing.
+pub const KEPT: usize = 1000;
+/// So many of them have to be the best indeed: those that may be the truth, with some copies of the query.
+pub const NEAREST: usize = DEEPEST + 50;
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
 /// Rows that are nearer to a query than this share of their list's spread are copies of it, more or less. A query from
@@ -36,32 +33,40 @@ const SHARE_OF_CODES: f64 = 0.25;
 /// Dot product: the grid is (i / STEPS)² for i up to STEPS, since the useful t are small in many dimensions.
 const STEPS: u16 = 48;
 
-/// What the engine fills in for one calibration query: its vector, and the score of every other row.
-#[derive(Debug, Default)]
+/// A calibration query: its vector, and the best other rows.
+#[derive(Debug, Clone)]
 pub struct Scores {
     query: Vec<f32>,
     own: Option<u32>,
-    /// The best so far, in no order, and a score that none of the best is above.
+    /// The best so far, in no order.
     best: Vec<Scored>,
+    /// Scores that none of the [`KEPT`] best is above, and none of the [`NEAREST`].
     bound: f32,
-    /// The best of each list, once all are known.
-    lists: Vec<Vec<Scored>>,
+    nearest: f32,
 }
 
 /// A row's score, and the row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
-    /// As [`Progress::kth`]: smaller is better.
+    /// As [`Progress::kth`]: smaller is better, the squared distance for cosine and L2, the negated inner product for the
+    /// dot product.
     pub score: f32,
     /// The position of its list.
     pub position: u32,
-    /// The row, in whatever numbers the engine gave.
-    pub row: u64,
+    /// The row.
+    pub row: u32,
+    /// What its codes say, if there are codes.
+    pub codes: Option<Estimated>,
 }
 
 impl Scored {
     fn order(&self, other: &Self) -> std::cmp::Ordering {
         self.score.total_cmp(&other.score).then(self.row.cmp(&other.row))
+    }
+
+    /// Whether codes let the row pass, given the k-th best.
+    fn passes(&self, epsilon: f32, kth: f32) -> bool {
+        self.codes.is_none_or(|codes| codes.estimate - epsilon * codes.deviation <= kth)
     }
 }
 
@@ -75,24 +80,38 @@ pub struct Estimated {
 }
 
 impl Scores {
-    /// Sets the query's vector (normalised for cosine), and the position of the list that it is a row of: that list's
+    /// For a query's vector (normalised for cosine), and the position of the list that it is a row of: that list's
     /// centroid has the row in it, and is nearer to it than to any other query.
-    pub fn set_query(&mut self, query: &[f32], own: Option<u32>) {
-        self.query.clear();
-        self.query.extend_from_slice(query);
-        self.own = own;
+    pub fn new(query: Vec<f32>, own: Option<u32>) -> Self {
+        Self { query, own, best: Vec::new(), bound: f32::INFINITY, nearest: f32::INFINITY }
     }
 
-    /// Adds a live row of the list at `position` of the centroid table; **not** the row the query is made
-    /// of. The score is as [`Progress::kth`]: smaller is better, the squared distance for cosine and L2, the negated
-    /// inner product for the dot product.
-    ///
-    /// # Panics
-    /// When there is no such list.
+    /// The query's vector.
+    pub fn query(&self) -> &[f32] {
+        &self.query
+    }
+
+    /// Rows with larger scores need not be pushed, and those with scores up to [`nearest`](Self::nearest) have to be.
+    pub fn bound(&self) -> f32 {
+        self.bound
+    }
+
+    /// All rows with smaller scores have to be pushed.
+    pub fn nearest(&self) -> f32 {
+        self.nearest
+    }
+
+    /// Sets bounds that are known beforehand: at least [`KEPT`] rows should be within the first one, and [`NEAREST`]
+    /// within the second.
+    pub fn set_bounds(&mut self, bound: f32, nearest: f32) {
+        (self.bound, self.nearest) = (bound, nearest);
+    }
+
+    /// Adds a live row; **not** the row the query is made of.
     #[inline]
-    pub fn push(&mut self, position: u32, row: u64, score: f32) {
-        if score <= self.bound {
-            self.best.push(Scored { score, position, row });
+    pub fn push(&mut self, scored: Scored) {
+        if scored.score <= self.bound {
+            self.best.push(scored);
             if self.best.len() >= 2 * KEPT {
                 self.keep_best();
             }
@@ -104,25 +123,15 @@ impl Scores {
             self.best.select_nth_unstable_by(KEPT - 1, Scored::order);
             self.best.truncate(KEPT);
             self.bound = self.best[KEPT - 1].score;
+            let (_, nearest, _) = self.best.select_nth_unstable_by(NEAREST - 1, Scored::order);
+            self.nearest = nearest.score;
         }
     }
 
-    fn clear(&mut self, lists: usize) {
-        self.query.clear();
-        self.own = None;
-        self.best.clear();
-        self.bound = f32::INFINITY;
-        self.lists.iter_mut().for_each(Vec::clear);
-        self.lists.resize_with(lists, Vec::new);
-    }
-
-    /// Sorts what is kept, over all and in its lists.
+    /// Sorts what is kept.
     fn settle(&mut self) {
         self.keep_best();
         self.best.sort_unstable_by(Scored::order);
-        for scored in &self.best {
-            self.lists[scored.position as usize].push(*scored);
-        }
     }
 }
 
@@ -137,17 +146,16 @@ impl BestScores {
         Self { k: k as usize, sorted: Vec::with_capacity(k as usize) }
     }
 
-    /// Adds the sorted scores of a list from `least` on, but for those that `passes` refuses, given the k-th best so
-    /// far.
-    fn merge(&mut self, list: &[Scored], least: f32, passes: impl Fn(&Scored, f32) -> bool) {
+    /// Adds the sorted scores of a list, but for those that codes refuse, given the k-th best so far.
+    fn merge(&mut self, list: &[Scored], epsilon: f32) {
         // A list is scanned with the k-th of before it.
         let kth = self.kth();
-        for scored in &list[list.partition_point(|scored| scored.score < least)..] {
+        for scored in list {
             let full = self.sorted.len() == self.k;
             if full && self.sorted.last().is_some_and(|&worst| scored.score >= worst) {
                 return;
             }
-            if kth.is_some_and(|kth| !passes(scored, kth)) {
+            if kth.is_some_and(|kth| !scored.passes(epsilon, kth)) {
                 continue;
             }
             self.sorted.truncate(self.k - 1);
@@ -161,27 +169,17 @@ impl BestScores {
     }
 }
 
-/// What the codes say of the best rows of one query, by row.
-type Codes = HashMap<u64, Estimated>;
-
-/// Whether codes let a row pass that was not seen to be unsafe: only the best rows are known.
-fn passes(codes: &Codes, epsilon: f32, scored: &Scored, kth: f32) -> bool {
-    codes.get(&scored.row).is_none_or(|codes| codes.estimate - epsilon * codes.deviation <= kth)
-}
-
 /// The recall of one query as a staircase: (from this t on, this recall), by rising t.
 type Staircase = Vec<(f32, f32)>;
 
 /// The outcome of one query: for each k and each epsilon.
 type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
 
-/// Calibrates the stop rule for a table on `queries` sample queries (a thousand or more; fewer give larger t).
+/// Calibrates the stop rule for a table on some sample queries (a thousand or more; fewer give larger t).
 ///
-/// `score(range, scores)` fills in one entry of `scores` for each query of `range`, at most [`TOGETHER`]: first
-/// [`Scores::set_query`], then [`Scores::push`] for every live row but the query's own. Duplicates of the query may stay
-/// in: a result is right when its score is as good as the true k-th, whichever of several equal rows it is. Queries for
-/// which no row was pushed are left out. `estimate(query, rows)` says what the codes of some rows say; an empty answer
-/// means that there are no codes.
+/// Each query has its best rows: the [`NEAREST`] best of all, and most of the [`KEPT`] best. Duplicates of the query may be among them: a result
+/// is right when its score is as good as the true k-th, whichever of several equal rows it is. Queries without rows are
+/// left out.
 ///
 /// An entry's epsilon is the smallest at which codes cost at most the share `SHARE_OF_CODES` of what the target allows to
 /// miss. Its t is the smallest at which the 95 % lower confidence bound of the mean recall reaches the
@@ -189,30 +187,17 @@ type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
 /// 1, which misses nothing). The bound is the normal one with one more query that misses one result, so that a
 /// sample without misses does not pass for certainty.
 ///
-/// Cost: what `score` and `estimate` cost, plus a little; queries run in parallel. Deterministic.
-pub fn calibrate<F, E>(
-    centroids: &Centroids,
-    metric: Metric,
-    queries: usize,
-    score: F,
-    estimate: E,
-) -> StopTable
-where
-    F: Fn(Range<usize>, &mut [Scores]) + Sync,
-    E: Fn(&[f32], &[Scored]) -> Vec<Estimated> + Sync,
-{
-    let outcomes: Vec<Vec<(Outcome, Option<Outcome>)>> = (0..queries.div_ceil(TOGETHER))
+/// Cost: a distance to every centroid and a sort of them for each query, whatever the number of rows; queries run in
+/// parallel. Deterministic.
+///
+/// # Panics
+/// When a row is of a list that the table does not have.
+pub fn calibrate(centroids: &Centroids, metric: Metric, queries: Vec<Scores>) -> StopTable {
+    let outcomes: Vec<(Outcome, Option<Outcome>)> = queries
         .into_par_iter()
-        .map_init(Vec::new, |scores: &mut Vec<Scores>, batch| {
-            let range = batch * TOGETHER..queries.min((batch + 1) * TOGETHER);
-            scores.resize_with(range.len(), Scores::default);
-            scores.iter_mut().for_each(|of_query| of_query.clear(centroids.len()));
-            score(range, scores);
-            let scored = scores.iter_mut().filter(|of_query| !of_query.best.is_empty());
-            scored.map(|of_query| outcomes_of(centroids, metric, of_query, &estimate)).collect()
-        })
+        .filter(|scores| !scores.best.is_empty())
+        .map(|mut scores| outcomes_of(centroids, metric, &mut scores))
         .collect();
-    let outcomes = outcomes.concat();
     let mut entries = Vec::new();
     for (index, &k) in StopTable::KS.iter().enumerate().filter(|_| !outcomes.is_empty()) {
         let with: Vec<_> = outcomes.iter().map(|(with, _)| &with[index]).collect();
@@ -231,56 +216,55 @@ where
 }
 
 /// What becomes of a query among all rows, and among those that are no copies of it, if there are copies.
-fn outcomes_of(
-    centroids: &Centroids,
-    metric: Metric,
-    scores: &mut Scores,
-    estimate: impl Fn(&[f32], &[Scored]) -> Vec<Estimated>,
-) -> (Outcome, Option<Outcome>) {
+fn outcomes_of(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> (Outcome, Option<Outcome>) {
+    scores.settle();
     let copy = match (metric, scores.own) {
         (Metric::Cosine | Metric::L2, Some(own)) => COPY * centroids.spreads()[own as usize],
         _ => f32::NEG_INFINITY,
     };
-    scores.settle();
     let copies = scores.best.partition_point(|scored| scored.score < copy);
-    let known = &scores.best[..scores.best.len().min(copies + DEEPEST)];
-    let codes = known.iter().map(|scored| scored.row).zip(estimate(&scores.query, known)).collect();
-    let among = |least: f32, from: usize| {
-        let truth = scores.best[from..].iter().take(DEEPEST).map(|scored| scored.score).collect();
-        outcome(centroids, metric, &Sample { scores, truth, codes: &codes, least })
+    let among = |copies: usize| {
+        let sample = Sample::new(scores, copies);
+        match metric {
+            Metric::Cosine | Metric::L2 => by_distance(centroids, &sample),
+            Metric::Dot => by_bound(centroids, &sample),
+        }
     };
-    let without = (copies > 0 && copies < scores.best.len()).then(|| among(copy, copies));
-    (among(f32::NEG_INFINITY, 0), without)
+    let without = (copies > 0 && copies < scores.best.len()).then(|| among(copies));
+    (among(0), without)
 }
 
-/// A query, what is right for it, and what the codes of the best rows say.
+/// A query, what is right for it, and the best rows that count.
 struct Sample<'a> {
-    scores: &'a Scores,
-    truth: Vec<f32>,
-    codes: &'a Codes,
-    /// Rows with smaller scores do not count.
-    least: f32,
-}
-
-impl Sample<'_> {
+    query: &'a [f32],
+    own: Option<u32>,
     /// How many rows of the query's own list do not count, itself among them.
-    fn left_out(&self) -> u32 {
-        let own = |scored: &&Scored| Some(scored.position) == self.scores.own;
-        let copies = self.scores.best.iter().take_while(|scored| scored.score < self.least).filter(own);
-        1 + copies.count() as u32
-    }
+    left_out: u32,
+    truth: Vec<f32>,
+    /// The rows that count, by list.
+    rows: Vec<Scored>,
 }
 
-fn outcome(centroids: &Centroids, metric: Metric, sample: &Sample<'_>) -> Outcome {
-    let mut outcome: Outcome = Default::default();
-    for (index, epsilon) in EPSILONS.into_iter().enumerate() {
-        let stairs = match metric {
-            Metric::Cosine | Metric::L2 => by_distance(centroids, sample, epsilon),
-            Metric::Dot => by_bound(centroids, sample, epsilon),
-        };
-        outcome.iter_mut().zip(stairs).for_each(|(outcome, stairs)| outcome[index] = stairs);
+impl<'a> Sample<'a> {
+    /// Without the best `copies` rows.
+    fn new(scores: &'a Scores, copies: usize) -> Self {
+        let (copies, best) = scores.best.split_at(copies);
+        let own = |scored: &&Scored| Some(scored.position) == scores.own;
+        let mut rows = best.to_vec();
+        rows.sort_unstable_by(|a, b| a.position.cmp(&b.position).then(a.order(b)));
+        Self {
+            query: &scores.query,
+            own: scores.own,
+            left_out: 1 + copies.iter().filter(own).count() as u32,
+            truth: best.iter().take(DEEPEST).map(|scored| scored.score).collect(),
+            rows,
+        }
     }
-    outcome
+
+    /// The lists that have any of the best rows.
+    fn lists(&self) -> impl Iterator<Item = &[Scored]> {
+        self.rows.chunk_by(|a, b| a.position == b.position)
+    }
 }
 
 /// The recall at k of what was seen: how many results are as good as the true k-th.
@@ -290,49 +274,68 @@ fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
     seen.sorted.iter().take(wanted).filter(|&&score| score <= worst).count() as f32 / wanted as f32
 }
 
-/// One visit of all lists. A list is visited by every t that stops neither before it nor before a list ahead of it.
-fn by_distance(centroids: &Centroids, sample: &Sample<'_>, epsilon: f32) -> [Staircase; 3] {
-    let Sample { scores, truth, codes, least } = sample;
-    let mut seen = StopTable::KS.map(BestScores::new);
-    let mut stairs = [const { Staircase::new() }; 3];
-    let mut from = [f32::NEG_INFINITY; 3];
+/// One visit of all lists for each epsilon. A list is visited by every t that stops neither before it nor before a list
+/// ahead of it.
+///
+/// Only the lists that have some of the best rows are looked at: before the others t does not fall, since the k-th best
+/// stays as it is, and so it is largest before the next one of these.
+fn by_distance(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
+    let visit = visit(centroids, sample);
+    let mut outcome: Outcome = Default::default();
+    for (index, epsilon) in EPSILONS.into_iter().enumerate() {
+        let mut seen = StopTable::KS.map(BestScores::new);
+        let mut from = [f32::NEG_INFINITY; 3];
+        for (progress, list) in &visit {
+            for (number, (from, seen)) in from.iter_mut().zip(&mut seen).enumerate() {
+                *from = from.max(Progress { kth: seen.kth(), ..*progress }.t());
+                seen.merge(list, epsilon);
+                let recall = recall(seen, &sample.truth, StopTable::KS[number]);
+                let stairs = &mut outcome[number][index];
+                match stairs.last_mut() {
+                    Some(last) if last.1 >= recall => {}
+                    Some(last) if last.0 == *from => last.1 = recall,
+                    _ => stairs.push((*from, recall)),
+                }
+            }
+            let is_done =
+                |stairs: &[Staircase; EPSILONS.len()]| stairs[index].last().is_some_and(|last| last.1 >= 1.0);
+            if outcome.iter().all(is_done) {
+                break;
+            }
+        }
+    }
+    outcome
+}
+
+/// The lists that have some of the best rows in the order of the visit, with how it stands before each of them.
+fn visit<'a>(centroids: &Centroids, sample: &'a Sample<'_>) -> Vec<(Progress, &'a [Scored])> {
+    let priorities = priorities(centroids, sample);
+    let mut of_list = vec![&[][..]; centroids.len()];
+    sample.lists().for_each(|list| of_list[list[0].position as usize] = list);
     let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
-    for step in Route::new(&priorities(centroids, sample)) {
+    let mut visit = Vec::new();
+    for step in Route::new(&priorities) {
         progress.next = step.priority;
         if progress.lists == 0 {
             progress.first = step.priority;
         }
-        for (from, seen) in from.iter_mut().zip(&mut seen) {
-            progress.kth = seen.kth();
-            *from = from.max(progress.t());
-            seen.merge(&scores.lists[step.position as usize], *least, |scored, kth| {
-                passes(codes, epsilon, scored, kth)
-            });
+        let list = of_list[step.position as usize];
+        if !list.is_empty() {
+            visit.push((progress, list));
         }
         progress.rows += u64::from(centroids.rows()[step.position as usize]);
         progress.lists += 1;
-        for (index, &k) in StopTable::KS.iter().enumerate() {
-            let recall = recall(&seen[index], truth, k);
-            match stairs[index].last_mut() {
-                Some(last) if last.1 >= recall => {}
-                Some(last) if last.0 == from[index] => last.1 = recall,
-                _ => stairs[index].push((from[index], recall)),
-            }
-        }
-        if stairs.iter().all(|stairs| stairs.last().is_some_and(|last| last.1 >= 1.0)) {
-            break;
-        }
     }
-    stairs
+    visit
 }
 
 /// The priorities of all lists, as for a query that is no row: without m of its n rows, which are where the query is, the
 /// centroid of a list would be n / (n − m) times as far from it.
 fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
     let mut priorities = vec![0.0; centroids.len()];
-    l2_squared_rows(&sample.scores.query, centroids.vectors(), &mut priorities);
-    if let Some(own) = sample.scores.own.map(|own| own as usize) {
-        let (rows, left_out) = (centroids.rows()[own], sample.left_out());
+    l2_squared_rows(sample.query, centroids.vectors(), &mut priorities);
+    if let Some(own) = sample.own.map(|own| own as usize) {
+        let (rows, left_out) = (centroids.rows()[own], sample.left_out);
         if rows > left_out {
             priorities[own] *= (rows as f32 / (rows - left_out) as f32).powi(2);
         }
@@ -343,26 +346,26 @@ fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
     priorities
 }
 
-/// One visit for each t of the grid.
-fn by_bound(centroids: &Centroids, sample: &Sample<'_>, epsilon: f32) -> [Staircase; 3] {
-    let Sample { scores, truth, codes, .. } = sample;
-    let mut products = vec![0.0; centroids.len()];
-    dot_rows(&scores.query, centroids.vectors(), &mut products);
-    let bounds = OptimisticBounds::new(centroids, &scores.query);
-    let mut stairs = [const { Staircase::new() }; 3];
+/// One visit for each t of the grid and each epsilon. Only the lists that have some of the best rows are looked at: the
+/// others change nothing that the rule asks for.
+fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
+    let bounds = OptimisticBounds::new(centroids, sample.query);
+    let lists: Vec<(f32, &[Scored])> =
+        sample.lists().map(|list| (dot(sample.query, centroids.vector(list[0].position)), list)).collect();
+    let mut outcome: Outcome = Default::default();
     for t in grid() {
-        let priorities: Vec<f32> = products
+        let mut visit: Vec<(f32, &[Scored])> = lists
             .iter()
-            .enumerate()
-            .map(|(position, &product)| -bounds.at(position, product, t))
+            .map(|&(product, list)| (-bounds.at(list[0].position as usize, product, t), list))
             .collect();
+        visit.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1[0].position.cmp(&b.1[0].position)));
         let rule = StopRule::new(Metric::Dot, t);
-        let found = replay(Route::new(&priorities), rule, scores, truth, |scored, kth| {
-            passes(codes, epsilon, scored, kth)
-        });
-        stairs.iter_mut().zip(found).for_each(|(stairs, recall)| stairs.push((t, recall)));
+        for (index, epsilon) in EPSILONS.into_iter().enumerate() {
+            let found = replay(&visit, rule, &sample.truth, epsilon);
+            outcome.iter_mut().zip(found).for_each(|(stairs, recall)| stairs[index].push((t, recall)));
+        }
     }
-    stairs
+    outcome
 }
 
 fn grid() -> impl Iterator<Item = f32> {
@@ -370,29 +373,17 @@ fn grid() -> impl Iterator<Item = f32> {
 }
 
 /// The recall at each k of a visit that ends by the rule.
-fn replay(
-    route: Route,
-    rule: StopRule,
-    scores: &Scores,
-    truth: &[f32],
-    passes: impl Fn(&Scored, f32) -> bool,
-) -> [f32; 3] {
-    let mut seen = StopTable::KS.map(BestScores::new);
-    let mut ended = [false; 3];
-    for (lists, step) in route.enumerate() {
-        for (ended, seen) in ended.iter_mut().zip(&mut seen) {
-            let kth = seen.kth();
-            let progress = Progress { next: step.priority, first: step.priority, kth, rows: 0, lists };
-            *ended |= rule.stops(&progress);
-            if !*ended {
-                seen.merge(&scores.lists[step.position as usize], f32::NEG_INFINITY, &passes);
+fn replay(visit: &[(f32, &[Scored])], rule: StopRule, truth: &[f32], epsilon: f32) -> [f32; 3] {
+    std::array::from_fn(|index| {
+        let mut seen = BestScores::new(StopTable::KS[index]);
+        for (lists, &(next, list)) in visit.iter().enumerate() {
+            if rule.stops(&Progress { next, first: next, kth: seen.kth(), rows: 0, lists }) {
+                break;
             }
+            seen.merge(list, epsilon);
         }
-        if ended == [true; 3] {
-            break;
-        }
-    }
-    std::array::from_fn(|index| recall(&seen[index], truth, StopTable::KS[index]))
+        recall(&seen, truth, StopTable::KS[index])
+    })
 }
 
 fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]) -> Vec<StopEntry> {

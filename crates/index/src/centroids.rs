@@ -222,10 +222,14 @@ impl Centroids {
             let square = &mut squares[position as usize];
             *square = square.max(distance);
         }
-        let slack = 1.0 + f64::from(l2_error(self.dim));
-        let radius = |square: f32| ((f64::from(square) * slack).sqrt() as f32).next_up();
-        squares.into_iter().map(|square| if square > 0.0 { radius(square) } else { 0.0 }).collect()
+        squares.into_iter().map(|square| covering_radius(square, self.dim)).collect()
     }
+}
+
+/// A radius of at least the distance whose square was computed to be this.
+pub(crate) fn covering_radius(square: f32, dim: usize) -> f32 {
+    let slack = 1.0 + f64::from(l2_error(dim));
+    if square > 0.0 { ((f64::from(square) * slack).sqrt() as f32).next_up() } else { 0.0 }
 }
 
 impl Groups {

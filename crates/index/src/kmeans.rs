@@ -111,7 +111,7 @@ fn key(row: &[f32]) -> Vec<u32> {
 }
 
 /// `k` distinct rows at random, or all distinct rows if there are fewer.
-fn first_centroids(sample: &[f32], dim: usize, k: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn first_centroids(sample: &[f32], dim: usize, k: usize, seed: u64) -> Vec<f32> {
     let mut random = Random::new(seed);
     let mut order: Vec<u32> = (0..(sample.len() / dim) as u32).collect();
     let mut seen = HashSet::new();

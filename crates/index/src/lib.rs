@@ -18,6 +18,7 @@ pub mod bloom;
 mod calibrate;
 mod centroids;
 pub mod kmeans;
+mod lists;
 mod nearest;
 pub mod policy;
 mod random;
@@ -27,7 +28,8 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
-pub use calibrate::{Estimated, Scored, Scores, TOGETHER, calibrate};
+pub use calibrate::{Estimated, KEPT, NEAREST, Scored, Scores, calibrate};
 pub use centroids::{Centroids, Malformed};
+pub use lists::{Lists, Members, Rows};
 pub use route::{Route, Step, priority};
 pub use stop::{Progress, StopEntry, StopRule, StopTable};

@@ -71,7 +71,8 @@ impl NearestOf {
         blocks.concat()
     }
 
-    fn assign_block(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<Nearest> {
+    /// The nearest vector of each row.
+    pub(crate) fn assign_block(&self, rows: &[f32], scratch: &mut Scratch) -> Vec<Nearest> {
         scratch.rows.clear();
         centre_onto(rows, &self.origin, &mut scratch.rows);
         let best = self.best_of_centred(&scratch.rows, &mut scratch.products);
@@ -110,6 +111,40 @@ impl NearestOf {
         all
     }
 
+    /// The `wanted` nearest vectors of each row, in increasing order, one row after another; there must be as many.
+    pub(crate) fn nearest_of_block(&self, rows: &[f32], wanted: usize, scratch: &mut Scratch) -> Vec<u32> {
+        let k = self.norms.len();
+        scratch.rows.clear();
+        centre_onto(rows, &self.origin, &mut scratch.rows);
+        let scores = self.scores_of_centred(&scratch.rows, &mut scratch.products);
+        let mut found = Vec::with_capacity(rows.len() / self.dim() * wanted);
+        let mut order: Vec<u64> = Vec::with_capacity(k);
+        for scores in scores.chunks_exact(k) {
+            order.clear();
+            order.extend(scores.iter().zip(0..).map(|(score, at)| order_key(*score, at)));
+            if wanted < k {
+                order.select_nth_unstable(wanted);
+            }
+            let first = found.len();
+            found.extend(order[..wanted].iter().map(|key| *key as u32));
+            found[first..].sort_unstable();
+        }
+        found
+    }
+
+    /// As [`nearest_of_block`](Self::nearest_of_block), in parallel, but all there are if there are fewer.
+    pub(crate) fn neighbours(&self, rows: &[f32], wanted: usize) -> Vec<Vec<u32>> {
+        let wanted = wanted.min(self.norms.len());
+        let blocks: Vec<Vec<Vec<u32>>> = rows
+            .par_chunks(ROW_BLOCK * self.dim())
+            .map_init(Scratch::default, |scratch, block| {
+                let found = self.nearest_of_block(block, wanted, scratch);
+                found.chunks_exact(wanted).map(<[u32]>::to_vec).collect()
+            })
+            .collect();
+        blocks.concat()
+    }
+
     /// Calls `use_scores(first, width, scores)` for each panel of `width` vectors from `first`, with n × width
     /// scores.
     fn for_each_panel(
@@ -131,6 +166,13 @@ impl NearestOf {
             use_scores(first, norms.len(), products);
         }
     }
+}
+
+/// A number that orders as the scores do, equal ones by position, which is in its lower half.
+fn order_key(score: f32, position: u32) -> u64 {
+    let bits = score.to_bits() as i32;
+    let ordered = (bits ^ ((bits >> 31) as u32 >> 1) as i32) as u32 ^ 1 << 31;
+    u64::from(ordered) << 32 | u64::from(position)
 }
 
 /// Buffers of one thread.

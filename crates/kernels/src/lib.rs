@@ -47,7 +47,7 @@ mod values;
 pub use bounds::{dot_error, dot_underflow, l2_error};
 pub use codes::{BLOCK, Estimate};
 pub use dispatch::Kernels;
-pub use values::{first_invalid, normalise_into, prefetch_bytes};
+pub use values::{first_invalid, normalise_into, prefetch};
 
 /// How many accumulators the fixed order has.
 pub const LANES: usize = 16;

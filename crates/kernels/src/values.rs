@@ -44,17 +44,17 @@ pub fn normalise_into(src: &[f32], dst: &mut [f32]) -> f64 {
     length
 }
 
-/// Asks the processor to bring bytes into its nearest cache. A hint: it never faults and changes no value.
+/// Asks the processor to bring a slice into its nearest cache. A hint: it never faults and changes no value.
 ///
 /// Cost: one instruction a cache line of 64 bytes.
 ///
 /// ```
-/// plimsoll_kernels::prefetch_bytes(&[0; 100]);
+/// plimsoll_kernels::prefetch(&[0.0; 100]);
 /// ```
 #[inline]
-pub fn prefetch_bytes(bytes: &[u8]) {
-    // Lines begin at multiples of 64, wherever the bytes do.
-    let range = bytes.as_ptr_range();
+pub fn prefetch<T>(slice: &[T]) {
+    // Lines begin at multiples of 64, wherever the slice does.
+    let range = slice.as_ptr_range();
     let mut line = range.start;
     while line.addr() < range.end.addr() {
         prefetch_line(line.cast());

@@ -96,7 +96,7 @@ impl CodedRoute {
 
     /// Asks for the records that will be measured next.
     fn prefetch(&self, book: &Codebook) {
-        self.upcoming().iter().for_each(|position| kernels::prefetch_bytes(book.record(*position)));
+        self.upcoming().iter().for_each(|position| kernels::prefetch(book.record(*position)));
     }
 
     fn measure_more(&mut self, book: &Codebook, query: &CodedQuery) {

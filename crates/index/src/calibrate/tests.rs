@@ -3,25 +3,20 @@ use crate::kmeans::sample_rows;
 use crate::random::Random;
 use crate::testing::{InvertedFile, recall as recall_of, score};
 
+/// A query with the scores of all rows but one.
+fn scores(file: &InvertedFile, metric: Metric, query: &[f32], own: Option<u32>) -> Scores {
+    let mut scores = Scores::new(query.to_vec(), own.map(|own| file.positions[own as usize]));
+    for row in (0..file.positions.len() as u32).filter(|row| Some(*row) != own) {
+        let score = score(metric, query, file.row(row));
+        scores.push(Scored { score, position: file.positions[row as usize], row, codes: None });
+    }
+    scores
+}
+
 fn calibrated(file: &InvertedFile, metric: Metric, sample: usize) -> StopTable {
-    let n = file.positions.len();
-    let sample = sample_rows(n, sample, 3);
-    calibrate(
-        &file.centroids,
-        metric,
-        sample.len(),
-        |range, scores| {
-            for (&own, scores) in sample[range].iter().zip(scores) {
-                let own = own as u32;
-                scores.set_query(file.row(own), Some(file.positions[own as usize]));
-                for row in (0..n as u32).filter(|&row| row != own) {
-                    let score = score(metric, file.row(own), file.row(row));
-                    scores.push(file.positions[row as usize], u64::from(row), score);
-                }
-            }
-        },
-        |_, _| Vec::new(),
-    )
+    let sample = sample_rows(file.positions.len(), sample, 3).into_iter().map(|row| row as u32);
+    let queries = sample.map(|own| scores(file, metric, file.row(own), Some(own))).collect();
+    calibrate(&file.centroids, metric, queries)
 }
 
 /// Held-out queries with their exact best scores.
@@ -92,24 +87,24 @@ fn targets_hold_on_held_out_queries_by_dot_product_of_many_lengths() {
 fn the_staircase_is_what_the_stop_rule_does() {
     let mut random = Random::new(23);
     let file = InvertedFile::new(random.clustered(2000, 8, 40, 0.5), 8, 30);
+    let mut compared = 0;
     for _ in 0..30 {
         let query = random.clustered(1, 8, 1, 1.0);
-        let mut scores = Scores::default();
-        scores.clear(file.centroids.len());
-        scores.set_query(&query, None);
-        for row in 0..2000 {
-            let score = score(Metric::L2, &query, file.row(row));
-            scores.push(file.positions[row as usize], u64::from(row), score);
-        }
-        let (stairs, _) = outcomes_of(&file.centroids, Metric::L2, &mut scores, |_, _| Vec::new());
+        let (stairs, _) =
+            outcomes_of(&file.centroids, Metric::L2, &mut scores(&file, Metric::L2, &query, None));
         for (stairs, k) in stairs.iter().map(|stairs| &stairs[0]).zip(StopTable::KS) {
             for t in [3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0] {
                 let (found, _) = file.search(Metric::L2, &query, k as usize, StopRule::new(Metric::L2, t));
                 let expected = recall_of(&found, &file.exact(Metric::L2, &query, k as usize));
-                assert!((f64::from(recall_at(stairs, t)) - expected).abs() < 1e-6, "k {k}, t {t}");
+                // Of visits that find next to nothing too few rows are known.
+                if expected >= 0.5 {
+                    compared += 1;
+                    assert!((f64::from(recall_at(stairs, t)) - expected).abs() < 1e-6, "k {k}, t {t}");
+                }
             }
         }
     }
+    assert!(compared > 300, "{compared} of 630 were compared");
 }
 
 #[test]
@@ -122,7 +117,7 @@ fn duplicates_and_tiny_collections_are_tolerated() {
         assert!(table.entries().iter().all(|entry| entry.t.is_finite()));
         assert!(table.stop_for(0.999, 1) >= table.stop_for(0.8, 1));
     }
-    let nothing = calibrate(&file.centroids, Metric::L2, 10, |_, _| {}, |_, _| Vec::new());
+    let nothing = calibrate(&file.centroids, Metric::L2, vec![Scores::new(vec![0.0; 4], None); 10]);
     assert_eq!(nothing.stop_for(0.9, 10), f32::INFINITY);
 }
 
@@ -160,4 +155,23 @@ fn targets_hold_for_queries_from_outside_where_rows_have_copies() {
             assert!(recall >= f64::from(target) - 0.07, "k {k}: {recall} of {target}");
         }
     }
+}
+
+#[test]
+fn the_best_rows_are_kept_and_the_bounds_are_theirs() {
+    let mut random = Random::new(26);
+    let file = InvertedFile::new(random.clustered(3000, 8, 40, 0.5), 8, 20);
+    let query = random.clustered(1, 8, 1, 1.0);
+    let mut scores = scores(&file, Metric::L2, &query, None);
+    scores.settle();
+    let exact = file.exact(Metric::L2, &query, KEPT);
+    assert_eq!(scores.best.iter().map(|scored| scored.score).collect::<Vec<_>>(), exact);
+    assert_eq!((scores.bound(), scores.nearest()), (exact[KEPT - 1], exact[NEAREST - 1]));
+    // What is not better than a bound known beforehand is not kept.
+    let mut bounded = Scores::new(query, None);
+    bounded.set_bounds(exact[9], exact[9]);
+    for (row, &score) in (0..).zip(&exact) {
+        bounded.push(Scored { score, position: 0, row, codes: None });
+    }
+    assert_eq!(bounded.best.len(), 10);
 }

@@ -341,7 +341,7 @@ impl SealedFile {
         if let Some(map) = &self.map {
             let (start, end) = (range.start.min(section.len), range.end.min(section.len));
             let bytes = map.get((section.offset + start) as usize..(section.offset + end) as usize);
-            bytes.into_iter().for_each(plimsoll_kernels::prefetch_bytes);
+            bytes.into_iter().for_each(plimsoll_kernels::prefetch);
         }
     }
 

@@ -175,7 +175,7 @@ fn random_reads(bytes: usize, length: usize) -> f64 {
     let places: Vec<usize> = (0..READS + AHEAD).map(|_| random.below(bytes / length) * length).collect();
     let run = || {
         for (place, ahead) in places.iter().zip(&places[AHEAD..]) {
-            kernels::prefetch_bytes(&buffer[*ahead..][..length]);
+            kernels::prefetch(&buffer[*ahead..][..length]);
             black_box(kernels::stream_sum(black_box(&buffer[*place..][..length])));
         }
     };
