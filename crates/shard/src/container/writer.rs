@@ -132,7 +132,7 @@ impl<'a> SealedWriter<'a> {
             temporary,
             path: dir.join(name.to_string()),
             name,
-            buffer: Vec::with_capacity(BUFFER_LEN),
+            buffer: Vec::new(),
             position: 0,
             blocks: Vec::new(),
             body: Crc32::new(),
