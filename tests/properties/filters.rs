@@ -212,7 +212,7 @@ fn nothing_is_found_beyond_a_limit() {
                     wanted += 25;
                 }
                 let first = world.collection.search(&query).k(3).within(limit).effort(effort).run().unwrap();
-                assert_eq!(first.hits.len(), 3, "{metric}");
+                assert_eq!(first.hits.len(), 3, "{metric}, {effort:?}, {limit}: {:?}", first.explain);
             }
         }
         assert!(found * 100 >= wanted * 85, "{metric}: {found} of {wanted}");
