@@ -318,7 +318,7 @@ mod tests {
             StopTable::new(metric, [1, 10, 100].into_iter().zip(ts).flat_map(of_k).collect())
         };
         let rising = table(Metric::L2, &[[5.0, 5.0], [4.0, 6.0], [3.0, 8.0]]);
-        assert_eq!([0.8, 0.9].map(|recall| rising.stop_for(recall, 1000)), [3.0, 9.0]);
+        assert_eq!([0.8, 0.9].map(|recall| rising.stop_for(recall, 1000)), [3.0, 11.0]);
         // 1, 2, 4 is (x² + x) / 2 + 1.
         let bent = table(Metric::L2, &[[1.0; 2], [2.0; 2], [4.0; 2]]);
         assert_eq!([1000, 10_000].map(|k| bent.stop_for(0.9, k)), [7.0, 11.0]);
