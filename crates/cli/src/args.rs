@@ -3,6 +3,7 @@
 mod bench;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll::limits::MAX_DIMENSION;
@@ -219,6 +220,24 @@ pub(crate) struct Search {
     /// Find only passages that are not farther than this
     #[arg(long, value_name = "DISTANCE", allow_hyphen_values = true)]
     pub within: Option<f32>,
+    /// Count together, as the best of them, passages of one document, those at one position of a document, or those of
+    /// any documents with equal vectors
+    #[arg(long, value_name = "BY")]
+    pub dedup: Option<DedupBy>,
+    /// Give up when searching takes longer than this, like 100ms or 2s; that is for all --queries together
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// What passages that count once have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DedupBy {
+    /// The document
+    Document,
+    /// The document, and the place in its text
+    Position,
+    /// The vector
+    Vector,
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +356,9 @@ mod tests {
             "plimsoll search d c --vector [1] --recall 1.5",
             "plimsoll search d c --vector [1] --recall nan",
             "plimsoll search d c --vector [1] -k 0",
+            "plimsoll search d c --vector [1] --timeout 100",
+            "plimsoll search d c --vector [1] --timeout -1s",
+            "plimsoll search d c --vector [1] --dedup none",
             "plimsoll search d c --vector 1",
             "plimsoll create d c --dim 0",
             "plimsoll import d c",

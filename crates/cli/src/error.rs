@@ -163,6 +163,8 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::NotADatabase { .. } => "not_a_database",
         Error::Poisoned { .. } => "poisoned",
         Error::Stalled(_) => "stalled",
+        Error::Timeout => "timeout",
+        Error::Cancelled => "cancelled",
         Error::Filter(_) => "filter",
         Error::Closed => "closed",
         Error::Background { cause, .. } => kind_of(cause),

@@ -221,6 +221,45 @@ fn searches_are_narrowed_by_metadata_and_by_distance() {
 }
 
 #[test]
+fn searches_count_once_what_belongs_together() {
+    let scratch = Scratch::new();
+    scratch.import(
+        "{\"id\": 1, \"text\": \"one two\", \"postings\": [{\"start\": 0, \"length\": 3, \"vector\": [1, 0]}, \
+         {\"start\": 0, \"length\": 3, \"vector\": [1, 0.1]}, {\"start\": 4, \"length\": 3, \"vector\": [1, 0.2]}]}\n\
+         {\"id\": 2, \"vector\": [1, 0.2]}\n",
+    );
+    let found = |more: &[&str]| {
+        let base = ["search", &scratch.db, "c", "--vector", "[1, 0]", "--json"];
+        let answer = plimsoll(base.iter().chain(more)).json().remove(0);
+        let hits = answer["hits"].as_array().unwrap();
+        hits.iter()
+            .map(|hit| (hit["id"].as_u64().unwrap(), hit["start"].as_u64().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[]).len(), 4);
+    assert_eq!(found(&["--dedup", "document"]), [(1, 0), (2, 0)]);
+    assert_eq!(found(&["--dedup", "position"]), [(1, 0), (1, 4), (2, 0)]);
+    assert_eq!(found(&["--dedup", "vector"]).len(), 3);
+    assert_eq!(found(&["--dedup", "vector", "-k", "2"]), [(1, 0), (1, 0)]);
+    plimsoll(["search", &scratch.db, "c", "--vector", "[1, 0]", "--dedup", "id"]).fails(2, &["--dedup"]);
+}
+
+#[test]
+fn a_search_ends_when_its_time_is_over() {
+    let scratch = Scratch::new();
+    scratch.import(&small_lines(0..50));
+    let queries = scratch.file("q.jsonl", "{\"vector\": [0, 1]}\n{\"vector\": [1, 0]}\n");
+    let search = |more: &str| scratch.run("search", &format!("c --queries {queries} --json {more}"));
+    assert_eq!(search("--timeout 10min").json().len(), 2);
+    let over = search("--timeout 0s").fails(1, &["time", "over"]);
+    assert!(over.stdout.is_empty());
+    let report: serde_json::Value = serde_json::from_str(&over.stderr).unwrap();
+    assert_eq!(report["kind"], "timeout");
+    scratch.run("search", "c --vector [0,1] --timeout 0ms").fails(1, &["over"]);
+    scratch.run("search", "c --vector [0,1] --timeout soon").fails(2, &["--timeout"]);
+}
+
+#[test]
 fn flush_stats_compact_verify_and_dump_say_what_they_did() {
     let scratch = Scratch::new();
     scratch.import(&small_lines(0..50));

@@ -10,6 +10,6 @@ mod random;
 mod rotation;
 mod signs;
 
-pub use planes::{PlaneDistance, PlaneEncoder, PlaneQuery, record_len};
+pub use planes::{PlaneDistance, PlaneEncoder, PlaneError, PlaneQuery, record_len};
 pub use rotation::Rotation;
 pub use signs::{Bound, Measure, SignEncoder, SignQuery, block_len, blocks_of};

@@ -8,7 +8,7 @@
 //! # A record
 //! |x'|² or another number of the row's (see [`PlaneEncoder`]), then s, as little-endian float32, then `width` bytes.
 
-use plimsoll_kernels::{dot, dot_i8, round_i8, round_i16, sizes};
+use plimsoll_kernels::{dot, dot_error, dot_i8, norm_squared, round_i8, round_i16, sizes};
 
 use crate::signs::Measure;
 
@@ -71,6 +71,8 @@ pub struct PlaneDistance {
     pub distance: f32,
     /// The row's scale: one step of its components.
     pub scale: f32,
+    /// What the row alone adds to its distance.
+    pub add: f32,
 }
 
 impl PlaneQuery {
@@ -94,23 +96,72 @@ impl PlaneQuery {
             return None;
         }
         let product = dot_i8(bytemuck::cast_slice(row), &self.components);
-        let scale = f32::from_le_bytes(*scale);
-        let distance = f32::from_le_bytes(*add) + self.base - 2.0 * scale * self.scale * product as f32;
-        Some(PlaneDistance { distance, scale })
+        let (add, scale) = (f32::from_le_bytes(*add), f32::from_le_bytes(*scale));
+        let distance = add + self.base - 2.0 * scale * self.scale * product as f32;
+        Some(PlaneDistance { distance, scale, add })
     }
 
-    /// How far [`PlaneQuery::distance`] can be from the distance of the rotated row: half a step of the row in every
-    /// component, half a step of the query in every component, and the roundings of float32, all in one direction.
-    pub fn error(&self, record: &[u8]) -> Option<f32> {
-        let (add, record) = record.split_first_chunk()?;
-        let (scale, row) = record.split_first_chunk()?;
-        let scale = f32::from_le_bytes(*scale);
-        let row_sum = STEPS * scale * row.len() as f32;
-        let query_sum = self.sum * self.scale;
-        let of_row = 0.5001 * scale * (query_sum + 0.5 * self.scale * row.len() as f32);
-        let of_query = 0.5001 * self.scale * row_sum;
-        let sizes = f32::from_le_bytes(*add).abs() + self.base + scale * STEPS * query_sum;
-        Some(2.0 * (of_row + of_query) + 8.0 * f32::EPSILON * sizes * (row.len() as f32).log2().max(1.0))
+    /// How far [`PlaneQuery::distance`] can be from the distance that the vectors had before they were rotated, the mean
+    /// still subtracted from both; `query` is the one that was set.
+    ///
+    /// All of these at once, in one direction, with u = 2⁻²⁴:
+    /// - Half a step of the row in every component of the query as it is stored. The product with the inverse of a step
+    ///   rounds, too: 127 steps by less than 10⁻⁴ of a step, 32,767 by less than a hundredth.
+    /// - So half a step of the query in every component of the row, none of which is above 127 steps.
+    /// - Rotations: of 6 log₂ D + 22 roundings at most on the way of a component, each is relative to the length of the whole
+    ///   vector, since what comes after it keeps lengths. So |q'| and |x'| are off by that many u, and their distance
+    ///   squared by 20 log₂ D · u · (|q'| + |x'|)².
+    /// - The numbers that are stored, or known of the query, as float32 sums ([`dot_error`]).
+    /// - The few operations of [`PlaneQuery::distance`], and of subtracting or adding this error.
+    pub fn error(&self, query: &[f32], measure: Measure<'_>) -> PlaneError {
+        let u = f64::from(f32::EPSILON) / 2.0;
+        let width = query.len() as f64;
+        let (step, largest_row) = (f64::from(self.scale), 1.01 * f64::from(STEPS));
+        let sum = f64::from(self.sum) * step;
+        let rotating = 20.0 * width.log2() * u;
+        let adding = 1.01 * f64::from(dot_error(query.len()));
+        let rounding = 10.0 * u;
+        let mut of_scale =
+            2.0 * (0.5001 * sum + 0.51 * step * largest_row * width) + rounding * 2.0 * largest_row * sum;
+        let (of_add, of_query) = match measure {
+            Measure::L2 => {
+                let of_square = 2.0 * rotating + adding + rounding;
+                (of_square, of_square * f64::from(self.base))
+            }
+            Measure::Dot { mean } => {
+                let length = |of: &[f32]| 1.01 * f64::from(norm_squared(of)).sqrt();
+                let row = largest_row * width.sqrt();
+                of_scale +=
+                    (2.0 * adding * length(mean) + 2.0 * rotating * (length(query) + length(mean))) * row;
+                (rounding, 0.0)
+            }
+        };
+        // What squares and products that underflow can hide.
+        let hidden = 16.0 * width * f64::from(f32::MIN_POSITIVE);
+        let up = |value: f64| (value as f32).next_up();
+        PlaneError { of_scale: up(of_scale), of_add: up(of_add), of_query: up(of_query + hidden) }
+    }
+}
+
+/// How far the distances of records can be from the true ones, for one query; see [`PlaneQuery::error`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlaneError {
+    of_scale: f32,
+    of_add: f32,
+    of_query: f32,
+}
+
+impl PlaneError {
+    /// The same with so much more.
+    #[must_use]
+    pub fn plus(self, more: f32) -> Self {
+        Self { of_query: (self.of_query + more).next_up(), ..self }
+    }
+
+    /// How far the distance of a record can be off.
+    #[inline]
+    pub fn of(&self, found: PlaneDistance) -> f32 {
+        self.of_scale * found.scale + self.of_add * found.add.abs() + self.of_query
     }
 }
 
@@ -151,7 +202,7 @@ mod tests {
                     let found = scanner.distance(&record).unwrap();
                     let truth = true_distance(&query, &row, measure);
                     let error = (f64::from(found.distance) - truth).abs();
-                    let bound = f64::from(scanner.error(&record).unwrap());
+                    let bound = f64::from(scanner.error(&query, measure).of(found));
                     assert!(error <= bound, "{width}, {norm}: {error} is more than {bound}");
                     let deviation = f64::from(found.scale) * product(&query, &query).sqrt() / 3.0_f64.sqrt();
                     assert!(error < 5.0 * deviation, "{width}, {norm}: {error} at {deviation}");

@@ -99,6 +99,12 @@ pub enum Error {
     /// batch was stored.
     #[error("writes are stalled: {0}")]
     Stalled(String),
+    /// The time of a search was over before it was done; see [`Search::timeout`](crate::Search::timeout).
+    #[error("the time of the search was over before it was done")]
+    Timeout,
+    /// A search was ended by its [`Cancel`](crate::Cancel).
+    #[error("the search was cancelled")]
+    Cancelled,
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
@@ -122,7 +128,7 @@ impl Error {
     /// Whether the same call may succeed later without anyone changing the data or the call.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Stalled(_) | Self::Changed(_) => true,
+            Self::Stalled(_) | Self::Changed(_) | Self::Timeout => true,
             Self::Storage(error) => error.is_retryable(),
             Self::Background { cause, .. } => cause.is_retryable(),
             _ => false,

@@ -60,7 +60,8 @@ pub use options::{CollectionConfig, DatabaseBuilder, Durability};
 pub use plimsoll_base::storage::IoStats;
 pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
 pub use query::{
-    Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults, Snapshot, Stages,
+    Cancel, Dedup, Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults,
+    Snapshot, Stages,
 };
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};

@@ -5,16 +5,20 @@
 
 mod coded;
 mod exact;
+mod interrupt;
 mod measure;
 mod memory;
 mod pool;
 mod read;
+mod records;
 mod search;
 mod selection;
 mod stopwatch;
 mod top;
 mod unbounded;
 
+pub use interrupt::Cancel;
 pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
 pub use search::{Effort, Explain, Hit, Search, SearchResults, Stages};
 pub(crate) use selection::FilterCache;
+pub use top::Dedup;

@@ -98,8 +98,7 @@ impl Router {
 
     /// The stop rule that reaches `recall` at `k`, and how careful bounds by codes have to be.
     ///
-    /// `k` is `None` where a limit of the distance may end the search before there are k: whichever k it will be, it
-    /// has to be enough.
+    /// `k` is `None` where it is not known yet: whichever of the calibrated k it will be, it has to be enough.
     pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>) -> Result<(StopRule, f32)> {
         let stops = &self.loaded()?.stops;
         let ks = k.map_or_else(|| StopTable::KS.map(|k| k as usize).to_vec(), |k| vec![k]);

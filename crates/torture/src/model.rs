@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plimsoll::{
-    CollectionConfig, Database, Document, Effort, Hit, Key, Metric, ReadOnlyCollection, SearchResults,
+    CollectionConfig, Database, Dedup, Document, Effort, Hit, Key, Metric, ReadOnlyCollection, SearchResults,
 };
 
 /// A database as it should be.
@@ -108,10 +108,10 @@ impl ModelCollection {
             check_hits(&found, &rows, k);
             found.hits.iter().for_each(|hit| self.check_hit(hit));
         }
-        // With `distinct`, every document counts once, with its best posting.
+        // Deduplicated by document, every document counts once, with its best posting.
         let mut seen = std::collections::HashSet::new();
         let best: Vec<Row> = rows.into_iter().filter(|row| seen.insert(row.0.clone())).collect();
-        let found = actual.search(query).k(k).distinct(true).run().unwrap();
+        let found = actual.search(query).k(k).dedup(Dedup::Document).run().unwrap();
         check_distances(&found, &best, k);
         let keys: std::collections::HashSet<_> = found.hits.iter().map(|hit| &hit.key).collect();
         assert_eq!(keys.len(), found.hits.len(), "a document is there twice");

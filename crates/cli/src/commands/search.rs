@@ -1,12 +1,13 @@
 //! `plimsoll search`: the nearest passages to a vector, to each vector of a file, or to a document.
 
 use std::path::Path;
+use std::time::Instant;
 
-use plimsoll::{Effort, Error, Hit, SearchResults};
+use plimsoll::{Dedup, Effort, Error, Hit, SearchResults};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
-use crate::args::{EffortArgs, Search};
+use crate::args::{DedupBy, EffortArgs, Search};
 use crate::error::{CliError, Result, kind_of};
 use crate::input::{InputError, Place, Queries, name_of};
 use crate::json::{KeyJson, MetadataJson, parse_argument};
@@ -68,6 +69,7 @@ pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
     let mut queries = Queries::open(path)?;
     let search = args.describe(collection.search(&[]));
     let mut number = 0;
+    let started = Instant::now();
     loop {
         let (mut places, mut batch) = (Vec::new(), Vec::new());
         let mut ended = Ok(());
@@ -85,6 +87,10 @@ pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
                 }
             }
         }
+        let search = match args.timeout {
+            Some(timeout) => search.clone().timeout(timeout.saturating_sub(started.elapsed())),
+            None => search.clone(),
+        };
         for (place, answer) in places.into_iter().zip(search.run_each(&batch)) {
             print(output, Some(number), &answer.map_err(|error| at(path, place, &error))?)?;
             number += 1;
@@ -102,6 +108,16 @@ impl Search {
         let search = search.k(self.k).effort(self.effort.effort()).with_text(true).with_metadata(true);
         let search = match self.within {
             Some(distance) => search.within(distance),
+            None => search,
+        };
+        let search = match self.timeout {
+            Some(timeout) => search.timeout(timeout),
+            None => search,
+        };
+        let search = match self.dedup {
+            Some(DedupBy::Document) => search.dedup(Dedup::Document),
+            Some(DedupBy::Position) => search.dedup(Dedup::Position),
+            Some(DedupBy::Vector) => search.dedup(Dedup::Vector),
             None => search,
         };
         match &self.filter {

@@ -1,7 +1,7 @@
 //! A query in the terms of one generation's codes.
 
 use plimsoll_base::Metric;
-use plimsoll_codes::{PlaneQuery, SignQuery};
+use plimsoll_codes::{PlaneError, PlaneQuery, SignQuery};
 use plimsoll_kernels as kernels;
 
 use super::Codebook;
@@ -70,6 +70,17 @@ impl CodedQuery {
         RECORD_DEVIATION * self.squared.sqrt()
     }
 
+    /// How far the distance by a record can be from that of a rank as measures order rows, but for what is the same for
+    /// all rows.
+    pub(crate) fn record_error(&self, book: &Codebook) -> PlaneError {
+        let error = self.plane.error(&self.rotated, book.measure());
+        match book.metric {
+            Metric::L2 | Metric::Dot => error,
+            // Normalised vectors are a few units in the last place off, and so are their lengths.
+            Metric::Cosine => error.plus(64.0 * f32::EPSILON),
+        }
+    }
+
     /// The distance, rounded up, of a rank as measures order rows: 1 − cos, a squared distance, or a negated product.
     pub(crate) fn distance_of(&self, book: &Codebook, rank: f64) -> f32 {
         let distance = match book.metric {
@@ -77,8 +88,8 @@ impl CodedQuery {
             Metric::L2 => rank,
             Metric::Dot => 2.0 * rank + f64::from(self.shift),
         };
-        // The roundings of a query and of its product with the mean.
-        let slack = 1e-5 * (distance.abs() + f64::from(self.squared) + f64::from(self.shift.abs()));
+        // The roundings of a query and of its product with the mean, of up to 4,096 dimensions.
+        let slack = 4e-5 * (distance.abs() + f64::from(self.squared) + f64::from(self.shift.abs()));
         if distance.is_finite() { ((distance + slack) as f32).next_up() } else { f32::INFINITY }
     }
 

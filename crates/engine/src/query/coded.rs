@@ -57,9 +57,9 @@ struct Candidate {
 }
 
 /// A shard's part of a segment.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     shard: ShardId,
-    rows: CodedRows<'a>,
+    pub(super) rows: CodedRows<'a>,
 }
 
 /// Where a list is in a section.
@@ -110,17 +110,20 @@ struct Coded<'s, 'a> {
     margin: f32,
     /// Whether it depends on a row's document if the row counts.
     asks_documents: bool,
+    /// The recall that is asked for, where rows count once.
+    recall_of_groups: Option<f32>,
 }
 
 impl<'a> Scanner<'a> {
     /// Searches the lists of a generation that has codes until `rule` ends it; false, and nothing done, if a segment
-    /// has none, or the query's numbers are too large for them.
+    /// has none, or the query's numbers are too large for them. Where rows count once, the rule is chosen anew for a recall.
     pub(super) fn coded(
         &mut self,
         router: &'a Router,
         book: &'a Codebook,
-        rule: &StopRule,
+        rule: StopRule,
         epsilon: f32,
+        recall_of_groups: Option<f32>,
     ) -> Result<bool> {
         let Some(sections) = self.coded_sections(router.generation(), book)? else { return Ok(false) };
         let mut scratch = Scratch::take();
@@ -131,16 +134,29 @@ impl<'a> Scanner<'a> {
             true => {
                 let margin = RECORD_DEVIATIONS * scratch.query.record_deviation();
                 let asks_documents = self.asks_documents();
-                Coded { scratch: &mut scratch, router, book, sections, epsilon, margin, asks_documents }
-                    .run(self, rule)
-                    .map(|()| true)
+                let coded = Coded {
+                    scratch: &mut scratch,
+                    router,
+                    book,
+                    sections,
+                    epsilon,
+                    margin,
+                    asks_documents,
+                    recall_of_groups,
+                };
+                coded.run(self, rule).map(|()| true)
             }
         };
         scratch.put_back();
         visited
     }
 
-    fn coded_sections(&self, generation: Generation, book: &Codebook) -> Result<Option<Vec<Section<'a>>>> {
+    /// The live parts of a generation's segments; `None` if one has no codes.
+    pub(super) fn coded_sections(
+        &self,
+        generation: Generation,
+        book: &Codebook,
+    ) -> Result<Option<Vec<Section<'a>>>> {
         let mut sections = Vec::new();
         for segment in self.state.tree.vectors.iter().filter(|segment| segment.generation == generation) {
             let file = &**segment.file.get()?;
@@ -154,7 +170,7 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Coded<'_, 'a> {
-    fn run(mut self, scanner: &mut Scanner<'a>, rule: &StopRule) -> Result<()> {
+    fn run(mut self, scanner: &mut Scanner<'a>, mut rule: StopRule) -> Result<()> {
         let limit = self.scratch.query.distance_of(self.book, scanner.limit());
         self.scratch.pool.reset(scanner.k(), limit);
         self.scratch.waiting.clear();
@@ -168,7 +184,7 @@ impl<'a> Coded<'_, 'a> {
                 Visits::Coded
             }
             Metric::Dot => {
-                measured = self.router.route(scanner.measure.routed(), rule)?;
+                measured = self.router.route(scanner.measure.routed(), &rule)?;
                 Visits::Measured(&mut measured)
             }
         };
@@ -178,11 +194,16 @@ impl<'a> Coded<'_, 'a> {
         // The list that is visited, and the one that probably will be next: it is found while there is time.
         let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
         while let Some(visit) = self.next(&mut visits) {
+            scanner.check()?;
             let pool = &self.scratch.pool;
             progress.kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
             progress.next = visit.priority;
             if progress.lists == 0 {
                 progress.first = visit.priority;
+            }
+            if let (Some(recall), true) = (self.recall_of_groups, pool.is_full()) {
+                // The rows that are as near as the k-th group are the nearest so many rows.
+                rule = self.router.stop_for(recall, Some(pool.near().max(pool.k())))?.0;
             }
             if rule.stops(&progress) {
                 break;
@@ -358,17 +379,17 @@ impl<'a> Coded<'_, 'a> {
         if low > pool.bound() {
             return Ok(());
         }
-        let mut of_document = None;
+        let mut document = (DocumentOrdinal(0), 0);
         if self.asks_documents {
-            let (ordinal, _) = section.rows.row(row)?;
-            if !scanner.is_live(ordinal)? {
+            document = section.rows.row(row)?;
+            if !scanner.is_live(document.0)? {
                 return Ok(());
             }
-            of_document = scanner.is_distinct().then_some(ordinal);
         }
+        let group = scanner.group(document, found)?;
         // It may be returned: which document it is of will be asked then.
         section.rows.prefetch_row(row);
-        pool.push(Pooled { low, high, section: number, row, ordinal: of_document });
+        pool.push(Pooled { low, high, section: number, row, group });
         Ok(())
     }
 
@@ -391,6 +412,6 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
         .map(|mask| mask.trailing_zeros() as usize)
 }
 
-fn misplaced(rows: &CodedRows<'_>, entry: &ListEntry) -> crate::error::Error {
+pub(super) fn misplaced(rows: &CodedRows<'_>, entry: &ListEntry) -> crate::error::Error {
     StorageError::corrupted(rows.file().path(), 0, format!("an impossible list: {entry:?}")).into()
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentId, DocumentOrdinal, Generation, ListId, Lsn, ShardId, StorageError};
+use plimsoll_codes::PlaneDistance;
 use plimsoll_index::StopRule;
-use plimsoll_shard::{PostingFile, SealedView, VectorFile};
+use plimsoll_shard::{PostingFile, PostingRange, SealedView, VectorFile};
 
+use super::interrupt::Interrupt;
 use super::measure::Measure;
 use super::search::{Effort, Explain};
 use super::selection::Selection;
 use super::stopwatch::Stopwatch;
-use super::top::{Candidate, Top};
+use super::top::{Candidate, Dedup, Group, Top, Wanted};
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, MemtableEntry, Place};
 use crate::router::Router;
@@ -38,10 +40,9 @@ pub(crate) struct Scanner<'a> {
     pub(super) state: &'a CollectionState,
     pub(super) visible: Lsn,
     pub(super) measure: &'a Measure,
-    pub(super) top: Top<Location>,
+    pub(super) top: Top<'a, Location>,
     pub(super) explain: Explain,
-    distinct: bool,
-    limit: f64,
+    interrupt: &'a Interrupt,
     pub(super) bounds: Vec<f32>,
     /// The memtables, newest first.
     pub(super) memtables: Vec<&'a Memtable>,
@@ -59,8 +60,8 @@ impl<'a> Scanner<'a> {
         state: &'a CollectionState,
         visible: Lsn,
         measure: &'a Measure,
-        (k, distinct): (usize, bool),
-        limit: f64,
+        wanted: Wanted,
+        interrupt: &'a Interrupt,
     ) -> Self {
         let rows_total = state.tree.rows();
         let lists_total = state.tree.lists();
@@ -68,10 +69,9 @@ impl<'a> Scanner<'a> {
             state,
             visible,
             measure,
-            top: Top::new(k, distinct, limit),
-            limit,
+            top: Top::new(wanted),
             explain: Explain { rows_total, lists_total, ..Explain::default() },
-            distinct,
+            interrupt,
             bounds: vec![0.0; BLOCK],
             memtables: state.memtables().map(|memtable| &**memtable).collect(),
             allow_partial: false,
@@ -81,7 +81,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<Candidate<Location>>, Explain, Stopwatch) {
+    pub(crate) fn finish(mut self) -> (Vec<Candidate<'a, Location>>, Explain, Stopwatch) {
         let sorted = self.top.into_sorted();
         self.clock.lap(|stages| &mut stages.measure);
         (sorted, self.explain, self.clock)
@@ -93,10 +93,29 @@ impl<'a> Scanner<'a> {
         self.excluded == Some(id) || self.memtables[..age].iter().any(|newer| newer.shadows(id, self.visible))
     }
 
-    pub(super) fn offer(&mut self, id: DocumentId, posting: u16, vector: &[f32], location: Location) {
+    pub(super) fn offer(
+        &mut self,
+        id: DocumentId,
+        posting: u16,
+        vector: &'a [f32],
+        range: impl FnOnce() -> Result<PostingRange>,
+        location: Location,
+    ) -> Result<()> {
         self.explain.rows_measured += 1;
         let rank = self.measure.rank(vector);
-        self.top.offer(Candidate { rank, id, posting, location });
+        let group = match self.top.wanted().dedup {
+            Dedup::None => Group::Row,
+            Dedup::Document => Group::Document(id),
+            Dedup::Position => Group::Position(id, range()?),
+            Dedup::Vector => Group::Vector(rank, vector),
+        };
+        self.top.offer(Candidate { rank, id, posting, group, location });
+        Ok(())
+    }
+
+    /// An error once the search has to end.
+    pub(super) fn check(&self) -> Result<()> {
+        self.interrupt.check()
     }
 
     /// Goes on without a damaged part if the search allows it; any other error is the search's.
@@ -147,6 +166,7 @@ impl<'a> Scanner<'a> {
         let tree = &*self.state.tree;
         for (file, selected) in selection.files.iter().enumerate() {
             for document in selected.iter() {
+                self.check()?;
                 let place = StoredPlace { file, document };
                 let posting = tree.posting(place)?;
                 let rows = posting.rows_of(document)?;
@@ -176,10 +196,11 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn posting_file(&mut self, file: usize, posting: &PostingFile) -> Result<()> {
+    fn posting_file(&mut self, file: usize, posting: &'a PostingFile) -> Result<()> {
         let dimension = self.state.config.dimension;
         let rows = posting.rows();
         for first in (0..rows).step_by(BLOCK) {
+            self.check()?;
             let block = first..rows.min(first + BLOCK as u32);
             let vectors = posting.vectors(block.clone())?;
             let norms = posting.norms(block.clone())?;
@@ -201,22 +222,22 @@ impl<'a> Scanner<'a> {
     }
 
     /// Offers a stored row whose bound passed, unless its document is not live.
-    fn stored(&mut self, place: StoredPlace, row: u32, vector: &[f32]) -> Result<()> {
+    fn stored(&mut self, place: StoredPlace, row: u32, vector: &'a [f32]) -> Result<()> {
         let tree = &*self.state.tree;
         if !self.is_selected(place) {
             return Ok(());
         }
-        let entry = tree.posting(place)?.entry(place.document)?;
+        let file = tree.posting(place)?;
+        let entry = file.entry(place.document)?;
         if self.is_hidden(entry.id(), self.memtables.len()) || tree.kills.contains(entry.ordinal())? {
             return Ok(());
         }
         if !entry.rows().contains(&row) {
             let what = format!("row {row} is said to be of document {}, which has others", place.document);
-            return Err(StorageError::corrupted(tree.posting(place)?.sealed().path(), 0, what).into());
+            return Err(StorageError::corrupted(file.sealed().path(), 0, what).into());
         }
         let posting = (row - entry.first_row()) as u16;
-        self.offer(entry.id(), posting, vector, Location::Stored { place, row });
-        Ok(())
+        self.offer(entry.id(), posting, vector, || Ok(file.range(row)?), Location::Stored { place, row })
     }
 
     fn touched(&mut self, rows: usize) {
@@ -232,12 +253,15 @@ impl<'a> Scanner<'a> {
         for router in tree.routers.values().rev() {
             let router: &'a Router = router.get()?;
             let never = StopRule::never(self.measure.metric());
-            let (rule, epsilon) = match effort {
+            let Wanted { k, dedup, limit } = self.top.wanted();
+            let (rule, epsilon, recall_of_groups) = match effort {
                 Effort::Recall(recall) => {
-                    let k = (self.limit == f64::INFINITY).then_some(self.top.k());
-                    router.stop_for(recall, k)?
+                    // How many rows it will be is not known if there is a limit, or if rows count once.
+                    let (is_known, counts_rows) = (limit == f64::INFINITY, dedup == Dedup::None);
+                    let (rule, epsilon) = router.stop_for(recall, (is_known && counts_rows).then_some(k))?;
+                    (rule, epsilon, (is_known && !counts_rows).then_some(recall))
                 }
-                Effort::Lists(lists) => (never.max_lists(lists), EPSILON),
+                Effort::Lists(lists) => (never.max_lists(lists), EPSILON, None),
                 Effort::Exact => return Ok(false),
             };
             let Some(book) = router.codebook()? else { return Ok(false) };
@@ -245,7 +269,7 @@ impl<'a> Scanner<'a> {
             // generations have is no reason to stop, least of all before the first list.
             newest = newest.or(Some((router, book)));
             let others = self.top.take();
-            if !self.coded(router, book, &rule, epsilon)? {
+            if !self.coded(router, book, rule, epsilon, recall_of_groups)? {
                 return Ok(false);
             }
             self.top.absorb(others);
@@ -262,7 +286,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Searches one list in every segment of its generation.
-    fn list(&mut self, generation: Generation, shard: ShardId, list: ListId) -> Result<()> {
+    pub(super) fn list(&mut self, generation: Generation, shard: ShardId, list: ListId) -> Result<()> {
         let tree = &*self.state.tree;
         for segment in &tree.vectors {
             let is_live = segment.live.iter().any(|(live, _)| *live == shard);
@@ -277,6 +301,7 @@ impl<'a> Scanner<'a> {
         let Some(entry) = segment.find_list(shard, list)? else { return Ok(()) };
         let (ordinals, postings) = segment.rows(shard, &entry)?;
         for (block, (ordinals, postings)) in ordinals.chunks(BLOCK).zip(postings.chunks(BLOCK)).enumerate() {
+            self.check()?;
             for (ordinal, posting) in ordinals.iter().zip(postings) {
                 self.row(*ordinal, *posting)?;
             }
@@ -287,23 +312,49 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// A rank above which nothing is among the best k of what was seen so far.
+    pub(super) fn bound(&self) -> f64 {
+        self.top.bound()
+    }
+
     /// How many rows are wanted.
     pub(super) fn k(&self) -> usize {
-        self.top.k()
+        self.top.wanted().k
     }
 
     /// A rank beyond which nothing is wanted.
     pub(super) fn limit(&self) -> f64 {
-        self.limit
+        self.top.wanted().limit
     }
 
-    pub(super) fn is_distinct(&self) -> bool {
-        self.distinct
+    /// What is the same, in this generation, for the rows that count once together, given the document and posting of
+    /// a row and the numbers that its record says.
+    pub(super) fn group(
+        &self,
+        (ordinal, posting): (DocumentOrdinal, u16),
+        record: PlaneDistance,
+    ) -> Result<Option<u128>> {
+        let pair = |high: u64, low: u64| Some(u128::from(high) << 64 | u128::from(low));
+        Ok(match self.top.wanted().dedup {
+            Dedup::None => None,
+            Dedup::Document => pair(0, ordinal.0),
+            Dedup::Position => {
+                let tree = &*self.state.tree;
+                let place = tree.place_of(ordinal)?.ok_or_else(|| lost_document(tree, ordinal))?;
+                let file = tree.posting(place)?;
+                let range = file.range(file.row_of(place.document, posting)?)?;
+                pair(ordinal.0, u64::from(range.start) << 32 | u64::from(range.length))
+            }
+            // Equal vectors have equal records; zero has two signs.
+            Dedup::Vector => {
+                pair(u64::from((record.distance + 0.0).to_bits()), u64::from(record.scale.to_bits()))
+            }
+        })
     }
 
     /// Whether it depends on a row's document if the row counts.
     pub(super) fn asks_documents(&self) -> bool {
-        self.distinct
+        matches!(self.top.wanted().dedup, Dedup::Document | Dedup::Position)
             || self.excluded.is_some()
             || !self.state.tree.kills.files.is_empty()
             || self.memtables.iter().any(|memtable| !memtable.is_empty())
@@ -322,8 +373,17 @@ impl<'a> Scanner<'a> {
         Ok(!self.is_hidden(tree.posting(place)?.entry(place.document)?.id(), self.memtables.len()))
     }
 
-    /// Measures rows of live documents from their raw vectors. In passes, so that reads of memory overlap.
+    /// Measures rows of live documents from their raw vectors.
     pub(super) fn measure_raw(&mut self, rows: &[(DocumentOrdinal, u16)]) -> Result<()> {
+        for block in rows.chunks(BLOCK) {
+            self.check()?;
+            self.measure_block(block)?;
+        }
+        Ok(())
+    }
+
+    /// In passes, so that reads of memory overlap.
+    fn measure_block(&mut self, rows: &[(DocumentOrdinal, u16)]) -> Result<()> {
         let tree = &*self.state.tree;
         let mut places = Vec::with_capacity(rows.len());
         for (ordinal, posting) in rows {
@@ -354,7 +414,8 @@ impl<'a> Scanner<'a> {
             let file = tree.posting(place)?;
             let vector = file.vectors(row..row + 1)?;
             self.explain.bytes_touched += size_of_val(vector) as u64;
-            self.offer(file.entry(place.document)?.id(), posting, vector, Location::Stored { place, row });
+            let id = file.entry(place.document)?.id();
+            self.offer(id, posting, vector, || Ok(file.range(row)?), Location::Stored { place, row })?;
         }
         Ok(())
     }

@@ -53,6 +53,7 @@ impl<'a> Scanner<'a> {
             for (block, (vectors, norms)) in
                 vectors.chunks(ROWS * dimension).zip(norms.chunks(ROWS)).enumerate()
             {
+                self.check()?;
                 self.explain.memtable_rows += norms.len() as u64;
                 let bounds = &mut self.bounds[..norms.len()];
                 self.measure.lower_bounds(vectors, norms, bounds);
@@ -70,6 +71,7 @@ impl<'a> Scanner<'a> {
 
     /// Searches a chunk of coded rows.
     fn chunk(&mut self, age: usize, chunk: &Chunk, book: &Codebook, scratch: &mut Scratch) -> Result<()> {
+        self.check()?;
         let Scratch { query, lows, masks, .. } = scratch;
         let count = chunk.rows.len() / BLOCK;
         lows.resize(lows.len().max(count * BLOCK), 0.0);
@@ -98,7 +100,7 @@ impl<'a> Scanner<'a> {
     /// Offers a row of a memtable, unless it does not count.
     fn memory_row(&mut self, age: usize, place: RowPlace, batch: &Batch) -> Result<()> {
         let RowPlace { batch: number, row } = place;
-        let memtable: &Memtable = self.memtables[age];
+        let memtable: &'a Memtable = self.memtables[age];
         let Some((operation, _)) = batch.operation_of(row).filter(|_| batch.lsn <= self.visible) else {
             return Ok(());
         };
@@ -112,7 +114,7 @@ impl<'a> Scanner<'a> {
         }
         let posting = (row - entry.first_row()) as u16;
         let Some((vector, _)) = entry.row(usize::from(posting)) else { return Ok(()) };
-        self.offer(entry.id(), posting, vector, Location::Memory { memtable: age, place });
-        Ok(())
+        let range = || Ok(entry.ranges()[usize::from(posting)]);
+        self.offer(entry.id(), posting, vector, range, Location::Memory { memtable: age, place })
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-use plimsoll_base::DocumentOrdinal;
-
 /// A row of a section, and between which limits its distance is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Pooled {
@@ -12,8 +10,9 @@ pub(crate) struct Pooled {
     /// The section, by its place in the query's list of sections.
     pub section: u32,
     pub row: u32,
-    /// The document, where documents count once.
-    pub ordinal: Option<DocumentOrdinal>,
+    /// Where rows count once: what is the same for those that do so together. If it is the same for others too, more
+    /// rows than need be are kept.
+    pub group: Option<u128>,
 }
 
 /// Keeps every row whose lower limit is not above the k-th smallest upper limit.
@@ -23,10 +22,10 @@ pub(crate) struct Pool {
     rows: Vec<Pooled>,
     /// The k smallest upper limits, the largest first.
     highs: BinaryHeap<Ordered>,
-    /// Where documents count once: the smallest upper limit of each.
-    documents: HashMap<DocumentOrdinal, f32>,
+    /// Where rows count once: the smallest upper limit of each group.
+    groups: HashMap<u128, f32>,
     bound: f32,
-    /// How many documents there were when the bound was computed last.
+    /// How many groups there were when the bound was computed last.
     settled: usize,
 }
 
@@ -54,7 +53,7 @@ impl Pool {
         self.k = k;
         self.rows.clear();
         self.highs.clear();
-        self.documents.clear();
+        self.groups.clear();
         self.bound = limit;
         self.settled = 0;
     }
@@ -74,14 +73,19 @@ impl Pool {
         self.bound < f32::INFINITY
     }
 
+    /// How many rows are certainly as near as the bound: where rows count once, more than are wanted.
+    pub(crate) fn near(&self) -> usize {
+        self.rows.iter().filter(|row| row.high <= self.bound).count()
+    }
+
     /// Adds a row, unless it can not be among the best k.
     pub(crate) fn push(&mut self, row: Pooled) {
         if row.low > self.bound {
             return;
         }
         self.rows.push(row);
-        match row.ordinal {
-            Some(ordinal) => self.count_document(ordinal, row.high),
+        match row.group {
+            Some(group) => self.count_group(group, row.high),
             None => self.count_row(row.high),
         }
     }
@@ -101,17 +105,17 @@ impl Pool {
         }
     }
 
-    fn count_document(&mut self, ordinal: DocumentOrdinal, high: f32) {
-        let best = self.documents.entry(ordinal).or_insert(high);
+    fn count_group(&mut self, group: u128, high: f32) {
+        let best = self.groups.entry(group).or_insert(high);
         *best = best.min(high);
-        // Computing the bound costs as much as there are documents, so it is done now and then.
-        if self.documents.len() >= self.k && self.documents.len() >= self.settled + self.settled / 4 {
-            let mut highs: Vec<f32> = self.documents.values().copied().collect();
+        // Computing the bound costs as much as there are groups, so it is done now and then.
+        if self.groups.len() >= self.k && self.groups.len() >= self.settled + self.settled / 4 {
+            let mut highs: Vec<f32> = self.groups.values().copied().collect();
             let (_, kth, _) = highs.select_nth_unstable_by(self.k - 1, f32::total_cmp);
             self.bound = self.bound.min(*kth);
             let bound = self.bound;
-            self.documents.retain(|_, high| *high <= bound);
-            self.settled = self.documents.len();
+            self.groups.retain(|_, high| *high <= bound);
+            self.settled = self.groups.len();
         }
     }
 
@@ -120,5 +124,49 @@ impl Pool {
         let bound = self.bound;
         self.rows.retain(|row| row.low <= bound);
         &self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is among the best row of each of the best k groups stays, and k groups are enough for a bound.
+        #[test]
+        fn the_best_of_the_best_k_groups_stay(
+            rows in prop::collection::vec((0_u8..200, 0_u8..20, 0_u128..12), 0..300),
+            k in 1_usize..20,
+            grouped: bool,
+            merged in 1_u128..12,
+        ) {
+            let mut pool = Pool::default();
+            pool.reset(k, f32::INFINITY);
+            let group_of = |row: usize| if grouped { rows[row].2 } else { row as u128 };
+            for (row, (low, width, group)) in rows.iter().enumerate() {
+                let (low, high) = (f32::from(*low), f32::from(*low) + f32::from(*width));
+                // Groups that are taken for one only make the bound larger.
+                let group = grouped.then_some(group % merged);
+                pool.push(Pooled { low, high, section: 0, row: row as u32, group });
+            }
+            let mut highs = HashMap::<u128, u16>::new();
+            for (row, (low, width, _)) in rows.iter().enumerate() {
+                let high = u16::from(*low) + u16::from(*width);
+                highs.entry(group_of(row)).and_modify(|best| *best = high.min(*best)).or_insert(high);
+            }
+            let mut highs: Vec<u16> = highs.into_values().collect();
+            highs.sort_unstable();
+            let kth = highs.get(k - 1).map_or(f32::INFINITY, |high| f32::from(*high));
+            prop_assert!(pool.bound() >= kth, "{} is less than {}", pool.bound(), kth);
+            let merged_groups: std::collections::HashSet<_> =
+                (0..rows.len()).map(|row| if grouped { group_of(row) % merged } else { row as u128 }).collect();
+            prop_assert_eq!(pool.is_full(), merged_groups.len() >= k);
+            let kept: Vec<u32> = pool.settle().iter().map(|pooled| pooled.row).collect();
+            for (row, (low, ..)) in rows.iter().enumerate() {
+                prop_assert!(f32::from(*low) > kth || kept.contains(&(row as u32)), "row {row} is gone");
+            }
+        }
     }
 }

@@ -9,11 +9,12 @@ use plimsoll_shard::SealedView;
 use rayon::prelude::*;
 
 use super::exact::{Location, Scanner};
+use super::interrupt::{Cancel, Interrupt};
 use super::measure::Measure;
 use super::read::ReadOnlyCollection;
 use super::selection::Selection;
 use super::stopwatch::Stopwatch;
-use super::top::Candidate;
+use super::top::{Candidate, Dedup, Wanted};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::{Key, Metadata, value};
@@ -64,7 +65,7 @@ pub struct Search<'a> {
     query: Cow<'a, [f32]>,
     k: usize,
     effort: Effort,
-    distinct: bool,
+    dedup: Dedup,
     allow_partial: bool,
     excluded: Option<DocumentId>,
     with_text: bool,
@@ -73,6 +74,8 @@ pub struct Search<'a> {
     with_stages: bool,
     filter: Option<Filter>,
     within: Option<f32>,
+    timeout: Option<Duration>,
+    cancel: Option<Cancel>,
 }
 
 /// One row that was found.
@@ -132,13 +135,13 @@ pub struct Explain {
     pub lists_total: usize,
     /// Rows whose sign codes were scanned, unflushed ones too.
     pub codes_scanned: u64,
-    /// Flushed rows whose vectors were scanned.
+    /// Flushed rows whose vectors were scanned, by an exact search that could not scan records.
     pub rows_scanned: u64,
     /// Flushed rows there are.
     pub rows_total: u64,
     /// Unflushed rows, all of which were looked at, or their sign codes.
     pub memtable_rows: u64,
-    /// Rows that passed their sign codes and were measured by their 8-bit records.
+    /// Rows measured by their 8-bit records: those that passed their sign codes, or all in an exact search.
     pub rows_reranked: u64,
     /// Rows measured in float64, from their vectors.
     pub rows_measured: u64,
@@ -146,7 +149,7 @@ pub struct Explain {
     pub bytes_touched: u64,
     /// How long each stage took, if that was asked for.
     pub stages: Option<Stages>,
-    /// Why every row was looked at instead of some lists: those, or the index, are damaged.
+    /// Why the vectors of all rows were scanned instead of codes: those, or the index, are damaged.
     pub lists_damaged: Option<String>,
     /// What could not be searched because it is damaged; empty unless `allow_partial` was set.
     pub missing: Vec<String>,
@@ -166,7 +169,7 @@ pub struct Stages {
     pub scan: Duration,
     /// Measuring rows by their 8-bit records.
     pub rerank: Duration,
-    /// Measuring rows in float64, or scanning all of them where the search is exact.
+    /// Measuring rows in float64, and scanning all of them where the search is exact.
     pub measure: Duration,
     /// Collecting keys, texts and metadata of the hits.
     pub collect: Duration,
@@ -188,7 +191,7 @@ impl<'a> Search<'a> {
             query,
             k: 10,
             effort: Effort::default(),
-            distinct: false,
+            dedup: Dedup::None,
             allow_partial: false,
             excluded: None,
             with_text: false,
@@ -197,6 +200,8 @@ impl<'a> Search<'a> {
             with_stages: false,
             filter: None,
             within: None,
+            timeout: None,
+            cancel: None,
         }
     }
 
@@ -248,9 +253,59 @@ impl<'a> Search<'a> {
         self
     }
 
-    /// Whether k counts documents, each with its best posting, instead of postings. Default false.
-    pub fn distinct(mut self, distinct: bool) -> Self {
-        self.distinct = distinct;
+    /// Which rows count once. Of each group of them the best one is found, and k counts groups: there are k hits as long
+    /// as there are k groups. Default [`Dedup::None`].
+    ///
+    /// ```
+    /// # fn main() -> plimsoll_engine::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use plimsoll_engine::{CollectionConfig, Database, Dedup, Document, Metric};
+    /// let db = Database::open(dir.path().join("db"))?;
+    /// let pages = db.create_collection("pages", CollectionConfig::new(2, Metric::L2))?;
+    /// let page = Document::new("a").text("first, second");
+    /// let page = page.posting(0, 5, [1.0, 0.0]).posting(7, 6, [0.9, 0.0]);
+    /// pages.upsert(page)?;
+    /// pages.upsert(Document::new("b").vector([0.9, 0.0]))?;
+    /// let found = |dedup| pages.search(&[1.0, 0.0]).dedup(dedup).run().map(|results| results.hits.len());
+    /// assert_eq!(found(Dedup::None)?, 3);
+    /// assert_eq!(found(Dedup::Document)?, 2); // One of "a", and "b".
+    /// assert_eq!(found(Dedup::Vector)?, 2); // The second part of "a" has the vector of "b".
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dedup(mut self, dedup: Dedup) -> Self {
+        self.dedup = dedup;
+        self
+    }
+
+    /// How long it may take, from [`Search::run`] on: then it ends with [`Error::Timeout`], and says nothing of what it
+    /// had found. [`Search::run_each`] has this time for all of its queries together; each that is not done then has that
+    /// error. A search looks at the clock before each list and after some hundred rows, so that it may take some
+    /// microseconds more. By default there is no limit, and no clock is read.
+    ///
+    /// ```
+    /// # fn main() -> plimsoll_engine::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::time::Duration;
+    /// use plimsoll_engine::{CollectionConfig, Database, Document, Error, Metric};
+    /// let db = Database::open(dir.path().join("db"))?;
+    /// let points = db.create_collection("points", CollectionConfig::new(2, Metric::L2))?;
+    /// points.upsert(Document::new("a").vector([1.0, 0.0]))?;
+    /// let search = points.search(&[0.9, 0.1]);
+    /// assert_eq!(search.clone().timeout(Duration::from_secs(60)).run()?.hits.len(), 1);
+    /// let error = search.timeout(Duration::ZERO).run().unwrap_err();
+    /// assert!(matches!(error, Error::Timeout) && error.is_retryable());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends with [`Error::Cancelled`] soon after this switch is thrown; as a timeout, otherwise.
+    pub fn cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = Some(cancel.clone());
         self
     }
 
@@ -288,12 +343,12 @@ impl<'a> Search<'a> {
     /// Carries the search out.
     ///
     /// # Errors
-    /// [`Error::DimensionMismatch`]; [`Error::Filter`] for a filter that is none, or names a field that no document has;
+    /// [`Error::DimensionMismatch`]; [`Error::Timeout`] and [`Error::Cancelled`]; [`Error::Filter`] for a filter that is none, or names a field that no document has;
     /// [`Error::InvalidArgument`] for a k of 0, a recall outside of (0, 1], no
     /// lists, a limit that is no number, or a query that is not finite or has no direction under cosine; [`Error::Storage`] with
     /// `Corrupted` if a part that is needed is damaged (see [`Search::allow_partial`]).
     pub fn run(&self) -> Result<SearchResults> {
-        self.run_for(&self.query)
+        self.run_for(&self.query, &self.interrupt())
     }
 
     /// Carries the same search out for each of some queries, which take the place of its own, on all cores (of the
@@ -320,10 +375,15 @@ impl<'a> Search<'a> {
     /// # }
     /// ```
     pub fn run_each<Q: AsRef<[f32]> + Sync>(&self, queries: &[Q]) -> Vec<Result<SearchResults>> {
-        queries.par_iter().map(|query| self.run_for(query.as_ref())).collect()
+        let interrupt = self.interrupt();
+        queries.par_iter().map(|query| self.run_for(query.as_ref(), &interrupt)).collect()
     }
 
-    fn run_for(&self, query: &[f32]) -> Result<SearchResults> {
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::new(self.timeout, self.cancel.as_ref())
+    }
+
+    fn run_for(&self, query: &[f32], interrupt: &Interrupt) -> Result<SearchResults> {
         let refuse = |what: String| Err(Error::InvalidArgument(what));
         match self.effort {
             _ if self.k == 0 => return refuse("k must be at least 1".to_owned()),
@@ -339,9 +399,11 @@ impl<'a> Search<'a> {
         let collection = self.collection.as_ref().map_err(Clone::clone)?;
         let state = &collection.state;
         let measure = Measure::new(state.config.metric, state.config.dimension, query)?;
-        let (candidates, mut explain, mut clock) = self.scan(collection, &measure)?;
+        interrupt.check()?;
+        let (candidates, mut explain, mut clock) = self.scan(collection, &measure, interrupt)?;
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
+            interrupt.check()?;
             hits.push(self.hit(state, &measure, candidate)?);
         }
         clock.lap(|stages| &mut stages.collect);
@@ -349,19 +411,24 @@ impl<'a> Search<'a> {
         Ok(SearchResults { hits, explain })
     }
 
-    fn scan(
+    fn scan<'s>(
         &self,
-        collection: &ReadOnlyCollection,
-        measure: &Measure,
-    ) -> Result<(Vec<Candidate<Location>>, Explain, Stopwatch)> {
+        collection: &'s ReadOnlyCollection,
+        measure: &'s Measure,
+        interrupt: &'s Interrupt,
+    ) -> Result<(Vec<Candidate<'s, Location>>, Explain, Stopwatch)> {
         let state = &collection.state;
-        let selection =
-            self.filter.as_ref().map(|filter| Selection::new(filter, state)).transpose()?.map(Arc::new);
+        let selection = self
+            .filter
+            .as_ref()
+            .map(|filter| Selection::new(filter, state, interrupt))
+            .transpose()?
+            .map(Arc::new);
         let few = selection.as_ref().is_some_and(|selection| selection.matching <= FEW);
         let scanner = || {
             let limit = self.within.map_or(f64::INFINITY, |distance| measure.rank_of(distance));
-            let wanted = (self.k, self.distinct);
-            let mut scanner = Scanner::new(state, collection.visible, measure, wanted, limit);
+            let wanted = Wanted { k: self.k, dedup: self.dedup, limit };
+            let mut scanner = Scanner::new(state, collection.visible, measure, wanted, interrupt);
             scanner.allow_partial = self.allow_partial;
             scanner.excluded = self.excluded;
             scanner.select(selection.clone());
@@ -374,12 +441,16 @@ impl<'a> Search<'a> {
             Effort::Recall(recall) => recall == 1.0,
             Effort::Lists(lists) => lists >= state.tree.lists(),
         };
-        if state.tree.generation() != Generation(0) && !is_exact && !few {
+        if state.tree.generation() != Generation(0) && !few {
             let mut scanner = scanner();
-            match scanner.lists(self.effort) {
+            let searched = match is_exact {
+                true => scanner.memtables().and_then(|()| scanner.all_records()),
+                false => scanner.lists(self.effort),
+            };
+            match searched {
                 Ok(true) => return Ok(scanner.finish()),
                 Ok(false) => {}
-                // Lists are derived from the documents, which may be sound (rule R17).
+                // Lists and codes are derived from the documents, which may be sound (rule R17).
                 Err(Error::Storage(error)) if error.is_of_one_file() => damage = Some(error),
                 Err(error) => return Err(error),
             }
@@ -399,7 +470,7 @@ impl<'a> Search<'a> {
         &self,
         state: &CollectionState,
         measure: &Measure,
-        candidate: &Candidate<Location>,
+        candidate: &Candidate<'_, Location>,
     ) -> Result<Hit> {
         let posting = usize::from(candidate.posting);
         let dimension = state.config.dimension;

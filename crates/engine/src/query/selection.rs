@@ -10,6 +10,7 @@ use plimsoll_base::FileNumber;
 use plimsoll_shard::{PostingFile, SealedView};
 use rayon::prelude::*;
 
+use super::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::filter::{Field, Filter, FilterError};
 use crate::memtable::MemtableEntry;
@@ -32,8 +33,9 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
-    fn find(filter: &Filter, file: &PostingFile) -> Result<Self> {
+    fn find(filter: &Filter, file: &PostingFile, interrupt: &Interrupt) -> Result<Self> {
         let words = |first: usize| {
+            interrupt.check()?;
             let last = (first + BLOCK).min(file.documents());
             let word = |start: usize| {
                 let mut word = 0;
@@ -67,14 +69,20 @@ impl Selected {
 }
 
 impl FilterCache {
-    fn get(&self, filter: &Filter, text: &str, file: &PostingFile) -> Result<Arc<Selected>> {
+    fn get(
+        &self,
+        filter: &Filter,
+        text: &str,
+        file: &PostingFile,
+        interrupt: &Interrupt,
+    ) -> Result<Arc<Selected>> {
         let key = (file.sealed().file_meta().number, text.to_owned());
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().get(&key).map(Arc::clone);
         if let Some(selected) = known {
             return Ok(selected);
         }
-        let selected = Arc::new(Selected::find(filter, file)?);
+        let selected = Arc::new(Selected::find(filter, file, interrupt)?);
         let mut kept = lock();
         if kept.len() >= KEPT {
             kept.clear();
@@ -99,15 +107,15 @@ impl Selection {
     ///
     /// # Errors
     /// What is wrong with the filter; a field that no document has, unless there are no documents; damage.
-    pub(crate) fn new(filter: &Filter, state: &CollectionState) -> Result<Self> {
+    pub(crate) fn new(filter: &Filter, state: &CollectionState, interrupt: &Interrupt) -> Result<Self> {
         filter.check()?;
         let tree = &*state.tree;
         for field in filter.fields() {
-            if !is_known(field, state)? {
+            if !is_known(field, state, interrupt)? {
                 return Err(Error::Filter(FilterError::UnknownField { field: field.to_owned() }));
             }
         }
-        let files = of_files(filter, tree)?;
+        let files = of_files(filter, tree, interrupt)?;
         let matching = files.iter().map(|selected| selected.documents).sum();
         let documents = tree.entry.postings.iter().map(|posting| posting.documents).sum();
         Ok(Self { filter: filter.clone(), files, matching, documents })
@@ -128,19 +136,19 @@ impl Selection {
     }
 }
 
-fn of_files(filter: &Filter, tree: &Tree) -> Result<Vec<Arc<Selected>>> {
+fn of_files(filter: &Filter, tree: &Tree, interrupt: &Interrupt) -> Result<Vec<Arc<Selected>>> {
     let text = filter.to_string();
-    tree.posting_files()?.into_iter().map(|file| tree.filters.get(filter, &text, file)).collect()
+    tree.posting_files()?.into_iter().map(|file| tree.filters.get(filter, &text, file, interrupt)).collect()
 }
 
 /// Whether any document has a field of that name, or there is none at all.
-fn is_known(field: &str, state: &CollectionState) -> Result<bool> {
+fn is_known(field: &str, state: &CollectionState, interrupt: &Interrupt) -> Result<bool> {
     let exists = Filter::exists(Field::named(field));
     let text = exists.to_string();
     let mut any = false;
     for file in state.tree.posting_files()? {
         any |= file.documents() > 0;
-        if state.tree.filters.get(&exists, &text, file)?.documents > 0 {
+        if state.tree.filters.get(&exists, &text, file, interrupt)?.documents > 0 {
             return Ok(true);
         }
     }

@@ -1,45 +1,98 @@
 //! The best k rows seen so far.
 
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 
 use plimsoll_base::DocumentId;
+use plimsoll_shard::PostingRange;
+
+/// Which rows count once: of each group only the best row is found, and k counts groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Dedup {
+    /// Every row counts.
+    #[default]
+    None,
+    /// The rows of a document.
+    Document,
+    /// The rows of a document with the same start and length, such as several vectors of one passage.
+    Position,
+    /// Rows with equal vectors, number for number, whichever documents they are of; the document with the smallest
+    /// identity is the one that is found.
+    Vector,
+}
+
+/// What is asked of the rows together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// How many.
+    pub k: usize,
+    /// What counts once.
+    pub dedup: Dedup,
+    /// A rank beyond which nothing is wanted.
+    pub limit: f64,
+}
+
+/// Rows that count once together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Group<'v> {
+    /// Every row is its own.
+    Row,
+    Document(DocumentId),
+    Position(DocumentId, PostingRange),
+    /// With the rank, which is the same for equal vectors.
+    Vector(f64, &'v [f32]),
+}
+
+/// Neither ranks nor vectors are ever not a number.
+impl Eq for Group<'_> {}
+
+impl Hash for Group<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Row => {}
+            Self::Document(id) => id.hash(state),
+            Self::Position(id, range) => (id, range).hash(state),
+            // Zero has two signs.
+            Self::Vector(rank, _) => (rank + 0.0).to_bits().hash(state),
+        }
+    }
+}
 
 /// One row that may be among the answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Candidate<L> {
+pub(crate) struct Candidate<'v, L> {
     pub rank: f64,
     pub id: DocumentId,
     /// The posting's ordinal in its document: with the id it breaks ties the same way wherever rows are.
     pub posting: u16,
+    pub group: Group<'v>,
     pub location: L,
 }
 
-impl<L> Candidate<L> {
+impl<L> Candidate<'_, L> {
     fn order(&self, other: &Self) -> std::cmp::Ordering {
         let ties = || (self.id, self.posting).cmp(&(other.id, other.posting));
         self.rank.total_cmp(&other.rank).then_with(ties)
     }
 }
 
-/// Keeps the best k candidates; with `distinct`, the best posting of each of the best k documents.
+/// Keeps the best row of each of the best k groups.
 #[derive(Debug)]
-pub(crate) struct Top<L> {
-    k: usize,
-    distinct: bool,
-    kept: Vec<Candidate<L>>,
-    /// A rank beyond which nothing is wanted.
-    limit: f64,
+pub(crate) struct Top<'v, L> {
+    wanted: Wanted,
+    kept: Vec<Candidate<'v, L>>,
     bound: f64,
 }
 
-impl<L: Copy> Top<L> {
-    pub(crate) fn new(k: usize, distinct: bool, limit: f64) -> Self {
-        Self { k, distinct, kept: Vec::with_capacity(k.min(4096) * 2), limit, bound: limit }
+impl<'v, L: Copy> Top<'v, L> {
+    pub(crate) fn new(wanted: Wanted) -> Self {
+        Self { wanted, kept: Vec::with_capacity(wanted.k.min(4096) * 2), bound: wanted.limit }
     }
 
-    /// How many are kept.
-    pub(crate) fn k(&self) -> usize {
-        self.k
+    /// What it keeps.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.wanted
     }
 
     /// A rank above which nothing is among the best k.
@@ -48,10 +101,10 @@ impl<L: Copy> Top<L> {
     }
 
     /// Offers a candidate; those above the bound are dropped.
-    pub(crate) fn offer(&mut self, candidate: Candidate<L>) {
+    pub(crate) fn offer(&mut self, candidate: Candidate<'v, L>) {
         if candidate.rank <= self.bound {
             self.kept.push(candidate);
-            if self.kept.len() >= self.k.saturating_mul(2).saturating_add(64) {
+            if self.kept.len() >= self.wanted.k.saturating_mul(2).saturating_add(64) {
                 self.tighten();
             }
         }
@@ -59,8 +112,7 @@ impl<L: Copy> Top<L> {
 
     /// Moves everything out.
     pub(crate) fn take(&mut self) -> Self {
-        let empty = Self::new(self.k, self.distinct, self.limit);
-        std::mem::replace(self, empty)
+        std::mem::replace(self, Self::new(self.wanted))
     }
 
     /// Offers everything that `other` has.
@@ -70,17 +122,18 @@ impl<L: Copy> Top<L> {
 
     /// Drops what is beyond the best k, and returns the rank of the k-th, once there are k.
     pub(crate) fn tighten(&mut self) -> Option<f64> {
-        if self.distinct {
+        let Wanted { k, dedup, .. } = self.wanted;
+        if dedup != Dedup::None {
             self.kept.sort_unstable_by(Candidate::order);
             let mut seen = HashSet::with_capacity(self.kept.len());
-            self.kept.retain(|candidate| seen.insert(candidate.id));
+            self.kept.retain(|candidate| seen.insert(candidate.group));
         }
-        if self.kept.len() < self.k {
+        if self.kept.len() < k {
             return None;
         }
-        if self.kept.len() > self.k {
-            self.kept.select_nth_unstable_by(self.k - 1, Candidate::order);
-            self.kept.truncate(self.k);
+        if self.kept.len() > k {
+            self.kept.select_nth_unstable_by(k - 1, Candidate::order);
+            self.kept.truncate(k);
         }
         let worst = self.kept.iter().map(|candidate| candidate.rank).fold(f64::NEG_INFINITY, f64::max);
         self.bound = worst;
@@ -88,7 +141,7 @@ impl<L: Copy> Top<L> {
     }
 
     /// The best k, best first.
-    pub(crate) fn into_sorted(mut self) -> Vec<Candidate<L>> {
+    pub(crate) fn into_sorted(mut self) -> Vec<Candidate<'v, L>> {
         self.tighten();
         self.kept.sort_unstable_by(Candidate::order);
         self.kept
@@ -99,13 +152,15 @@ impl<L: Copy> Top<L> {
 mod tests {
     use super::*;
 
-    fn candidate(rank: f64, id: u8, posting: u16) -> Candidate<u32> {
-        Candidate { rank, id: DocumentId([id; 16]), posting, location: 0 }
+    const ALL: Wanted = Wanted { k: usize::MAX, dedup: Dedup::None, limit: f64::INFINITY };
+
+    fn candidate(rank: f64, id: u8, posting: u16) -> Candidate<'static, u32> {
+        Candidate { rank, id: DocumentId([id; 16]), posting, group: Group::Row, location: 0 }
     }
 
     #[test]
     fn the_best_k_are_kept_and_ties_are_broken_by_id_and_posting() {
-        let mut top = Top::new(3, false, f64::INFINITY);
+        let mut top = Top::new(Wanted { k: 3, ..ALL });
         for n in 0..200u8 {
             top.offer(candidate(f64::from(n % 50), 199 - n, 0));
         }
@@ -114,18 +169,35 @@ mod tests {
     }
 
     #[test]
-    fn distinct_keeps_the_best_posting_of_each_document() {
-        let mut top = Top::new(2, true, f64::INFINITY);
-        for (rank, id, posting) in [(3.0, 1, 0), (1.0, 1, 1), (2.0, 1, 2), (5.0, 2, 0), (4.0, 3, 0)] {
-            top.offer(candidate(rank, id, posting));
-        }
-        let best: Vec<_> = top.into_sorted().into_iter().map(|c| (c.id.0[0], c.posting)).collect();
-        assert_eq!(best, [(1, 1), (3, 0)]);
+    fn the_best_row_of_each_group_is_kept() {
+        let range = |start| PostingRange { start, length: 5 };
+        let vectors = [[1.0, 0.0], [1.0, -0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]];
+        // Rank, document, posting, start of the passage, and the vector by its number.
+        let rows =
+            [(3.0, 1, 0, 0, 3), (1.0, 1, 1, 0, 0), (1.0, 4, 0, 0, 1), (1.0, 1, 2, 7, 2), (4.0, 3, 0, 0, 4)];
+        let best = |dedup| {
+            let mut top = Top::new(Wanted { k: 3, dedup, ..ALL });
+            for (rank, id, posting, start, vector) in rows {
+                let plain = candidate(rank, id, posting);
+                let group = match dedup {
+                    Dedup::None => Group::Row,
+                    Dedup::Document => Group::Document(plain.id),
+                    Dedup::Position => Group::Position(plain.id, range(start)),
+                    Dedup::Vector => Group::Vector(rank, &vectors[vector]),
+                };
+                top.offer(Candidate { group, ..plain });
+            }
+            top.into_sorted().into_iter().map(|c| (c.id.0[0], c.posting)).collect::<Vec<_>>()
+        };
+        assert_eq!(best(Dedup::None), [(1, 1), (1, 2), (4, 0)]);
+        assert_eq!(best(Dedup::Document), [(1, 1), (4, 0), (3, 0)]);
+        assert_eq!(best(Dedup::Position), [(1, 1), (1, 2), (4, 0)]);
+        assert_eq!(best(Dedup::Vector), [(1, 1), (1, 2), (1, 0)]);
     }
 
     #[test]
     fn nothing_beyond_the_limit_is_kept() {
-        let mut top = Top::new(5, false, 3.0);
+        let mut top = Top::new(Wanted { k: 5, limit: 3.0, ..ALL });
         (0..10).for_each(|n| top.offer(candidate(f64::from(n), n as u8, 0)));
         let others = top.take();
         top.offer(candidate(7.0, 7, 0));
@@ -135,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_huge_k_keeps_everything() {
-        let mut top = Top::new(usize::MAX, false, f64::INFINITY);
+        let mut top = Top::new(ALL);
         (0..10).for_each(|n| top.offer(candidate(f64::from(n), n as u8, 0)));
         assert_eq!(top.tighten(), None);
         assert_eq!(top.into_sorted().len(), 10);

@@ -51,6 +51,21 @@ impl<'a> CodedRows<'a> {
         self.file.bytes(self.plane, self.record_range(row))
     }
 
+    /// How many rows there are.
+    pub fn row_count(&self) -> u32 {
+        self.sections.rows() as u32
+    }
+
+    /// The records of some rows, one after another, and how long each is.
+    ///
+    /// # Errors
+    /// As [`CodedRows::blocks`].
+    pub fn records(&self, rows: Range<u32>) -> Result<(&'a [u8], usize)> {
+        let len = u64::from(self.lengths.record);
+        let range = u64::from(rows.start) * len..u64::from(rows.end) * len;
+        Ok((self.file.bytes(self.plane, range)?, self.lengths.record as usize))
+    }
+
     /// Asks for the record of a row ahead of its use; see [`SealedFile::prefetch`].
     #[inline]
     pub fn prefetch_record(&self, row: u32) {

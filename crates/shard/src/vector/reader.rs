@@ -34,7 +34,7 @@ pub(super) struct ShardSections {
 }
 
 impl ShardSections {
-    fn rows(&self) -> u64 {
+    pub(super) fn rows(&self) -> u64 {
         self.postings.len / 2
     }
 
