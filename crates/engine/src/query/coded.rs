@@ -100,6 +100,9 @@ enum Visits<'a> {
     Measured(&'a mut Route),
 }
 
+/// So many of them, if it is not known how many rows are within a limit.
+const FIRST_WITHIN: usize = 10;
+
 /// One query in one generation.
 struct Coded<'s, 'a> {
     scratch: &'s mut Scratch,
@@ -203,7 +206,7 @@ impl<'a> Coded<'_, 'a> {
             }
             if let (Some(recall), true) = (self.recall_of_groups, pool.is_full()) {
                 // The rows that are as near as the k-th group are the nearest so many rows.
-                rule = self.router.stop_for(recall, Some(pool.near().max(pool.k())))?.0;
+                rule = self.router.stop_for(recall, pool.k().map(|k| pool.near().max(k)))?.0;
             }
             if rule.stops(&progress) {
                 break;
@@ -340,7 +343,7 @@ impl<'a> Coded<'_, 'a> {
                 unbounded.take_within(pool.bound(), take);
                 unbounded.clear();
             } else {
-                unbounded.take_best(pool.k(), take);
+                unbounded.take_best(pool.k().unwrap_or(FIRST_WITHIN), take);
             }
         }
         for candidate in &*waiting {

@@ -24,6 +24,10 @@ pub(crate) struct Pool {
     highs: BinaryHeap<Ordered>,
     /// Where rows count once: the smallest upper limit of each group.
     groups: HashMap<u128, f32>,
+    /// A distance beyond which nothing is wanted.
+    limit: f32,
+    /// The smallest upper limit.
+    nearest: f32,
     bound: f32,
     /// How many groups there were when the bound was computed last.
     settled: usize,
@@ -54,16 +58,17 @@ impl Pool {
         self.rows.clear();
         self.highs.clear();
         self.groups.clear();
-        self.bound = limit;
+        (self.limit, self.nearest, self.bound) = (limit, f32::INFINITY, f32::INFINITY);
         self.settled = 0;
     }
 
-    /// How many rows are wanted.
-    pub(crate) fn k(&self) -> usize {
-        self.k
+    /// How many rows are wanted. Of those within a limit, nobody knows.
+    pub(crate) fn k(&self) -> Option<usize> {
+        (self.limit == f32::INFINITY).then_some(self.k)
     }
 
-    /// The k-th smallest upper limit: nothing above it is among the best k. Before there are k, the limit of all.
+    /// The k-th smallest upper limit, or the limit of all: nothing above it is among the best k. As long as nothing is
+    /// within the limit, the nearest row, as if that was what is wanted: a limit says nothing about how far to look.
     pub(crate) fn bound(&self) -> f32 {
         self.bound
     }
@@ -88,6 +93,8 @@ impl Pool {
             Some(group) => self.count_group(group, row.high),
             None => self.count_row(row.high),
         }
+        self.nearest = self.nearest.min(row.high);
+        self.bound = self.bound.min(self.limit.max(self.nearest));
     }
 
     fn count_row(&mut self, high: f32) {
@@ -141,9 +148,10 @@ mod tests {
             k in 1_usize..20,
             grouped: bool,
             merged in 1_u128..12,
+            limit in prop_oneof![Just(f32::INFINITY), (0_u8..250).prop_map(f32::from)],
         ) {
             let mut pool = Pool::default();
-            pool.reset(k, f32::INFINITY);
+            pool.reset(k, limit);
             let group_of = |row: usize| if grouped { rows[row].2 } else { row as u128 };
             for (row, (low, width, group)) in rows.iter().enumerate() {
                 let (low, high) = (f32::from(*low), f32::from(*low) + f32::from(*width));
@@ -159,13 +167,15 @@ mod tests {
             let mut highs: Vec<u16> = highs.into_values().collect();
             highs.sort_unstable();
             let kth = highs.get(k - 1).map_or(f32::INFINITY, |high| f32::from(*high));
-            prop_assert!(pool.bound() >= kth, "{} is less than {}", pool.bound(), kth);
+            let wanted = kth.min(limit);
+            prop_assert!(pool.bound() >= wanted, "{} is less than {wanted}", pool.bound());
             let merged_groups: std::collections::HashSet<_> =
                 (0..rows.len()).map(|row| if grouped { group_of(row) % merged } else { row as u128 }).collect();
-            prop_assert_eq!(pool.is_full(), merged_groups.len() >= k);
+            let is_full = merged_groups.len() >= k || (limit < f32::INFINITY && !rows.is_empty());
+            prop_assert_eq!(pool.is_full(), is_full);
             let kept: Vec<u32> = pool.settle().iter().map(|pooled| pooled.row).collect();
             for (row, (low, ..)) in rows.iter().enumerate() {
-                prop_assert!(f32::from(*low) > kth || kept.contains(&(row as u32)), "row {row} is gone");
+                prop_assert!(f32::from(*low) > wanted || kept.contains(&(row as u32)), "row {row} is gone");
             }
         }
     }
