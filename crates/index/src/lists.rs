@@ -220,7 +220,7 @@ impl Clustering {
         passes: usize,
     ) -> Result<Self, R::Error> {
         let candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
-        let mut positions = nearest(rows, &candidates, &centroids)?;
+        let mut positions: Vec<u32> = (0..rows.count() as u32).map(|row| candidates.of(row)[0]).collect();
         let mut sums = Sums::new(centroids.len() / rows.dim(), rows.dim());
         sums.update(rows, None, &positions)?;
         sums.means(&mut centroids);
@@ -307,32 +307,35 @@ fn add<R: Rows>(
     Ok(())
 }
 
-/// The nearest of each row's candidates, the lowest among equals.
+/// The nearest of each row's candidates, the first among equals.
 fn nearest<R: Rows>(rows: &R, candidates: &Candidates, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
     let dim = rows.dim();
     let mut positions = vec![0; rows.count()];
-    positions
-        .par_chunks_mut(PART)
-        .zip(candidates.lists.par_chunks(PART * candidates.of_row))
-        .enumerate()
-        .try_for_each_init(Vec::new, |room, (part, (positions, candidates_of_part))| {
-            let of_rows = candidates_of_part.chunks_exact(candidates.of_row);
-            for (row, (position, lists)) in ((part * PART) as u32..).zip(positions.iter_mut().zip(of_rows)) {
-                let vector = rows.row(row, room)?;
-                let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
-                let best =
-                    lists.iter().map(|list| (distance(list), *list)).min_by(|a, b| a.0.total_cmp(&b.0));
-                *position = best.map_or(0, |best| best.1);
-            }
-            Ok(())
-        })?;
+    positions.par_chunks_mut(PART).enumerate().try_for_each_init(Vec::new, |room, (part, positions)| {
+        let first = (part * PART) as u32..;
+        for (row, position) in first.zip(positions) {
+            let vector = rows.row(row, room)?;
+            let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
+            let measured = candidates.of(row).iter().map(|list| (distance(list), *list));
+            let best = measured.min_by(|a, b| a.0.total_cmp(&b.0));
+            *position = best.map_or(0, |best| best.1);
+        }
+        Ok(())
+    })?;
     Ok(positions)
 }
 
 /// The lists that each row may be in: those whose centroids were nearest to it.
 struct Candidates {
     of_row: usize,
+    /// Those of each row, nearest first.
     lists: Vec<u32>,
+}
+
+impl Candidates {
+    fn of(&self, row: u32) -> &[u32] {
+        &self.lists[row as usize * self.of_row..][..self.of_row]
+    }
 }
 
 /// Groups of centroids that overlap: the candidates of a row are among those of the nearest group.
@@ -351,6 +354,7 @@ impl Groups {
         let middles = train(centroids, dim, groups, KmeansOptions { iterations: 8, seed: 0x51ed });
         let nearest = NearestOf::new(dim, &middles);
         let mut near = NearestOf::new(dim, centroids).neighbours(&middles, compared);
+        near.iter_mut().for_each(|near| near.sort_unstable());
         // Every list is in the group it is nearest to, at least.
         for (list, group) in (0..).zip(nearest.assign(centroids)) {
             let near = &mut near[group.position as usize];
