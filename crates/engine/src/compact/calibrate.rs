@@ -124,9 +124,11 @@ impl<'a> Part<'a> {
 struct Room {
     lows: Vec<f32>,
     estimates: Vec<f32>,
-    /// Rows that may be among the nearest, and rows that are likely to be among those that are kept.
-    nearest: Vec<u32>,
+    /// Rows whose bounds are within what is looked for, and all rows.
     within: Vec<u32>,
+    all: Vec<u32>,
+    /// What is to be measured.
+    found: Vec<(usize, Option<Estimated>)>,
 }
 
 impl Query {
@@ -165,8 +167,8 @@ impl Query {
             return;
         };
         let blocks = blocks_of(part.rows.len());
-        room.nearest.resize(blocks, 0);
         room.within.resize(blocks, 0);
+        room.all.resize(blocks, 0);
         room.lows.resize(blocks * kernels::BLOCK, 0.0);
         room.estimates.resize(blocks * kernels::BLOCK, 0.0);
         let (base, distance_squared) = coded.of_list(book, part.position);
@@ -187,16 +189,23 @@ impl Query {
             let scanned = coded.signs.scan(&part.signs, &[], &bound, limit(score), found, masks);
             debug_assert_eq!(scanned, Some(blocks));
         };
-        scan(DEVIATIONS, self.scores.nearest(), &mut room.lows, &mut room.nearest);
-        scan(0.0, self.scores.bound(), &mut room.estimates, &mut room.within);
-        room.within.iter_mut().zip(&room.nearest).for_each(|(within, nearest)| *within |= nearest);
-        let codes = |at: usize| {
-            let estimate = coded.stop_rank(book, room.estimates[at]);
-            let deviation = (estimate - coded.stop_rank(book, room.lows[at])) / DEVIATIONS;
-            deviation.is_finite().then_some(Estimated { estimate, deviation })
-        };
-        let found: Vec<(usize, Option<Estimated>)> = ones(&room.within).map(|at| (at, codes(at))).collect();
-        found.into_iter().for_each(|(at, codes)| self.measure(metric, part, at, codes));
+        scan(DEVIATIONS, self.scores.bound(), &mut room.lows, &mut room.within);
+        if room.within.iter().all(|mask| *mask == 0) {
+            return;
+        }
+        scan(0.0, f32::MAX, &mut room.estimates, &mut room.all);
+        room.found.clear();
+        for at in ones(&room.within) {
+            let [low, estimate] = [room.lows[at], room.estimates[at]].map(|code| coded.stop_rank(book, code));
+            // Rows that may be among the nearest, and rows that are likely to be among those that are kept.
+            if low <= self.scores.nearest() || estimate <= self.scores.bound() {
+                let deviation = (estimate - low) / DEVIATIONS;
+                room.found.push((at, deviation.is_finite().then_some(Estimated { estimate, deviation })));
+            }
+        }
+        for &(at, codes) in &room.found {
+            self.measure(metric, part, at, codes);
+        }
     }
 
     fn measure(&mut self, metric: Metric, part: &Part<'_>, at: usize, codes: Option<Estimated>) {
