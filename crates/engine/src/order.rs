@@ -21,11 +21,15 @@ pub(crate) fn index(key: u64) -> u32 {
     key as u32
 }
 
-/// Sorts the indexes of values roughly: by which of 256 equal steps from the least to the largest one they are in.
+/// Sorts the indexes of values roughly: by which of 256 equal steps from the least to the largest one they are in. Of many
+/// values the first ones are sorted at once, and others when they are asked for: a query visits few of many lists.
 #[derive(Debug, Default)]
 pub(crate) struct RoughOrder {
     steps: Vec<u8>,
+    /// The step from which on indexes are not sorted yet.
+    next: usize,
     indexes: Vec<u32>,
+    unsorted: Vec<u32>,
 }
 
 const STEPS: usize = 256;
@@ -33,6 +37,11 @@ const STEPS: usize = 256;
 const LANES: usize = 16;
 /// From here to twice this, float32 are the whole numbers.
 const WHOLE: f32 = (1 << 23) as f32;
+/// So many values are sorted at once.
+const FEW: usize = 1024;
+/// Of more values, one in so many says how many are in which step, and about so many indexes are sorted at first.
+const SAMPLE: usize = 8;
+const FIRST: usize = 256;
 
 impl RoughOrder {
     /// Puts the indexes of `values` in order, in the place of what was there. Values that are not finite may be anywhere.
@@ -42,27 +51,79 @@ impl RoughOrder {
         let scale = ((STEPS - 1) as f32 / (largest - least)).min(f32::MAX);
         self.steps.clear();
         self.steps.extend(values.iter().map(|value| ((value - least) * scale + WHOLE).to_bits() as u8));
-        let mut ends = [0_u32; STEPS];
-        for step in &self.steps {
-            ends[usize::from(*step)] += 1;
+        self.next = 0;
+        self.indexes.clear();
+        self.sort_more();
+    }
+
+    /// The indexes of the values that were sorted last, as far as they are sorted.
+    pub(crate) fn indexes(&self) -> &[u32] {
+        &self.indexes
+    }
+
+    /// Sorts more of the indexes, at least as many as are sorted; false if there are no more.
+    pub(crate) fn sort_more(&mut self) -> bool {
+        let before = self.indexes.len();
+        while self.indexes.len() == before && self.next < STEPS {
+            let first = self.next;
+            self.next = self.end_of(FIRST.max(before));
+            self.gather(first);
+            self.append(first);
         }
-        let mut end = 0;
-        for count in &mut ends {
+        self.indexes.len() > before
+    }
+
+    /// The end of steps from the next one on that have about `wanted` values.
+    fn end_of(&self, wanted: usize) -> usize {
+        if self.steps.len() <= FEW {
+            return STEPS;
+        }
+        let mut counts = [0; STEPS];
+        self.steps.iter().step_by(SAMPLE).for_each(|step| counts[usize::from(*step)] += SAMPLE);
+        let mut sum = 0;
+        let enough = (self.next..STEPS).find(|step| {
+            sum += counts[*step];
+            sum >= wanted
+        });
+        enough.map_or(STEPS, |step| step + 1)
+    }
+
+    /// Finds the indexes of the values in the steps from `first` to the next one.
+    fn gather(&mut self, first: usize) {
+        let count = self.steps.len();
+        self.unsorted.clear();
+        if self.next - first == STEPS {
+            self.unsorted.extend(0..count as u32);
+            return;
+        }
+        // Each is written, and the place is kept if it is one of them: no branch that could be foreseen.
+        self.unsorted.resize(count, 0);
+        let mut found = 0;
+        for (index, step) in (0..).zip(&self.steps) {
+            self.unsorted[found] = index;
+            found += usize::from((first..self.next).contains(&usize::from(*step)));
+        }
+        self.unsorted.truncate(found);
+    }
+
+    /// Appends what was gathered in the order of its steps.
+    fn append(&mut self, first: usize) {
+        let mut ends = [0_u32; STEPS];
+        for index in &self.unsorted {
+            ends[usize::from(self.steps[*index as usize])] += 1;
+        }
+        let mut end = self.indexes.len() as u32;
+        self.indexes.resize(self.indexes.len() + self.unsorted.len(), 0);
+        for count in &mut ends[first..self.next] {
             let start = end;
             end += *count;
             *count = start;
         }
-        self.indexes.resize(values.len(), 0);
-        for (index, step) in (0..).zip(&self.steps) {
-            let place = &mut ends[usize::from(*step)];
-            self.indexes[*place as usize] = index;
+        for index in &self.unsorted {
+            let place = &mut ends[usize::from(self.steps[*index as usize])];
+            self.indexes[*place as usize] = *index;
             *place += 1;
         }
-    }
-
-    /// The indexes of the values that were sorted last.
-    pub(crate) fn indexes(&self) -> &[u32] {
-        &self.indexes
     }
 }
 
@@ -101,10 +162,12 @@ mod tests {
     #[test]
     fn a_rough_order_is_right_but_for_a_step_and_has_every_index_once() {
         let mut order = RoughOrder::default();
-        for count in [0, 1, 2, 15, 16, 17, 400, 5000_u32] {
+        for count in [0, 1, 2, 15, 16, 17, 400, 1024, 1025, 5000, 70_000_u32] {
             let values: Vec<f32> =
                 (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 8) as f32 - 1e6).collect();
             order.sort(&values);
+            assert_eq!(order.indexes().len() < count as usize, count > 1024, "{count}");
+            while order.sort_more() {}
             let (least, largest) = extremes(&values);
             let step = (largest - least) / 255.0 * 1.001;
             let sorted: Vec<f32> = order.indexes().iter().map(|index| values[*index as usize]).collect();
@@ -131,6 +194,7 @@ mod tests {
         ];
         for values in cases {
             order.sort(values);
+            while order.sort_more() {}
             let mut indexes = order.indexes().to_vec();
             indexes.sort_unstable();
             assert!(indexes.into_iter().eq(0..values.len() as u32), "{values:?}");

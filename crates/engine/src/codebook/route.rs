@@ -82,7 +82,9 @@ impl CodedRoute {
 
     /// The position of the next list.
     pub(crate) fn peek(&mut self, book: &Codebook, query: &CodedQuery) -> Option<u32> {
-        while self.visited * 3 >= self.measured * 2 && self.measured < self.order.indexes().len() {
+        while self.visited * 3 >= self.measured * 2
+            && (self.measured < self.order.indexes().len() || self.order.sort_more())
+        {
             self.measure_more(book, query);
         }
         self.ready.peek().map(|Reverse(key)| order::index(*key))
