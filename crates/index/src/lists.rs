@@ -219,15 +219,15 @@ impl Clustering {
         compared: usize,
         passes: usize,
     ) -> Result<Self, R::Error> {
-        let candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
+        let mut candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
         let mut positions: Vec<u32> = (0..rows.count() as u32).map(|row| candidates.of(row)[0]).collect();
         let mut sums = Sums::new(centroids.len() / rows.dim(), rows.dim());
         sums.update(rows, None, &positions)?;
-        sums.means(&mut centroids);
+        let mut moved = sums.means(&mut centroids);
         for _ in 1..passes {
-            let next = nearest(rows, &candidates, &centroids)?;
+            let next = candidates.nearest(rows, &positions, &centroids, &moved)?;
             sums.update(rows, Some(&positions), &next)?;
-            sums.means(&mut centroids);
+            moved = sums.means(&mut centroids);
             positions = next;
         }
         Ok(Self { centroids, positions })
@@ -278,14 +278,24 @@ impl Sums {
         )
     }
 
-    /// Moves the centroids of lists that have rows.
-    fn means(&self, centroids: &mut [f32]) {
+    /// Moves the centroids of lists that have rows, and says how far each was moved.
+    fn means(&self, centroids: &mut [f32]) -> Vec<f32> {
         let dim = centroids.len() / self.counts.len();
         let lists = centroids.par_chunks_mut(dim).zip(self.values.par_chunks(dim)).zip(&self.counts);
-        lists.filter(|(_, count)| **count > 0).for_each(|((mean, sums), count)| {
+        let move_to_mean = |((centroid, sums), count): ((&mut [f32], &[f64]), &i64)| {
+            if *count == 0 {
+                return 0.0;
+            }
             let share = 1.0 / *count as f64;
-            mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean = (sum * share) as f32);
-        });
+            let mut squared = 0.0;
+            for (value, sum) in centroid.iter_mut().zip(sums) {
+                let mean = (sum * share) as f32;
+                squared += (mean - *value) * (mean - *value);
+                *value = mean;
+            }
+            squared.sqrt()
+        };
+        lists.map(move_to_mean).collect()
     }
 }
 
@@ -307,34 +317,65 @@ fn add<R: Rows>(
     Ok(())
 }
 
-/// The nearest of each row's candidates, the first among equals.
-fn nearest<R: Rows>(rows: &R, candidates: &Candidates, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
-    let dim = rows.dim();
-    let mut positions = vec![0; rows.count()];
-    positions.par_chunks_mut(PART).enumerate().try_for_each_init(Vec::new, |room, (part, positions)| {
-        let first = (part * PART) as u32..;
-        for (row, position) in first.zip(positions) {
-            let vector = rows.row(row, room)?;
-            let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
-            let measured = candidates.of(row).iter().map(|list| (distance(list), *list));
-            let best = measured.min_by(|a, b| a.0.total_cmp(&b.0));
-            *position = best.map_or(0, |best| best.1);
-        }
-        Ok(())
-    })?;
-    Ok(positions)
-}
-
 /// The lists that each row may be in: those whose centroids were nearest to it.
 struct Candidates {
     of_row: usize,
     /// Those of each row, nearest first.
     lists: Vec<u32>,
+    /// For each of them, a distance between its centroid and the row that is not larger than the true one: what was measured,
+    /// less what the centroid moved since (C. Elkan, "Using the triangle inequality to accelerate k-means", 2003).
+    bounds: Vec<f32>,
 }
 
 impl Candidates {
+    fn new(of_row: usize, lists: Vec<u32>) -> Self {
+        Self { of_row, bounds: vec![0.0; lists.len()], lists }
+    }
+
     fn of(&self, row: u32) -> &[u32] {
         &self.lists[row as usize * self.of_row..][..self.of_row]
+    }
+
+    /// The nearest of each row's candidates, when each list's centroid has moved that far since the last time, and each row
+    /// was in the list of `positions`.
+    fn nearest<R: Rows>(
+        &mut self,
+        rows: &R,
+        positions: &[u32],
+        centroids: &[f32],
+        moved: &[f32],
+    ) -> Result<Vec<u32>, R::Error> {
+        let dim = rows.dim();
+        let mut nearest = positions.to_vec();
+        let part = PART * self.of_row;
+        let parts = nearest.par_chunks_mut(PART).zip(self.lists.par_chunks(part));
+        parts.zip(self.bounds.par_chunks_mut(part)).enumerate().try_for_each_init(
+            Vec::new,
+            |room, (number, ((nearest, lists), bounds))| {
+                let candidates = lists.chunks(self.of_row).zip(bounds.chunks_mut(self.of_row));
+                let first = (number * PART) as u32..;
+                for (row, (nearest, (lists, bounds))) in first.zip(nearest.iter_mut().zip(candidates)) {
+                    let vector = rows.row(row, room)?;
+                    let distance =
+                        |list: u32| l2_squared(vector, &centroids[list as usize * dim..][..dim]).sqrt();
+                    let (own, own_distance) = (*nearest, distance(*nearest));
+                    let mut least = own_distance;
+                    for (&list, bound) in lists.iter().zip(bounds) {
+                        *bound = (*bound - moved[list as usize]).max(0.0);
+                        if list == own {
+                            *bound = own_distance;
+                        } else if *bound < least {
+                            *bound = distance(list);
+                            if *bound < least {
+                                (least, *nearest) = (*bound, list);
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(nearest)
     }
 }
 
@@ -398,7 +439,7 @@ impl Groups {
                 Ok(())
             },
         )?;
-        Ok(Candidates { of_row: self.of_row, lists })
+        Ok(Candidates::new(self.of_row, lists))
     }
 }
 

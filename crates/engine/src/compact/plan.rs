@@ -6,7 +6,7 @@ use std::ops::Range;
 use plimsoll_base::ShardId;
 use plimsoll_index::kmeans::{MIN_INDEXED_ROWS, lists_for};
 
-use crate::manifest::IndexEntry;
+use crate::manifest::{IndexEntry, PostingEntry};
 use crate::router::Router;
 use crate::tree::Tree;
 
@@ -16,6 +16,8 @@ const TIER: usize = 8;
 const SMALLEST_TIER: u64 = 1 << 20;
 /// A posting file is rewritten when this share of its documents is killed.
 const KILLED_SHARE: f64 = 0.3;
+/// Posting files of so many bytes or more, of which nothing is killed, stay as they are: merging them would gain nothing.
+const LARGE: u64 = 16 << 20;
 /// A shard's sections are merged when it has more than this many.
 const MAX_SECTIONS: usize = 8;
 /// Kill files are merged into one when there are more than this many.
@@ -78,8 +80,12 @@ impl Plan {
 fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
     let files = &tree.entry.postings;
     if urgency == Urgency::Everything {
-        let any_killed = files.iter().any(|file| file.killed > 0);
-        return (files.len() > 1 || any_killed).then_some(0..files.len());
+        let mut end = 0;
+        return files.chunk_by(|a, b| stays(a) == stays(b)).find_map(|run| {
+            end += run.len();
+            let is_worth_it = !stays(&run[0]) && (run.len() > 1 || run[0].killed > 0);
+            is_worth_it.then_some(end - run.len()..end)
+        });
     }
     let much_killed = files
         .iter()
@@ -98,6 +104,11 @@ fn posting_run(tree: &Tree, urgency: Urgency) -> Option<Range<usize>> {
         let is_quick = urgency != Urgency::Closing || bytes <= QUICK_BYTES;
         (length >= TIER && is_quick).then_some(start..start + length)
     })
+}
+
+/// Whether even an explicit compaction leaves a posting file as it is, whatever is beside it.
+fn stays(file: &PostingEntry) -> bool {
+    file.killed == 0 && file.file.len >= LARGE
 }
 
 /// Whether the collection has outgrown its index.
