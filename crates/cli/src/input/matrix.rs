@@ -141,7 +141,12 @@ pub(super) fn read_record(reader: &mut impl Read, buffer: &mut [u8]) -> Result<b
 }
 
 /// A vector of finite numbers, or which of them is not.
-pub(super) fn finite(numbers: impl Iterator<Item = f64>) -> Result<Vec<f32>, Problem> {
+pub(super) fn finite(numbers: impl Iterator<Item = f64> + Clone) -> Result<Vec<f32>, Problem> {
+    let rounded: Vec<f32> = numbers.clone().map(|number| number as f32).collect();
+    // Whatever can not be narrowed is not finite as a float32; which one it is, is found out if there is one.
+    if rounded.iter().fold(true, |all, number| all & number.is_finite()) {
+        return Ok(rounded);
+    }
     let narrowed = numbers.enumerate().map(|(component, number)| {
         narrow(number)
             .map_err(|what| Problem::new("invalid_document", format!("component {component}: {what}")))
