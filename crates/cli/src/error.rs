@@ -155,6 +155,7 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::InvalidArgument(_) => "invalid_argument",
         Error::BatchTooLarge { .. } => "batch_too_large",
         Error::CollectionNotFound(_) => "collection_not_found",
+        Error::NotIndexed { .. } => "not_indexed",
         Error::SchemaMismatch { .. } => "schema_mismatch",
         Error::AlreadyExists(_) => "already_exists",
         Error::DocumentNotFound(_) => "document_not_found",

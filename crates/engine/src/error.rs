@@ -45,6 +45,18 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A calibration of a collection that has no index yet, or no rows in files any more: it is searched exactly, and
+    /// there is nothing to calibrate. A compaction makes an index of 4,096 rows or more.
+    #[error(
+        "the collection {collection:?}, with {rows} flushed rows, has no index: it is searched exactly, and there is \
+         nothing to calibrate (a compaction makes an index of 4,096 rows or more)"
+    )]
+    NotIndexed {
+        /// The collection's name.
+        collection: String,
+        /// How many rows it has in files.
+        rows: u64,
+    },
     /// There is no collection of that name (any more).
     #[error("there is no collection {0:?}")]
     CollectionNotFound(String),
