@@ -153,6 +153,7 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::DimensionMismatch { .. } => "dimension_mismatch",
         Error::InvalidDocument { .. } => "invalid_document",
         Error::InvalidArgument(_) => "invalid_argument",
+        Error::InvalidQuery { .. } => "invalid_query",
         Error::BatchTooLarge { .. } => "batch_too_large",
         Error::CollectionNotFound(_) => "collection_not_found",
         Error::NotIndexed { .. } => "not_indexed",

@@ -103,8 +103,8 @@ impl Collection {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no queries, or one is not finite or has no direction under cosine;
-    /// [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched exactly anyway;
+    /// [`Error::InvalidArgument`] if there are no queries; [`Error::InvalidQuery`] if one is not finite or has no
+    /// direction under cosine; [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched exactly anyway;
     /// [`Error::CollectionNotFound`], [`Error::Storage`]. Everything is then as it was.
     pub fn calibrate<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         self.database.core().check_open()?;
@@ -145,7 +145,7 @@ impl Collection {
                 return Err(Error::DimensionMismatch { expected, got: query.len() });
             }
             let norm = validated_norm(metric, query)
-                .map_err(|problem| Error::InvalidArgument(format!("query {number}: {problem}")))?;
+                .map_err(|problem| Error::InvalidQuery { query: number, problem })?;
             push_indexed(metric, query, norm, &mut indexed);
         }
         Ok(indexed)

@@ -34,6 +34,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A query among several can not be searched for; nothing was done.
+    #[error("query {query}: {problem}")]
+    InvalidQuery {
+        /// Its place among them, from 0.
+        query: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An argument is outside what is allowed.
     #[error("{0}")]
     InvalidArgument(String),
