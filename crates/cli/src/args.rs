@@ -70,6 +70,13 @@ pub(crate) enum Command {
     Stats(Dir),
     /// Merge files and give the space of deleted rows back
     Compact(Dir),
+    /// Calibrate searches on queries like those that a collection gets
+    ///
+    /// `search --recall` promises the recall that was measured with the collection's own rows as queries. Where queries
+    /// are unlike rows, as questions are unlike passages, it is measured with queries that are given here instead: at
+    /// most 1,000 of them are kept and used, also by indexes that are trained later. Use others than those that the recall
+    /// is checked with.
+    Calibrate(Calibrate),
     /// Check every byte of a database without changing it; exit 1 when it is damaged
     Verify(Dir),
     /// Make a damaged database one that opens, and say what was saved and what is lost
@@ -133,6 +140,35 @@ pub(crate) struct Create {
     /// How distance is measured: cosine, l2 or dot
     #[arg(long, default_value = "cosine")]
     pub metric: Metric,
+}
+
+const CALIBRATE_HELP: &str = "\
+Examples:
+  plimsoll calibrate notes.db passages --queries questions.npy
+  plimsoll calibrate notes.db passages --reset";
+
+#[derive(Debug, Args)]
+#[command(after_help = CALIBRATE_HELP)]
+pub(crate) struct Calibrate {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub on: CalibrateOn,
+    /// Take at most this many queries of the file, from its beginning
+    #[arg(long, value_name = "N", value_parser = parse_limit, conflicts_with = "reset")]
+    pub limit: Option<usize>,
+}
+
+/// What a collection is calibrated on.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct CalibrateOn {
+    /// The rows of a .npy or .fvecs file, or the {"vector": ...} lines of a .jsonl file
+    #[arg(long, value_name = "FILE")]
+    pub queries: Option<PathBuf>,
+    /// The collection's own rows, as before any calibration
+    #[arg(long)]
+    pub reset: bool,
 }
 
 const IMPORT_HELP: &str = "\
@@ -313,6 +349,10 @@ fn parse_lists(text: &str) -> Result<usize, String> {
     parse_at_least_one(text, "the number of lists")
 }
 
+fn parse_limit(text: &str) -> Result<usize, String> {
+    parse_at_least_one(text, "the limit")
+}
+
 fn parse_at_least_one(text: &str, what: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err(format!("{what} must be at least 1")),
@@ -362,6 +402,10 @@ mod tests {
             "plimsoll search d c --vector 1",
             "plimsoll create d c --dim 0",
             "plimsoll import d c",
+            "plimsoll calibrate d c",
+            "plimsoll calibrate d c --queries f --reset",
+            "plimsoll calibrate d c --reset --limit 3",
+            "plimsoll calibrate d c --queries f --limit 0",
             "plimsoll import d c f --batch-size 0",
         ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");

@@ -1,5 +1,6 @@
 //! The commands, one module each, and what they share: opening a database for reading or for writing.
 
+mod calibrate;
 mod compact;
 mod create;
 mod delete;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<()> {
         Command::Flush(args) => flush::run(&args, output),
         Command::Stats(args) => stats::run(&args, output),
         Command::Compact(args) => compact::run(&args, output),
+        Command::Calibrate(args) => calibrate::run(&args, output),
         Command::Verify(args) => verify::run(&args, output),
         Command::Repair(args) => repair::run(&args, output),
         Command::Dump(args) => dump::run(&args, output),

@@ -13,6 +13,7 @@ mod calibrate;
 mod lists;
 mod plan;
 mod postings;
+mod recalibrate;
 mod train;
 mod vectors;
 

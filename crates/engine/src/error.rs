@@ -34,6 +34,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A query among several can not be searched for; nothing was done.
+    #[error("query {query}: {problem}")]
+    InvalidQuery {
+        /// Its place among them, from 0.
+        query: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An argument is outside what is allowed.
     #[error("{0}")]
     InvalidArgument(String),
@@ -44,6 +52,18 @@ pub enum Error {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A calibration of a collection that has no index yet, or no rows in files any more: it is searched exactly, and
+    /// there is nothing to calibrate. A compaction makes an index of 4,096 rows or more.
+    #[error(
+        "the collection {collection:?}, with {rows} flushed rows, has no index: it is searched exactly, and there is \
+         nothing to calibrate (a compaction makes an index of 4,096 rows or more)"
+    )]
+    NotIndexed {
+        /// The collection's name.
+        collection: String,
+        /// How many rows it has in files.
+        rows: u64,
     },
     /// There is no collection of that name (any more).
     #[error("there is no collection {0:?}")]

@@ -15,6 +15,7 @@
 mod append_list;
 mod background;
 mod batch;
+mod calibration;
 mod check;
 mod codebook;
 mod collection;
@@ -48,6 +49,7 @@ mod tree;
 mod unnamed;
 
 pub use batch::WriteBatch;
+pub use calibration::{CalibratedRecall, Calibration, Delivered};
 pub use check::{
     Dump, Finding, Severity, VerifyProgress, VerifyReport, dump, dump_in, verify, verify_in, verify_with,
 };

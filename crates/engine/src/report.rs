@@ -9,6 +9,7 @@ use plimsoll_base::sync::atomic::Ordering::Relaxed;
 use crate::core::{Core, lock};
 use crate::state::CollectionState;
 use crate::stats::{CollectionStats, LogStats, RecoveryStats, Stats, Watermarks};
+use crate::tree::Tree;
 
 impl CollectionStats {
     pub(crate) fn of(collection: &CollectionState) -> Self {
@@ -31,9 +32,15 @@ impl CollectionStats {
             generation: newest.map(|index| index.generation).unwrap_or_default(),
             lists: newest.map_or(0, |index| index.lists),
             shards: newest.map_or(0, |index| index.shards),
+            calibration_queries: calibration_queries(&collection.tree),
             disk_bytes: entry.files().map(|file| file.len).sum(),
         }
     }
+}
+
+fn calibration_queries(tree: &Tree) -> usize {
+    let router = tree.router(tree.generation()).ok().flatten();
+    router.map_or(0, |router| router.file().query_count())
 }
 
 impl Stats {

@@ -32,6 +32,17 @@ impl Router {
         self.file.header().generation
     }
 
+    /// The file.
+    pub(crate) fn file(&self) -> &IndexFile {
+        &self.file
+    }
+
+    /// The queries that the generation's stop rules are calibrated on, one after another, as the index sees them; none if
+    /// these are the collection's own rows.
+    pub(crate) fn queries(&self) -> Result<&[f32]> {
+        Ok(self.file.queries()?)
+    }
+
     fn loaded(&self) -> Result<&Loaded> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);

@@ -258,6 +258,8 @@ pub struct CollectionStats {
     pub lists: u32,
     /// Shards of that generation.
     pub shards: u32,
+    /// Queries that the index is calibrated on; 0 if it is on the collection's own rows, or if its file is damaged.
+    pub calibration_queries: usize,
     /// Bytes of its sealed files.
     pub disk_bytes: u64,
 }

@@ -11,7 +11,7 @@ use crate::database::{SMALL, files};
 
 const SEGMENTS: [&[u8]; 2] =
     [include_bytes!("../../wal/tests/golden/v1-1.wal"), include_bytes!("../../wal/tests/golden/v1-2.wal")];
-const SEALED: [(&str, &str, u8, &[u8]); 5] = [
+const SEALED: [(&str, &str, u8, &[u8]); 6] = [
     (
         "posting",
         "000000000001.posting",
@@ -32,6 +32,7 @@ const SEALED: [(&str, &str, u8, &[u8]); 5] = [
     ),
     ("kills", "000000000004.kills", 4, include_bytes!("../../shard/tests/golden/v2/000000000004.kills")),
     ("index", "000000000005.index", 5, include_bytes!("../../shard/tests/golden/v2/000000000005.index")),
+    ("index", "000000000008.index", 5, include_bytes!("../../shard/tests/golden/v2/000000000008.index")),
 ];
 const MANIFEST: &[u8] = include_bytes!("../../engine/tests/golden/v1/manifest");
 const RECORD: &[u8] = include_bytes!("../../engine/tests/golden/v1/record");

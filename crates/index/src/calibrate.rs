@@ -14,14 +14,37 @@ use crate::centroids::Centroids;
 use crate::route::{OptimisticBounds, Route, priority};
 use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 
-/// The largest calibrated k.
-const DEEPEST: usize = 100;
-/// So many rows are kept for each query. Others can only be the k-th best of a visit that has found next to nothing.
-pub const KEPT: usize = 500;
-/// So many of them have to be the best indeed: those that may be the truth, with some copies of the query.
-pub const NEAREST: usize = DEEPEST + 50;
+/// How many of the best rows of a query are to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// The largest k that the query calibrates.
+    pub deepest: u32,
+    /// So many rows have to be the best indeed: those that may be the truth, with some copies of the query.
+    pub nearest: usize,
+    /// So many rows are kept. Others can only be the k-th best of a visit that has found next to nothing.
+    pub kept: usize,
+}
+
+impl Depth {
+    /// Up to a k of 100.
+    pub const USUAL: Self = Self { deepest: 100, nearest: 150, kept: 500 };
+    /// Up to a k of 1,000. Such a query takes several times as much time; fewer of them are enough, because the recall of
+    /// one is the mean over a thousand rows.
+    pub const DEEP: Self = Self { deepest: 1000, nearest: 1050, kept: 2000 };
+
+    /// The k that the query calibrates.
+    fn ks(self) -> &'static [u32] {
+        let ks = const { &StopTable::KS };
+        &ks[..ks.partition_point(|&k| k <= self.deepest)]
+    }
+}
+
 /// One-sided 95 % of the normal distribution.
 const CONFIDENCE: f64 = 1.645;
+/// Of n queries none of which fails, 95 % confidence is that fewer than this over n of all queries do. Queries that were
+/// given, of which nobody knows how they were chosen, count for a target by themselves only if that is less than it
+/// allows to miss.
+const RULE_OF_THREE: f64 = 3.0;
 /// Rows that are nearer to a query than this share of their list's spread are copies of it, more or less. A query from
 /// outside has no copies, so that the calibration is done with them and without them, and the larger t counts.
 const COPY: f32 = 0.1;
@@ -32,15 +55,18 @@ const EPSILONS: [f32; 6] = [1.0, 1.25, 1.5, 2.0, 3.0, 4.0];
 const SHARE_OF_CODES: f64 = 0.25;
 /// Dot product: the grid is (i / STEPS)² for i up to STEPS, since the useful t are small in many dimensions.
 const STEPS: u16 = 48;
+/// For a k that only deep queries calibrate, every so many-th step will do, with the last one among them.
+const DEEP_STEPS: u16 = 4;
 
 /// A calibration query: its vector, and the best other rows.
 #[derive(Debug, Clone)]
 pub struct Scores {
     query: Vec<f32>,
     own: Option<u32>,
+    depth: Depth,
     /// The best so far, in no order.
     best: Vec<Scored>,
-    /// Scores that none of the [`KEPT`] best is above, and none of the [`NEAREST`].
+    /// Scores that none of the rows that are kept is above, and none of the nearest.
     bound: f32,
     nearest: f32,
 }
@@ -82,13 +108,18 @@ pub struct Estimated {
 impl Scores {
     /// For a query's vector (normalised for cosine), and the position of the list that it is a row of: that list's
     /// centroid has the row in it, and is nearer to it than to any other query.
-    pub fn new(query: Vec<f32>, own: Option<u32>) -> Self {
-        Self { query, own, best: Vec::new(), bound: f32::INFINITY, nearest: f32::INFINITY }
+    pub fn new(query: Vec<f32>, own: Option<u32>, depth: Depth) -> Self {
+        Self { query, own, depth, best: Vec::new(), bound: f32::INFINITY, nearest: f32::INFINITY }
     }
 
     /// The query's vector.
     pub fn query(&self) -> &[f32] {
         &self.query
+    }
+
+    /// How many of the best rows are to be known.
+    pub fn depth(&self) -> Depth {
+        self.depth
     }
 
     /// Rows with larger scores need not be pushed, and those with scores up to [`nearest`](Self::nearest) have to be.
@@ -101,8 +132,8 @@ impl Scores {
         self.nearest
     }
 
-    /// Sets bounds that are known beforehand: at least [`KEPT`] rows should be within the first one, and [`NEAREST`]
-    /// within the second.
+    /// Sets bounds that are known beforehand: all rows that are to be kept should be within the first one, and the
+    /// nearest within the second.
     pub fn set_bounds(&mut self, bound: f32, nearest: f32) {
         (self.bound, self.nearest) = (bound, nearest);
     }
@@ -112,18 +143,19 @@ impl Scores {
     pub fn push(&mut self, scored: Scored) {
         if scored.score <= self.bound {
             self.best.push(scored);
-            if self.best.len() >= 2 * KEPT {
+            if self.best.len() >= 2 * self.depth.kept {
                 self.keep_best();
             }
         }
     }
 
     fn keep_best(&mut self) {
-        if self.best.len() > KEPT {
-            self.best.select_nth_unstable_by(KEPT - 1, Scored::order);
-            self.best.truncate(KEPT);
-            self.bound = self.best[KEPT - 1].score;
-            let (_, nearest, _) = self.best.select_nth_unstable_by(NEAREST - 1, Scored::order);
+        let Depth { kept, nearest, .. } = self.depth;
+        if self.best.len() > kept {
+            self.best.select_nth_unstable_by(kept - 1, Scored::order);
+            self.best.truncate(kept);
+            self.bound = self.best[kept - 1].score;
+            let (_, nearest, _) = self.best.select_nth_unstable_by(nearest - 1, Scored::order);
             self.nearest = nearest.score;
         }
     }
@@ -167,17 +199,24 @@ impl BestScores {
     fn kth(&self) -> Option<f32> {
         self.sorted.get(self.k - 1).copied()
     }
+
+    /// The recall of what was seen: how many results are as good as the true k-th.
+    fn recall(&self, truth: &[f32]) -> f32 {
+        let wanted = truth.len().min(self.k);
+        let Some(&worst) = truth[..wanted].last() else { return 1.0 };
+        self.sorted.iter().take(wanted).filter(|&&score| score <= worst).count() as f32 / wanted as f32
+    }
 }
 
 /// The recall of one query as a staircase: (from this t on, this recall), by rising t.
 type Staircase = Vec<(f32, f32)>;
 
-/// The outcome of one query: for each k and each epsilon.
+/// The outcome of one query: for each k and each epsilon. Empty for the k that it is not deep enough for.
 type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
 
 /// Calibrates the stop rule for a table on some sample queries (a thousand or more; fewer give larger t).
 ///
-/// Each query has its best rows: the [`NEAREST`] best of all, and most of the [`KEPT`] best. Duplicates of the query may be among them: a result
+/// Each query has its best rows, as its [`Depth`] says: the nearest of all, and most of those that are kept. Duplicates of the query may be among them: a result
 /// is right when its score is as good as the true k-th, whichever of several equal rows it is. Queries without rows are
 /// left out.
 ///
@@ -193,26 +232,63 @@ type Outcome = [[Staircase; EPSILONS.len()]; StopTable::KS.len()];
 /// # Panics
 /// When a row is of a list that the table does not have.
 pub fn calibrate(centroids: &Centroids, metric: Metric, queries: Vec<Scores>) -> StopTable {
+    let entries = entries(centroids, metric, queries);
+    StopTable::new(metric, entries.into_iter().map(|(entry, _)| entry).collect())
+}
+
+/// As [`calibrate`], on queries that are no rows, as those who search have given them. Where these are too few to show
+/// that a target is reached, what comes of them is at least as careful as what comes of `rows`, which are sample rows.
+pub fn calibrate_on(
+    centroids: &Centroids,
+    metric: Metric,
+    queries: Vec<Scores>,
+    rows: Vec<Scores>,
+) -> StopTable {
+    let mut table = calibrate(centroids, metric, rows).entries().to_vec();
+    for (given, is_shown) in entries(centroids, metric, queries) {
+        let key = |entry: &StopEntry| (entry.k, entry.recall.to_bits());
+        match table.iter_mut().find(|entry| key(entry) == key(&given)) {
+            Some(entry) if is_shown => *entry = given,
+            Some(entry) => {
+                entry.t = entry.t.max(given.t);
+                entry.epsilon = entry.epsilon.max(given.epsilon);
+            }
+            None => table.push(given),
+        }
+    }
+    StopTable::new(metric, table)
+}
+
+/// An entry for each k and target, and whether the queries are enough to show that it reaches the target.
+fn entries(centroids: &Centroids, metric: Metric, queries: Vec<Scores>) -> Vec<(StopEntry, bool)> {
     let outcomes: Vec<(Outcome, Option<Outcome>)> = queries
         .into_par_iter()
         .filter(|scores| !scores.best.is_empty())
         .map(|mut scores| outcomes_of(centroids, metric, &mut scores))
         .collect();
     let mut entries = Vec::new();
-    for (index, &k) in StopTable::KS.iter().enumerate().filter(|_| !outcomes.is_empty()) {
-        let with: Vec<_> = outcomes.iter().map(|(with, _)| &with[index]).collect();
-        let mut of_k = entries_for(metric, k, &with);
-        if outcomes.iter().any(|(_, without)| without.is_some()) {
+    for (index, &k) in StopTable::KS.iter().enumerate() {
+        let is_deep = |outcome: &Outcome| outcome[index].iter().all(|stairs| !stairs.is_empty());
+        let of_k: Vec<_> = outcomes.iter().filter(|(with, _)| is_deep(with)).collect();
+        if of_k.is_empty() {
+            continue;
+        }
+        let with: Vec<_> = of_k.iter().map(|(with, _)| &with[index]).collect();
+        let mut found = entries_for(metric, k, &with);
+        if of_k.iter().any(|(_, without)| without.is_some()) {
             let without: Vec<_> =
-                outcomes.iter().map(|(with, without)| &without.as_ref().unwrap_or(with)[index]).collect();
-            for (entry, other) in of_k.iter_mut().zip(entries_for(metric, k, &without)) {
+                of_k.iter().map(|(with, without)| &without.as_ref().unwrap_or(with)[index]).collect();
+            for ((entry, is_shown), (other, other_is)) in
+                found.iter_mut().zip(entries_for(metric, k, &without))
+            {
                 entry.t = entry.t.max(other.t);
                 entry.epsilon = entry.epsilon.max(other.epsilon);
+                *is_shown &= other_is;
             }
         }
-        entries.extend(of_k);
+        entries.extend(found);
     }
-    StopTable::new(metric, entries)
+    entries
 }
 
 /// What becomes of a query among all rows, and among those that are no copies of it, if there are copies.
@@ -238,6 +314,7 @@ fn outcomes_of(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> (O
 struct Sample<'a> {
     query: &'a [f32],
     own: Option<u32>,
+    ks: &'static [u32],
     /// How many rows of the query's own list do not count, itself among them.
     left_out: u32,
     truth: Vec<f32>,
@@ -255,8 +332,9 @@ impl<'a> Sample<'a> {
         Self {
             query: &scores.query,
             own: scores.own,
+            ks: scores.depth.ks(),
             left_out: 1 + copies.iter().filter(own).count() as u32,
-            truth: best.iter().take(DEEPEST).map(|scored| scored.score).collect(),
+            truth: best.iter().take(scores.depth.deepest as usize).map(|scored| scored.score).collect(),
             rows,
         }
     }
@@ -265,13 +343,6 @@ impl<'a> Sample<'a> {
     fn lists(&self) -> impl Iterator<Item = &[Scored]> {
         self.rows.chunk_by(|a, b| a.position == b.position)
     }
-}
-
-/// The recall at k of what was seen: how many results are as good as the true k-th.
-fn recall(seen: &BestScores, truth: &[f32], k: u32) -> f32 {
-    let wanted = truth.len().min(k as usize);
-    let Some(&worst) = truth[..wanted].last() else { return 1.0 };
-    seen.sorted.iter().take(wanted).filter(|&&score| score <= worst).count() as f32 / wanted as f32
 }
 
 /// One visit of all lists for each epsilon. A list is visited by every t that stops neither before it nor before a list
@@ -283,14 +354,13 @@ fn by_distance(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
     let visit = visit(centroids, sample);
     let mut outcome: Outcome = Default::default();
     for (index, epsilon) in EPSILONS.into_iter().enumerate() {
-        let mut seen = StopTable::KS.map(BestScores::new);
-        let mut from = [f32::NEG_INFINITY; 3];
+        let mut seen: Vec<_> = sample.ks.iter().map(|&k| (f32::NEG_INFINITY, BestScores::new(k))).collect();
         for (progress, list) in &visit {
-            for (number, (from, seen)) in from.iter_mut().zip(&mut seen).enumerate() {
+            for ((from, seen), outcome) in seen.iter_mut().zip(&mut outcome) {
                 *from = from.max(Progress { kth: seen.kth(), ..*progress }.t());
                 seen.merge(list, epsilon);
-                let recall = recall(seen, &sample.truth, StopTable::KS[number]);
-                let stairs = &mut outcome[number][index];
+                let recall = seen.recall(&sample.truth);
+                let stairs = &mut outcome[index];
                 match stairs.last_mut() {
                     Some(last) if last.1 >= recall => {}
                     Some(last) if last.0 == *from => last.1 = recall,
@@ -299,7 +369,7 @@ fn by_distance(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
             }
             let is_done =
                 |stairs: &[Staircase; EPSILONS.len()]| stairs[index].last().is_some_and(|last| last.1 >= 1.0);
-            if outcome.iter().all(is_done) {
+            if outcome[..seen.len()].iter().all(is_done) {
                 break;
             }
         }
@@ -353,7 +423,7 @@ fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
     let lists: Vec<(f32, &[Scored])> =
         sample.lists().map(|list| (dot(sample.query, centroids.vector(list[0].position)), list)).collect();
     let mut outcome: Outcome = Default::default();
-    for t in grid() {
+    for (step, t) in grid() {
         let mut visit: Vec<(f32, &[Scored])> = lists
             .iter()
             .map(|&(product, list)| (-bounds.at(list[0].position as usize, product, t), list))
@@ -361,32 +431,40 @@ fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
         visit.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1[0].position.cmp(&b.1[0].position)));
         let rule = StopRule::new(Metric::Dot, t);
         for (index, epsilon) in EPSILONS.into_iter().enumerate() {
-            let found = replay(&visit, rule, &sample.truth, epsilon);
-            outcome.iter_mut().zip(found).for_each(|(stairs, recall)| stairs[index].push((t, recall)));
+            for (&k, stairs) in sample.ks.iter().zip(&mut outcome) {
+                if k > Depth::USUAL.deepest && step % DEEP_STEPS != 0 {
+                    continue;
+                }
+                stairs[index].push((t, replay(&visit, rule, &sample.truth, (k, epsilon))));
+            }
         }
     }
     outcome
 }
 
-fn grid() -> impl Iterator<Item = f32> {
-    (1..=STEPS).map(|step| (f32::from(step) / f32::from(STEPS)).powi(2))
+/// The steps of the grid, from 1 on.
+fn grid() -> impl Iterator<Item = (u16, f32)> {
+    (1..=STEPS).map(|step| (step, (f32::from(step) / f32::from(STEPS)).powi(2)))
 }
 
-/// The recall at each k of a visit that ends by the rule.
-fn replay(visit: &[(f32, &[Scored])], rule: StopRule, truth: &[f32], epsilon: f32) -> [f32; 3] {
-    std::array::from_fn(|index| {
-        let mut seen = BestScores::new(StopTable::KS[index]);
-        for (lists, &(next, list)) in visit.iter().enumerate() {
-            if rule.stops(&Progress { next, first: next, kth: seen.kth(), rows: 0, lists }) {
-                break;
-            }
-            seen.merge(list, epsilon);
+/// The recall at k of a visit that ends by the rule.
+fn replay(visit: &[(f32, &[Scored])], rule: StopRule, truth: &[f32], (k, epsilon): (u32, f32)) -> f32 {
+    let mut seen = BestScores::new(k);
+    for (lists, &(next, list)) in visit.iter().enumerate() {
+        if rule.stops(&Progress { next, first: next, kth: seen.kth(), rows: 0, lists }) {
+            break;
         }
-        recall(&seen, truth, StopTable::KS[index])
-    })
+        seen.merge(list, epsilon);
+    }
+    seen.recall(truth)
 }
 
-fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]) -> Vec<StopEntry> {
+/// As [`entries`], for one k.
+fn entries_for(
+    metric: Metric,
+    k: u32,
+    outcomes: &[&[Staircase; EPSILONS.len()]],
+) -> Vec<(StopEntry, bool)> {
     let of_epsilon = |index: usize| outcomes.iter().map(|stairs| &stairs[index]).collect::<Vec<&Staircase>>();
     let of_epsilon: [_; EPSILONS.len()] = std::array::from_fn(of_epsilon);
     // What is missed when every list is visited is what codes cost.
@@ -396,13 +474,15 @@ fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]
     let entry = |recall: f32| {
         let allowed = SHARE_OF_CODES * (1.0 - f64::from(recall));
         let index = cost.iter().position(|cost| *cost <= allowed).unwrap_or(EPSILONS.len() - 1);
-        let t = smallest_t(metric, k, recall, &of_epsilon[index]);
-        StopEntry { k, recall, t, epsilon: EPSILONS[index] }
+        let (t, is_reached) = smallest_t(metric, k, recall, &of_epsilon[index]);
+        let are_enough = outcomes.len() as f64 * (1.0 - f64::from(recall)) >= RULE_OF_THREE;
+        (StopEntry { k, recall, t, epsilon: EPSILONS[index] }, is_reached && are_enough)
     };
     StopTable::RECALLS.into_iter().map(entry).collect()
 }
 
-fn smallest_t(metric: Metric, k: u32, recall: f32, outcomes: &[&Staircase]) -> f32 {
+/// The smallest t of which the sample shows that it reaches a recall; if there is none, the largest, and false.
+fn smallest_t(metric: Metric, k: u32, recall: f32, outcomes: &[&Staircase]) -> (f32, bool) {
     let mut candidates: Vec<f32> =
         outcomes.iter().flat_map(|stairs| stairs.iter().map(|stair| stair.0)).collect();
     candidates.sort_unstable_by(f32::total_cmp);
@@ -413,7 +493,7 @@ fn smallest_t(metric: Metric, k: u32, recall: f32, outcomes: &[&Staircase]) -> f
     };
     let enough = |t: f32| lower_bound(outcomes, t, k) >= f64::from(recall);
     let at = candidates.partition_point(|&t| !enough(t));
-    candidates.get(at).copied().unwrap_or(largest)
+    candidates.get(at).map_or((largest, false), |t| (*t, true))
 }
 
 /// The 95 % lower confidence bound of the mean recall at t.

@@ -28,7 +28,7 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
-pub use calibrate::{Estimated, KEPT, NEAREST, Scored, Scores, calibrate};
+pub use calibrate::{Depth, Estimated, Scored, Scores, calibrate, calibrate_on};
 pub use centroids::{Centroids, Malformed};
 pub use lists::{Lists, Members, Rows};
 pub use route::{Route, Step, priority};

@@ -130,6 +130,13 @@ fn ordinal_field(ordinals: Option<(DocumentOrdinal, DocumentOrdinal)>) -> (Strin
     field("ordinals", value)
 }
 
+fn calibrated_on(queries: usize) -> String {
+    match queries {
+        0 => "its own rows".to_owned(),
+        queries => format!("{queries} queries"),
+    }
+}
+
 fn kind_fields(opened: &Opened) -> Vec<(String, String)> {
     match opened {
         Opened::Posting(file) => {
@@ -173,6 +180,7 @@ fn kind_fields(opened: &Opened) -> Vec<(String, String)> {
                 field("metric", header.metric),
                 field("lists", file.list_count()),
                 field("rows at training", header.rows_at_training),
+                field("calibrated on", calibrated_on(file.query_count())),
                 field("next list", header.next_list),
                 field("next shard", header.next_shard),
                 field(

@@ -16,6 +16,9 @@
 //!  405  SPREADS       4 k  f32: the mean squared distance of each list's rows to its centroid; absent in files of
 //!                          before there were codes
 //!  406  EPSILONS      4 s  f32: for each stop, how many standard deviations bounds by codes are below the estimates
+//!  407  QUERIES     4 d q  f32: the queries that the stops are calibrated on, as the index sees them (normalised under
+//!                          cosine), `q` of them; absent if they are calibrated on the collection's own rows. Searches
+//!                          do not read it
 //!
 //! META
 //! offset size field
@@ -65,6 +68,9 @@ pub const SPREADS: SectionKind = SectionKind(405);
 /// How careful bounds by codes are, for each stop.
 pub const EPSILONS: SectionKind = SectionKind(406);
 
+/// The queries that the stops are calibrated on.
+pub const QUERIES: SectionKind = SectionKind(407);
+
 /// The format's sections and their names.
 pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
     (MEAN, "MEAN"),
@@ -73,6 +79,7 @@ pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
     (STOPS, "STOPS"),
     (SPREADS, "SPREADS"),
     (EPSILONS, "EPSILONS"),
+    (QUERIES, "QUERIES"),
 ];
 
 /// Which rotation a generation uses; what it does is fixed with the kernels.
@@ -195,6 +202,8 @@ pub struct IndexContents<'a> {
     pub spreads: &'a [f32],
     /// For each stop, how many standard deviations bounds by codes are below the estimates; or nothing.
     pub epsilons: &'a [f32],
+    /// The queries that the stop rules are calibrated on, one after another; nothing if these are the collection's rows.
+    pub queries: &'a [f32],
 }
 
 impl IndexContents<'_> {
@@ -221,6 +230,9 @@ impl IndexContents<'_> {
             || !self.epsilons.iter().all(possible)
         {
             return Some("impossible epsilons".to_owned());
+        }
+        if !self.queries.len().is_multiple_of(dimension) || !self.queries.iter().all(|x| x.is_finite()) {
+            return Some("impossible queries".to_owned());
         }
         if !self.lists.is_sorted_by(|a, b| a.id < b.id) {
             return Some("lists do not ascend".to_owned());
@@ -268,6 +280,9 @@ pub fn write_index_file<'a>(
     if !contents.epsilons.is_empty() {
         writer.section(EPSILONS, 0, bytemuck::cast_slice(contents.epsilons))?;
     }
+    if !contents.queries.is_empty() {
+        writer.section(QUERIES, 0, bytemuck::cast_slice(contents.queries))?;
+    }
     writer.finish()
 }
 
@@ -282,6 +297,7 @@ pub struct IndexFile {
     stops: Section,
     spreads: Option<Section>,
     epsilons: Option<Section>,
+    queries: Option<Section>,
 }
 
 impl SealedView for IndexFile {
@@ -299,6 +315,7 @@ impl SealedView for IndexFile {
             stops: file.section_of(STOPS, 0, stops * size_of::<StopRule>() as u64)?,
             spreads: optional(&file, SPREADS, lists * 4)?,
             epsilons: optional(&file, EPSILONS, stops * 4)?,
+            queries: queries_of(&file, mean_len)?,
             file,
             header,
         })
@@ -312,6 +329,16 @@ impl SealedView for IndexFile {
 /// A section that older files do not have.
 fn optional(file: &SealedFile, kind: SectionKind, len: u64) -> Result<Option<Section>> {
     file.find_section(kind, 0).map(|_| file.section_of(kind, 0, len)).transpose()
+}
+
+/// The section of the queries, if there are any; one of them has `len` bytes.
+fn queries_of(file: &SealedFile, len: u64) -> Result<Option<Section>> {
+    match file.find_section(QUERIES, 0) {
+        Some(section) if !section.len.is_multiple_of(len) => {
+            Err(file.damaged(section.offset, "the queries end within one"))
+        }
+        found => Ok(found),
+    }
 }
 
 impl IndexFile {
@@ -364,6 +391,17 @@ impl IndexFile {
         self.epsilons.as_ref().map_or(Ok(&[]), |epsilons| self.file.array(epsilons))
     }
 
+    /// How many queries the stop rules are calibrated on; 0 if on the collection's rows.
+    pub fn query_count(&self) -> usize {
+        let len = u64::from(self.header.dimension) * size_of::<f32>() as u64;
+        self.queries.map_or(0, |queries| (queries.len / len) as usize)
+    }
+
+    /// The queries that the stop rules are calibrated on, one after another; empty if these are the collection's rows.
+    pub fn queries(&self) -> Result<&[f32]> {
+        self.queries.as_ref().map_or(Ok(&[]), |queries| self.file.array(queries))
+    }
+
     /// Everything in the file.
     pub fn contents(&self) -> Result<IndexContents<'_>> {
         Ok(IndexContents {
@@ -374,6 +412,7 @@ impl IndexFile {
             stops: self.stops()?,
             spreads: self.spreads()?,
             epsilons: self.epsilons()?,
+            queries: self.queries()?,
         })
     }
 

@@ -199,6 +199,13 @@ fn an_index() {
         assert_eq!((file.list_count(), file.lists().unwrap().len()), (3, 3));
         assert_eq!(file.centroids().unwrap()[14], 14.0 / 11.0 - 0.5);
         assert_eq!(file.stops().unwrap()[1], StopRule { k: 10, recall: 0.95, stop: 1.05 });
+        assert_eq!((file.query_count(), file.queries().unwrap()), (0, &[][..]));
+        file.verify().unwrap();
+    }
+    let meta = write_calibrated_index(dir.path(), 2);
+    for mode in MODES {
+        let file = IndexFile::open(&OsStorage, dir.path(), &meta, DATABASE, mode).unwrap();
+        assert_eq!((file.query_count(), bits(file.queries().unwrap())), (2, bits(&QUERIES)));
         file.verify().unwrap();
     }
 }
@@ -260,6 +267,7 @@ fn writers_refuse_what_readers_would() {
             stops: &[],
             spreads: &[],
             epsilons: &[],
+            queries: &[],
         };
         change(&mut contents);
         let contents = match contents.stops.len() {
@@ -273,6 +281,8 @@ fn writers_refuse_what_readers_would() {
     refused(index(&|contents| contents.spreads = &[0.5; 2]));
     refused(index(&|contents| contents.spreads = &[-0.5]));
     refused(index(&|contents| contents.epsilons = &[1.0]));
+    refused(index(&|contents| contents.queries = &[1.0; 6]));
+    refused(index(&|contents| contents.queries = &[1.0, 1.0, f32::NAN, 1.0, 1.0]));
     refused(index(&|contents| contents.header.next_list = ListId(3)));
     refused(index(&|contents| contents.header.next_shard = ShardId(1)));
     refused(index(&|contents| contents.stops = &[StopRule { k: 1, recall: 1.5, stop: 0.0 }]));

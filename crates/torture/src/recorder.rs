@@ -221,6 +221,17 @@ impl Recorder {
         self.step(false, |run| assert!(run.db().compact().is_ok()));
     }
 
+    /// Calibrates a collection on queries; without any, on its rows.
+    pub fn calibrate(&mut self, name: &str, queries: &[[f32; 2]]) {
+        self.step(false, |run| {
+            let collection = run.of(name);
+            match queries {
+                [] => collection.reset_calibration().unwrap(),
+                queries => assert_eq!(collection.calibrate(queries).unwrap().queries, queries.len()),
+            }
+        });
+    }
+
     /// Compacts; before its `n`-th file is created, a batch is written and flushed.
     pub fn compact_around_flush(&mut self, n: usize, name: &str, documents: &[Document], deleted: &[u64]) {
         let before = self.model.clone();

@@ -62,6 +62,7 @@ workloads! {
     failed_appends,
     a_new_index (large),
     retraining (large),
+    calibration (large),
 }
 
 /// Records the workload of that name, or the random one `random-SEED`.
@@ -480,6 +481,28 @@ fn retraining() -> Recorder {
     run.write("a", &[], &(0..3000).collect::<Vec<_>>(), Durable);
     run.flush();
     run.compact();
+    run
+}
+
+/// An index that is calibrated on queries, is trained again on them, and goes back to its rows.
+fn calibration() -> Recorder {
+    let mut run = opened();
+    run.write("a", &many(4200, 0), &[], Durable);
+    run.flush();
+    run.compact();
+    let queries: Vec<[f32; 2]> = (0..60u8).map(|n| [f32::from(n) + 0.5, f32::from(n) * 1.5]).collect();
+    run.calibrate("a", &queries);
+    run.write("a", &documents(0..3, 1), &[7], Durable);
+    run.calibrate("a", &queries[..20]);
+    run.flush();
+    run.calibrate("a", &[]);
+    run.calibrate("a", &queries);
+    let more: Vec<Document> =
+        (10_000..11_500u64).map(|n| Document::new(n).vector([(n % 83) as f32, (n % 79) as f32])).collect();
+    run.write("a", &more, &[1, 2], Durable);
+    run.flush();
+    run.compact();
+    run.calibrate("a", &[]);
     run
 }
 

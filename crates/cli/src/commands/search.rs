@@ -128,8 +128,11 @@ impl Search {
 }
 
 /// An error about one query, unless it is about the database.
-fn at(path: &Path, place: Place, error: &Error) -> CliError {
+pub(super) fn at(path: &Path, place: Place, error: &Error) -> CliError {
     match error {
+        Error::InvalidQuery { problem, .. } => {
+            InputError::new(name_of(path), place, kind_of(error), problem.clone()).into()
+        }
         Error::DimensionMismatch { .. } | Error::InvalidArgument(_) | Error::InvalidDocument { .. } => {
             InputError::new(name_of(path), place, kind_of(error), error.to_string()).into()
         }

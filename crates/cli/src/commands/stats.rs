@@ -43,6 +43,7 @@ struct Collection<'a> {
     generation: u32,
     lists: u32,
     shards: u32,
+    calibration_queries: usize,
     disk_bytes: u64,
 }
 
@@ -63,6 +64,7 @@ impl<'a> From<&'a CollectionStats> for Collection<'a> {
             generation: stats.generation.0,
             lists: stats.lists,
             shards: stats.shards,
+            calibration_queries: stats.calibration_queries,
             disk_bytes: stats.disk_bytes,
         }
     }
@@ -179,5 +181,9 @@ fn print_collection(stats: &CollectionStats, output: &mut Output) -> Result<()> 
         stats.posting_files,
         stats.vector_segments,
         stats.vector_sections
-    ))
+    ))?;
+    match stats.calibration_queries {
+        0 => Ok(()),
+        queries => output.line(format_args!("            calibrated on {queries} queries")),
+    }
 }

@@ -1,4 +1,4 @@
-//! Stop rules of a new index generation, from rows that take the part of queries.
+//! Stop rules of an index generation, from rows that take the part of queries, and from queries that were given.
 //!
 //! The nearest rows of each of them are found list by list, for all queries at once: the sign codes of a list are made,
 //! every query scans them, and measures exactly the rows that may be among its nearest, or are likely to be near. That
@@ -8,9 +8,11 @@ use plimsoll_base::Metric;
 use plimsoll_codes::blocks_of;
 use plimsoll_index::kmeans::sample_rows;
 use plimsoll_index::{
-    Centroids, Estimated, KEPT, Members, NEAREST, Rows, Scored, Scores, StopTable, calibrate,
+    Centroids, Depth, Estimated, Members, Rows, Scored, Scores, StopEntry, StopTable,
+    calibrate, calibrate_on,
 };
 use plimsoll_kernels as kernels;
+use plimsoll_shard::StopRule;
 use rayon::prelude::*;
 
 use super::plan::Urgency;
@@ -19,13 +21,18 @@ use crate::error::{Error, Result};
 
 /// Queries of a calibration: in the background it competes with writers, and with fewer queries the stop rules are more
 /// careful than they need to be.
-pub(super) const fn queries(urgency: Urgency) -> usize {
+const fn queries(urgency: Urgency) -> usize {
     match urgency {
-        Urgency::Due | Urgency::Busy | Urgency::Closing => 256,
+        Urgency::Due | Urgency::Busy | Urgency::Closing => FEWER,
         Urgency::Everything => 1000,
     }
 }
 
+/// What is enough rows in the background, and beside queries that were given.
+const FEWER: usize = 256;
+
+/// So many of the queries, or a few more, calibrate the k that only deep ones do.
+const DEEP: usize = 64;
 /// Rows from whose distances it is guessed how far the best rows reach.
 const SAMPLE: usize = 2048;
 /// Rows of the sample scored at once: they stay in the second-level cache.
@@ -37,25 +44,47 @@ const PARTS: usize = 16;
 /// How many standard deviations a row may be nearer than its signs say.
 const DEVIATIONS: f32 = 4.0;
 
-/// Calibrates the lists of `book`; `positions` has the list of each row, `seed` chooses the queries.
+/// What a calibration is done on.
+pub(super) struct Sampled<'a> {
+    /// So many rows take the part of queries, and what chooses them.
+    rows: (usize, u64),
+    /// Queries that were given, one after another, as the index sees them. If there are none, it is the rows that count.
+    given: &'a [f32],
+}
+
+impl<'a> Sampled<'a> {
+    pub(super) fn new(urgency: Urgency, seed: u64, given: &'a [f32]) -> Self {
+        let rows = if given.is_empty() { queries(urgency) } else { FEWER };
+        Self { rows: (rows, seed), given }
+    }
+}
+
+/// Calibrates the lists of `book`; `positions` has the list of each row.
 pub(super) fn stop_table<R: Rows<Error = Error>>(
     rows: &R,
     metric: Metric,
     (centroids, positions): (&Centroids, &[u32]),
     book: &Codebook,
-    (queries, seed): (usize, u64),
+    sampled: &Sampled<'_>,
 ) -> Result<StopTable> {
-    let numbers: Vec<u32> =
-        sample_rows(rows.count(), queries, seed).into_iter().map(|row| row as u32).collect();
+    let (count, seed) = sampled.rows;
+    let numbers = sample_rows(rows.count(), count, seed);
+    let depths = depths(numbers.len());
     let mut queries: Vec<Query> = numbers
         .into_iter()
-        .map(|row| Query::new(rows, row, positions[row as usize], book))
+        .zip(depths)
+        .map(|(row, depth)| Query::of_row(rows, row as u32, positions[row], (book, depth)))
         .collect::<Result<_>>()?;
+    let given = sampled.given.chunks_exact(rows.dim());
+    let depths = self::depths(given.len());
+    queries.extend(given.zip(depths).map(|(query, depth)| Query::given(query.to_vec(), (book, depth))));
     let sample = sample_rows(rows.count(), SAMPLE, seed ^ 1);
-    let ranks = [KEPT, NEAREST].map(|best| rank_in_sample(best, sample.len(), rows.count()));
+    let ranks = |depth: Depth| {
+        [depth.kept, depth.nearest].map(|best| rank_in_sample(best, sample.len(), rows.count()))
+    };
     let mut vectors = Vec::with_capacity(sample.len() * rows.dim());
-    sample.into_iter().try_for_each(|row| rows.push(row as u32, &mut vectors))?;
-    queries.par_iter_mut().for_each(|query| query.bound(metric, &vectors, ranks));
+    sample.iter().try_for_each(|&row| rows.push(row as u32, &mut vectors))?;
+    queries.par_iter_mut().for_each(|query| query.bound(metric, &vectors, ranks(query.scores.depth())));
     drop(vectors);
     let members = Members::new(positions);
     let parts: Vec<(u32, &[u32])> = members
@@ -66,16 +95,37 @@ pub(super) fn stop_table<R: Rows<Error = Error>>(
         let encoded: Vec<Part> = parts
             .par_iter()
             .map(|&(list, part)| {
-                let radius = centroids.radii()[list as usize];
-                Part::encode(rows, book, (list, radius), part)
+                let mut part = Part::encode(rows, book, list, part)?;
+                part.bound(centroids.vector(list));
+                Ok(part)
             })
             .collect::<Result<_>>()?;
         queries.par_iter_mut().for_each_init(Room::default, |room, query| {
             encoded.iter().for_each(|part| query.scan(metric, book, part, room));
         });
     }
-    let scores = queries.into_iter().map(|query| query.scores).collect();
-    Ok(calibrate(centroids, metric, scores))
+    let (of_rows, given): (Vec<Query>, Vec<Query>) =
+        queries.into_iter().partition(|query| query.row.is_some());
+    let [of_rows, given] = [of_rows, given]
+        .map(|queries| queries.into_iter().map(|query| query.scores).collect::<Vec<Scores>>());
+    Ok(match given.is_empty() {
+        true => calibrate(centroids, metric, of_rows),
+        false => calibrate_on(centroids, metric, given, of_rows),
+    })
+}
+
+/// How deep each of `count` queries is: about [`DEEP`] of them, evenly, are.
+fn depths(count: usize) -> impl Iterator<Item = Depth> {
+    let every = (count / DEEP).max(1);
+    (0_usize..).map(move |at| if at.is_multiple_of(every) { Depth::DEEP } else { Depth::USUAL })
+}
+
+/// A table as index files have it: the rules, and how careful bounds by codes have to be for each of them.
+pub(super) fn stored(table: &StopTable) -> (Vec<StopRule>, Vec<f32>) {
+    let rule = |entry: &StopEntry| {
+        (StopRule { k: entry.k, recall: entry.recall, stop: entry.t }, entry.epsilon)
+    };
+    table.entries().iter().map(rule).unzip()
 }
 
 /// The rank in a sample below which all but a few samples have the `best` best of all rows.
@@ -84,9 +134,10 @@ fn rank_in_sample(best: usize, sample: usize, rows: usize) -> usize {
     (expected + 3.0 * expected.sqrt() + 3.0).ceil() as usize
 }
 
-/// A row that takes the part of a query.
+/// A row that takes the part of a query, or a query that was given.
 struct Query {
-    row: u32,
+    /// The row.
+    row: Option<u32>,
     scores: Scores,
     /// `None` if its numbers are too large for codes.
     coded: Option<CodedQuery>,
@@ -95,7 +146,7 @@ struct Query {
 /// Rows of a list, and their sign codes.
 struct Part<'a> {
     position: u32,
-    /// How far the list's rows may be from its centroid.
+    /// How far the rows may be from the list's centroid.
     radius: f32,
     rows: &'a [u32],
     vectors: Vec<f32>,
@@ -106,7 +157,7 @@ impl<'a> Part<'a> {
     fn encode(
         rows: &impl Rows<Error = Error>,
         book: &Codebook,
-        (position, radius): (u32, f32),
+        position: u32,
         numbers: &'a [u32],
     ) -> Result<Self> {
         let mut vectors = Vec::with_capacity(numbers.len() * rows.dim());
@@ -115,7 +166,14 @@ impl<'a> Part<'a> {
         for (slot, vector) in vectors.chunks_exact(rows.dim()).enumerate() {
             encoder.signs(vector, position, slot, &mut signs);
         }
-        Ok(Self { position, radius, rows: numbers, vectors, signs })
+        Ok(Self { position, radius: f32::INFINITY, rows: numbers, vectors, signs })
+    }
+
+    /// Finds out how far the rows are from their list's centroid: those that came after the training may be farther than
+    /// any that were there.
+    fn bound(&mut self, centroid: &[f32]) {
+        let rows = self.vectors.chunks_exact(centroid.len());
+        self.radius = rows.map(|row| kernels::l2_squared(row, centroid)).fold(0.0, f32::max).sqrt();
     }
 }
 
@@ -132,12 +190,26 @@ struct Room {
 }
 
 impl Query {
-    fn new(rows: &impl Rows<Error = Error>, row: u32, own: u32, book: &Codebook) -> Result<Self> {
+    /// A row of the list at `own`.
+    fn of_row(
+        rows: &impl Rows<Error = Error>,
+        row: u32,
+        own: u32,
+        (book, depth): (&Codebook, Depth),
+    ) -> Result<Self> {
         let mut vector = Vec::with_capacity(rows.dim());
         rows.push(row, &mut vector)?;
+        Ok(Self::new(Some(row), Scores::new(vector, Some(own), depth), book))
+    }
+
+    fn given(vector: Vec<f32>, (book, depth): (&Codebook, Depth)) -> Self {
+        Self::new(None, Scores::new(vector, None, depth), book)
+    }
+
+    fn new(row: Option<u32>, scores: Scores, book: &Codebook) -> Self {
         let mut coded = CodedQuery::default();
-        let coded = coded.set(book, &vector).then_some(coded);
-        Ok(Self { row, scores: Scores::new(vector, Some(own)), coded })
+        let coded = coded.set(book, scores.query()).then_some(coded);
+        Self { row, scores, coded }
     }
 
     /// Bounds the scores by those of these ranks among some rows, if there are so many.
@@ -210,7 +282,7 @@ impl Query {
 
     fn measure(&mut self, metric: Metric, part: &Part<'_>, at: usize, codes: Option<Estimated>) {
         let row = part.rows[at];
-        if row == self.row {
+        if Some(row) == self.row {
             return;
         }
         let query = self.scores.query();
@@ -235,7 +307,7 @@ fn ones(masks: &[u32]) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use plimsoll_base::{ListId, ShardId};
-    use plimsoll_index::{Lists, StopEntry};
+    use plimsoll_index::Lists;
 
     use super::*;
 
@@ -292,19 +364,20 @@ mod tests {
         let members = Members::new(&lists.positions);
         for metric in [Metric::L2, Metric::Dot] {
             let book = Codebook::new(metric, 3, &[0.1; DIMENSION], &centroids);
-            let found = stop_table(&rows, metric, (&centroids, &lists.positions), &book, (300, 9)).unwrap();
-            let all = |row: usize| {
-                let mut query = Query::new(&rows, row as u32, lists.positions[row], &book).unwrap();
+            let sampled = Sampled { rows: (300, 9), given: &[] };
+            let found = stop_table(&rows, metric, (&centroids, &lists.positions), &book, &sampled).unwrap();
+            let all = |(row, depth): (usize, Depth)| {
+                let own = lists.positions[row];
+                let mut query = Query::of_row(&rows, row as u32, own, (&book, depth)).unwrap();
                 for list in members.lists() {
-                    let whole = (list, f32::INFINITY);
-                    let part = Part::encode(&rows, &book, whole, members.of(list)).unwrap();
+                    let part = Part::encode(&rows, &book, list, members.of(list)).unwrap();
                     // Bounds that let everything pass.
                     query.scores.set_bounds(f32::INFINITY, f32::INFINITY);
                     query.scan(metric, &book, &part, &mut Room::default());
                 }
                 query.scores
             };
-            let queries = sample_rows(rows.count(), 300, 9).into_iter().map(all).collect();
+            let queries = sample_rows(rows.count(), 300, 9).into_iter().zip(depths(300)).map(all).collect();
             let wanted = calibrate(&centroids, metric, queries);
             let key = |entry: &StopEntry| (entry.k, entry.recall.to_bits());
             assert!(found.entries().iter().map(key).eq(wanted.entries().iter().map(key)));

@@ -46,6 +46,12 @@ impl<'a> LiveRows<'a> {
         &self.files
     }
 
+    /// The number of the row that is at this place of a file, if it is live.
+    pub(super) fn number_of(&self, file: usize, row: u32) -> Option<u32> {
+        let place = u32::try_from(file).ok().map(|file| (file, row))?;
+        self.places.binary_search(&place).ok().map(|number| number as u32)
+    }
+
     /// File and row of every live row, which ascend.
     pub(super) fn places(&self) -> &[(u32, u32)] {
         &self.places

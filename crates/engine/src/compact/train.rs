@@ -8,9 +8,10 @@ use plimsoll_index::kmeans::lists_for;
 use plimsoll_index::sharding::assign_shards;
 use plimsoll_index::{Centroids, Lists, Rows};
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
-use plimsoll_shard::{IndexHeader, IndexList, Rotation, StopRule};
+use plimsoll_shard::{IndexHeader, IndexList, Rotation};
 use rayon::prelude::*;
 
+use super::calibrate::Sampled;
 use super::lists::{LiveRows, malformed};
 use super::plan::Urgency;
 use super::vectors::{Repacked, merge_kills, write_base};
@@ -19,11 +20,14 @@ use crate::codebook::{self, Codebook};
 use crate::core::Core;
 use crate::error::Result;
 use crate::manifest::IndexEntry;
+use crate::router::Router;
 use crate::rows::Row;
 use crate::state::CollectionState;
 
 /// Where random choices start: training the same rows again gives the same index.
 const SEED: u64 = 0x706c_696d_736f_6c6c;
+/// And those of a calibration.
+pub(super) const CALIBRATION_SEED: u64 = SEED ^ 1;
 
 /// Trains a generation on all live rows and assigns them to its lists.
 pub(super) fn retrain<'a>(
@@ -40,14 +44,11 @@ pub(super) fn retrain<'a>(
     let table = Table::new(core, collection, trained)?;
     let codebook = Codebook::new(collection.config.metric, SEED, &mean, &table.centroids);
     let lists = (&table.centroids, &table.positions[..]);
-    let queries = (calibrate::queries(urgency), SEED ^ 1);
-    let stops = calibrate::stop_table(&rows, rows.metric(), lists, &codebook, queries)?;
-    let rules: Vec<StopRule> = stops
-        .entries()
-        .iter()
-        .map(|entry| StopRule { k: entry.k, recall: entry.recall, stop: entry.t })
-        .collect();
-    let epsilons: Vec<f32> = stops.entries().iter().map(|entry| entry.epsilon).collect();
+    // Queries that the generation before was calibrated on are the user's, and go on.
+    let given = tree.router(tree.generation())?.map_or(Ok(&[][..]), Router::queries)?;
+    let sampled = Sampled::new(urgency, CALIBRATION_SEED, given);
+    let stops = calibrate::stop_table(&rows, rows.metric(), lists, &codebook, &sampled)?;
+    let (rules, epsilons) = calibrate::stored(&stops);
     let generation = Generation(tree.generation().0 + 1);
     let header = IndexHeader {
         collection: collection.id,
@@ -67,6 +68,7 @@ pub(super) fn retrain<'a>(
         stops: &rules,
         epsilons: &epsilons,
         spreads: table.centroids.spreads(),
+        queries: given,
     };
     let opener = &core.opener;
     let number = core.allocate_file();

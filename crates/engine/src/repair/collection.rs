@@ -326,6 +326,9 @@ impl<'a> Mender<'a, '_> {
         entry.indexes.retain(|index| index.generation == generation);
         if entry.indexes.len() < self.entry.indexes.len() {
             repair.rebuilt.push("index (trained anew when it is due)".to_owned());
+            if index.is_none() && self.had_queries() {
+                repair.rebuilt.push("stop rules (the queries that they were calibrated on are lost)".to_owned());
+            }
         }
         let mut rows = RowAssigner::new(index.as_ref().map(|(_, router)| router), entry.config.dimension);
         for source in &self.sources {
@@ -349,6 +352,13 @@ impl<'a> Mender<'a, '_> {
         }
         repair.rebuilt.push("lists".to_owned());
         Ok(())
+    }
+
+    /// Whether the newest index, which may be damaged, is known to have been calibrated on queries.
+    fn had_queries(&self) -> bool {
+        let newest = self.entry.indexes.iter().max_by_key(|index| index.generation);
+        let file = newest.and_then(|newest| self.open::<IndexFile>(&newest.file));
+        file.is_some_and(|file| file.query_count() > 0)
     }
 
     /// The newest index, if it is sound.

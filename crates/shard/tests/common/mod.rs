@@ -162,15 +162,29 @@ pub fn index_header() -> IndexHeader {
 }
 
 pub fn write_index(dir: &Path, number: u64) -> FileMeta {
-    write_index_of(dir, number, &[], &[])
+    write_index_of(dir, number, &[], &[], &[])
 }
 
 /// With what only generations that have codes say.
 pub fn write_coded_index(dir: &Path, number: u64) -> FileMeta {
-    write_index_of(dir, number, &[0.25, 0.0, 7.5], &[1.0, 1.5, 2.0])
+    write_index_of(dir, number, &[0.25, 0.0, 7.5], &[1.0, 1.5, 2.0], &[])
 }
 
-fn write_index_of(dir: &Path, number: u64, spreads: &[f32], epsilons: &[f32]) -> FileMeta {
+/// With queries that its stop rules are calibrated on, too.
+pub fn write_calibrated_index(dir: &Path, number: u64) -> FileMeta {
+    write_index_of(dir, number, &[0.25, 0.0, 7.5], &[1.0, 1.5, 2.0], &QUERIES)
+}
+
+/// Two queries.
+pub const QUERIES: [f32; 10] = [0.6, 0.8, 0.0, -0.0, 0.0, 0.0, 0.0, 0.28, 0.96, 0.0];
+
+fn write_index_of(
+    dir: &Path,
+    number: u64,
+    spreads: &[f32],
+    epsilons: &[f32],
+    queries: &[f32],
+) -> FileMeta {
     let lists = [1, 4, 39].map(|id| IndexList {
         id: ListId(id),
         shard: ShardId(id % 4),
@@ -191,6 +205,7 @@ fn write_index_of(dir: &Path, number: u64, spreads: &[f32], epsilons: &[f32]) ->
         stops: &stops,
         spreads,
         epsilons,
+        queries,
     };
     commit(dir, write_index_file(&OsStorage, dir, FileNumber(number), DATABASE, &contents).unwrap())
 }
@@ -205,6 +220,7 @@ pub fn write_all(dir: &Path) -> Vec<FileMeta> {
         write_index(dir, 5),
         write_coded_vectors(dir, 6),
         write_coded_index(dir, 7),
+        write_calibrated_index(dir, 8),
     ]
 }
 
