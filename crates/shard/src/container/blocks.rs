@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::storage::Map;
 use plimsoll_base::{Result, StorageError};
 
 use super::{SealedFile, Section};
@@ -55,13 +56,25 @@ impl SealedFile {
         word.is_some_and(|verified| wanted & !verified.load(Ordering::Relaxed) == 0)
     }
 
+    /// Asks the disk for bytes of the mapping, from the first block of them that was never touched on.
+    #[cold]
+    pub(super) fn ask_for_untouched(&self, map: &Map, bytes: Range<usize>) {
+        let size = self.footer.block_size as usize;
+        let starts = (bytes.start / size..bytes.end.div_ceil(size)).map(|block| block * size);
+        let first = starts.into_iter().find(|start| !self.is_verified(*start, *start + 1));
+        if let Some(first) = first.map(|first| first.max(bytes.start)) {
+            map.will_need(first, bytes.end - first);
+        }
+    }
+
     /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
-    pub(super) fn check_blocks(&self, map: &[u8], start: usize, end: usize) -> Result<()> {
+    pub(super) fn check_blocks(&self, map: &Map, start: usize, end: usize) -> Result<()> {
         if start == end {
             return Ok(());
         }
         let shift = self.footer.block_size.trailing_zeros();
         let (first, last) = (start >> shift, (end - 1) >> shift);
+        let mut is_asked_for = false;
         for word in first / 64..=last / 64 {
             let from = first.saturating_sub(word * 64);
             let to = (last - word * 64).min(63);
@@ -73,11 +86,25 @@ impl SealedFile {
             // see it yet only verifies the block once more.
             let missing = wanted & !verified.load(Ordering::Relaxed);
             if missing != 0 {
+                if !std::mem::replace(&mut is_asked_for, true) {
+                    self.ask_for_first_touch(map, start, end);
+                }
                 self.check_missing(map, word, missing)?;
                 verified.fetch_or(missing, Ordering::Relaxed);
             }
         }
         Ok(())
+    }
+
+    /// Asks the disk for bytes that are about to be touched. Otherwise the kernel reads around the first of them as
+    /// much as it is set to, which can be megabytes. A pass over the file, which has touched all that is in front, is left
+    /// to the kernel: it knows best how far to read ahead of that.
+    fn ask_for_first_touch(&self, map: &Map, start: usize, end: usize) {
+        let word = (start >> self.footer.block_size.trailing_zeros()) / 64;
+        let before = word.checked_sub(1).and_then(|before| self.verified.get(before));
+        if before.is_none_or(|before| before.load(Ordering::Relaxed) != u64::MAX) {
+            self.ask_for_untouched(map, start..end);
+        }
     }
 
     #[cold]
@@ -97,13 +124,14 @@ impl SealedFile {
     pub(super) fn load(&self, section: &Section) -> Result<&OwnedSection> {
         let index = self.index_of(section.kind, section.owner);
         let own = index.filter(|index| self.sections[*index] == *section);
-        let Some(slot) = own.and_then(|index| self.owned.get(index)) else {
+        let slot = own.and_then(|index| Some((self.owned.get(index)?, self.loading.get(index)?)));
+        let Some((slot, loading)) = slot else {
             return Err(self.damaged(section.offset, "this section belongs to another file"));
         };
         if let Some(loaded) = slot.get() {
             return Ok(loaded);
         }
-        let _guard = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = slot.get() {
             return Ok(loaded);
         }

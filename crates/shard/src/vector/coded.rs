@@ -6,7 +6,7 @@ use std::ops::Range;
 use plimsoll_base::{DocumentOrdinal, ListId, Result};
 
 use super::reader::ShardSections;
-use super::{CodeLengths, ListEntry};
+use super::{BLOCK_SLOTS, CodeLengths, ListEntry};
 use crate::container::{SealedFile, Section};
 
 /// The codes of one shard's rows, with its lists and the rows' documents.
@@ -40,6 +40,15 @@ impl<'a> CodedRows<'a> {
     pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
         let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
         self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
+    }
+
+    /// Asks the disk for the signs of a list ahead of their use, as far as they were never touched; see
+    /// [`SealedFile::ask_for`].
+    #[inline]
+    pub fn ask_for(&self, list: &ListEntry) {
+        let block = |slot: u32| u64::from(slot) / u64::from(BLOCK_SLOTS) * u64::from(self.lengths.block);
+        let end = list.first_slot.saturating_add(list.rows).saturating_add(BLOCK_SLOTS - 1);
+        self.file.ask_for(self.signs, block(list.first_slot)..block(end));
     }
 
     /// The record of a row.

@@ -41,7 +41,15 @@ impl ShardSections {
     /// The entry of one of the shard's lists, all of which are given.
     #[inline]
     pub(super) fn find_list(&self, lists: &[ListEntry], list: ListId) -> Option<ListEntry> {
-        let index = match self.places.get_or_init(|| Places::new(lists)) {
+        let places = match self.places.get() {
+            Some(places) => places,
+            // Made before, so that no other thread waits for it.
+            None => {
+                let places = Places::new(lists);
+                self.places.get_or_init(|| places)
+            }
+        };
+        let index = match places {
             Some(places) => places.find(list),
             None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
         };
