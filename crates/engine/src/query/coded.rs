@@ -372,7 +372,11 @@ impl<'a> Coded<'_, 'a> {
             }
         }
         for candidate in &*waiting {
-            self.sections[candidate.section as usize].rows.prefetch_record(candidate.row);
+            let rows = &self.sections[candidate.section as usize].rows;
+            rows.prefetch_record(candidate.row);
+            if self.asks_documents {
+                rows.prefetch_row(candidate.row);
+            }
         }
     }
 
@@ -429,7 +433,10 @@ impl<'a> Coded<'_, 'a> {
             let section = &self.sections[pooled.section as usize];
             named.push(section.rows.row(pooled.row)?);
         }
-        scanner.measure_raw(&named)
+        let measured = scanner.measure_raw(&named);
+        // Last, so that nothing waits for it.
+        self.sections.iter().for_each(|section| section.rows.ask_for_more());
+        measured
     }
 }
 

@@ -13,6 +13,9 @@ use plimsoll_base::{Result, StorageError};
 
 use super::{SealedFile, Section};
 
+/// What touches a block after having touched so many in front of it is passing over the file.
+const PASS: usize = 16;
+
 impl SealedFile {
     /// The checksum of each block.
     pub(super) fn block_table(&self) -> Result<&[u32]> {
@@ -87,7 +90,7 @@ impl SealedFile {
             let missing = wanted & !verified.load(Ordering::Relaxed);
             if missing != 0 {
                 if !std::mem::replace(&mut is_asked_for, true) {
-                    self.ask_for_first_touch(map, start, end);
+                    self.ask_for_first_touch(map, start..end);
                 }
                 self.check_missing(map, word, missing)?;
                 verified.fetch_or(missing, Ordering::Relaxed);
@@ -97,13 +100,14 @@ impl SealedFile {
     }
 
     /// Asks the disk for bytes that are about to be touched. Otherwise the kernel reads around the first of them as
-    /// much as it is set to, which can be megabytes. A pass over the file, which has touched all that is in front, is left
-    /// to the kernel: it knows best how far to read ahead of that.
-    fn ask_for_first_touch(&self, map: &Map, start: usize, end: usize) {
-        let word = (start >> self.footer.block_size.trailing_zeros()) / 64;
-        let before = word.checked_sub(1).and_then(|before| self.verified.get(before));
-        if before.is_none_or(|before| before.load(Ordering::Relaxed) != u64::MAX) {
-            self.ask_for_untouched(map, start..end);
+    /// much as it is set to, which can be megabytes. A pass over the file, which has touched what is in front, is left to
+    /// the kernel: it knows best how far to read ahead of that.
+    fn ask_for_first_touch(&self, map: &Map, bytes: Range<usize>) {
+        let size = self.footer.block_size as usize;
+        let first = bytes.start / size;
+        let is_touched = |block: usize| self.is_verified(block * size, block * size + 1);
+        if first < PASS || !(first - PASS..first).all(is_touched) {
+            self.ask_for_untouched(map, bytes);
         }
     }
 

@@ -362,6 +362,13 @@ impl SealedFile {
         }
     }
 
+    /// Asks the disk for the whole file, if it is mapped.
+    pub fn ask_for_all(&self) {
+        if let Some(map) = &self.map {
+            map.will_need(0, map.len());
+        }
+    }
+
     /// Where a part of a section is in the mapping, if there is one; a range beyond the section is cut off, and of an
     /// empty one there is nothing.
     #[inline]

@@ -1,6 +1,7 @@
 //! Reading a vector segment in place.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::mutant::{self, Mutant};
@@ -31,6 +32,8 @@ pub(super) struct ShardSections {
     /// Where there are codes: signs and plane.
     codes: Option<(Section, Section)>,
     places: OnceLock<Option<Places>>,
+    /// How far the codes were asked for; see [`CodedRows::ask_for_more`].
+    pub(super) asked: AtomicU64,
 }
 
 impl ShardSections {
@@ -120,7 +123,14 @@ impl SealedView for VectorFile {
                     Some((signs, file.section_of(PLANE, lists.owner, rows * u64::from(record))?))
                 }
             };
-            sections.push(ShardSections { lists, ordinals, postings, codes, places: OnceLock::new() });
+            sections.push(ShardSections {
+                lists,
+                ordinals,
+                postings,
+                codes,
+                places: OnceLock::new(),
+                asked: AtomicU64::new(0),
+            });
         }
         let rows: u64 = sections.iter().map(ShardSections::rows).sum();
         if shards.len() as u64 != header.shards || rows != header.rows {
