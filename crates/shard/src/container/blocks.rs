@@ -59,15 +59,32 @@ impl SealedFile {
         word.is_some_and(|verified| wanted & !verified.load(Ordering::Relaxed) == 0)
     }
 
-    /// Asks the disk for bytes of the mapping, from the first block of them that was never touched on.
+    /// Asks the disk for bytes of the mapping, as far as they were never touched.
     #[cold]
     pub(super) fn ask_for_untouched(&self, map: &Map, bytes: Range<usize>) {
-        let size = self.footer.block_size as usize;
-        let starts = (bytes.start / size..bytes.end.div_ceil(size)).map(|block| block * size);
-        let first = starts.into_iter().find(|start| !self.is_verified(*start, *start + 1));
-        if let Some(first) = first.map(|first| first.max(bytes.start)) {
-            map.will_need(first, bytes.end - first);
+        if let Some(untouched) = self.untouched(bytes) {
+            map.will_need(untouched.start, untouched.len());
         }
+    }
+
+    /// Bytes of the mapping from the first block of them that was never touched on.
+    pub(super) fn untouched(&self, bytes: Range<usize>) -> Option<Range<usize>> {
+        let size = self.footer.block_size as usize;
+        let mut blocks = bytes.start / size..bytes.end.div_ceil(size);
+        let first = blocks.find(|block| !self.is_touched(*block))?;
+        Some(bytes.start.max(first * size)..bytes.end)
+    }
+
+    /// Whether a pass over the file has come to these bytes. It is left to the kernel, which knows best how far to read
+    /// ahead of that; around other bytes it would read as much as it is set to, which can be megabytes.
+    pub(super) fn is_passed_to(&self, start: usize) -> bool {
+        let first = start / self.footer.block_size as usize;
+        first >= PASS && (first - PASS..first).all(|block| self.is_touched(block))
+    }
+
+    fn is_touched(&self, block: usize) -> bool {
+        let start = block * self.footer.block_size as usize;
+        self.is_verified(start, start + 1)
     }
 
     /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
@@ -89,26 +106,14 @@ impl SealedFile {
             // see it yet only verifies the block once more.
             let missing = wanted & !verified.load(Ordering::Relaxed);
             if missing != 0 {
-                if !std::mem::replace(&mut is_asked_for, true) {
-                    self.ask_for_first_touch(map, start..end);
+                if !std::mem::replace(&mut is_asked_for, true) && !self.is_passed_to(start) {
+                    self.ask_for_untouched(map, start..end);
                 }
                 self.check_missing(map, word, missing)?;
                 verified.fetch_or(missing, Ordering::Relaxed);
             }
         }
         Ok(())
-    }
-
-    /// Asks the disk for bytes that are about to be touched. Otherwise the kernel reads around the first of them as
-    /// much as it is set to, which can be megabytes. A pass over the file, which has touched what is in front, is left to
-    /// the kernel: it knows best how far to read ahead of that.
-    fn ask_for_first_touch(&self, map: &Map, bytes: Range<usize>) {
-        let size = self.footer.block_size as usize;
-        let first = bytes.start / size;
-        let is_touched = |block: usize| self.is_verified(block * size, block * size + 1);
-        if first < PASS || !(first - PASS..first).all(is_touched) {
-            self.ask_for_untouched(map, bytes);
-        }
     }
 
     #[cold]
