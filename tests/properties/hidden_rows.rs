@@ -82,7 +82,7 @@ impl World {
                 let keys = self.keys();
                 self.delete(keys);
             }
-            7 => self.db.flush().unwrap(),
+            7 => drop(self.db.flush().unwrap()),
             8 if self.random.percent(30) => drop(self.db.compact().unwrap()),
             _ => {}
         }

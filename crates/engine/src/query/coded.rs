@@ -199,7 +199,8 @@ impl<'a> Coded<'_, 'a> {
         let share = scanner.share();
         // The list that is visited, and the one that probably will be next: it is found while there is time.
         let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
-        let mut asked = 0;
+        let all_were_asked_for = self.sections.iter().all(|section| section.rows.all_signs_were_asked_for());
+        let mut asked = if all_were_asked_for { usize::MAX } else { 0 };
         while let Some(visit) = self.next(&mut visits) {
             scanner.check()?;
             let pool = &self.scratch.pool;
@@ -215,7 +216,7 @@ impl<'a> Coded<'_, 'a> {
             if rule.stops(&progress) {
                 break;
             }
-            if progress.lists * 2 >= asked {
+            if progress.lists >= asked / 2 {
                 asked = self.ask_ahead(&visits, asked);
             }
             progress.lists += 1;

@@ -58,6 +58,11 @@ impl<'a> CodedRows<'a> {
         self.file.ask_for(self.signs, block(list.first_slot)..block(end));
     }
 
+    /// Whether the disk was asked for all signs.
+    pub fn all_signs_were_asked_for(&self) -> bool {
+        self.sections.asked.load(Relaxed) >= self.signs.len
+    }
+
     /// Asks the disk for some more of the signs, or of the records once it was asked for all signs: so the codes come into
     /// memory in large pieces while searches pick what they need. Most of the time that was done before.
     #[inline]
