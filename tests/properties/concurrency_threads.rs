@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, Document, Durability, Effort, Error, Key, Metric, WriteBatch,
+    Collection, CollectionConfig, Database, Dedup, Document, Durability, Effort, Error, Filter, Key, Metric,
+    WriteBatch,
 };
 
 use plimsoll_sim::{Failure, OperationKind, SimStorage};
@@ -95,6 +96,65 @@ fn a_document_is_never_missing_and_never_there_twice() {
     });
     assert!(db.stats().flushes > 1 && db.stats().compactions > 0, "{:?}", db.stats());
     assert!(!db.verify().unwrap().is_damaged());
+}
+
+/// Whatever is written, flushed, compacted and trained meanwhile: `Explain` counts the locks that a search waited for.
+#[test]
+fn searches_wait_for_no_lock() {
+    const ROWS: u64 = 5000;
+    let (_dir, db, collection) = fixture();
+    let write = |keys: std::ops::Range<u64>, version: u64| {
+        let mut batch = WriteBatch::new();
+        keys.for_each(|key| drop(batch.upsert(document(key, version))));
+        collection.write(&batch).unwrap();
+    };
+    write(0..ROWS, 0);
+    db.flush().unwrap();
+    db.compact().unwrap();
+    let end = Instant::now() + TIME;
+    let searches = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                for first in (0..ROWS).step_by(250) {
+                    if Instant::now() > end {
+                        return;
+                    }
+                    write(first..first + 250, round);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while Instant::now() < end {
+                db.flush().unwrap();
+                db.compact().unwrap();
+            }
+        });
+        for thread in 0..2 {
+            let (collection, searches) = (&collection, &searches);
+            scope.spawn(move || {
+                for n in 0_u64.. {
+                    if Instant::now() > end {
+                        return;
+                    }
+                    let query = [(n * 7919 % ROWS) as f32, 1.0];
+                    let search = collection.search(&query).with_text(true);
+                    let filter = || Filter::parse(&format!("version >= {}", n % 300)).unwrap();
+                    let search = match (n + thread) % 4 {
+                        0 => search,
+                        1 => search.effort(Effort::Exact),
+                        2 => search.filter(filter()),
+                        _ => search.dedup(Dedup::Document),
+                    };
+                    let explain = search.run().unwrap().explain;
+                    assert_eq!(explain.lock_waits, 0, "{explain:?}");
+                    searches.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(searches.into_inner() > 100);
+    assert!(db.stats().flushes > 1 && db.stats().compactions > 0, "{:?}", db.stats());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod exact_records;
 mod faults_everywhere;
 mod faults_poison;
 mod filters;
+mod hidden_rows;
 mod index_recall;
 mod interrupts;
 mod limits_directories;

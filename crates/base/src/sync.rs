@@ -10,8 +10,22 @@
 //! from here is used). What is not explored by that is the order of accesses inside of them; ThreadSanitizer and Miri
 //! look at these. Shuttle's memory is sequentially consistent: weaker orderings are theirs, too.
 
+//!
+//! The mutex counts for how many locks a thread has waited ([`waits`]), so that tests and searches can say that it was
+//! none. Under shuttle that is not counted.
+
+mod counted;
+
+pub use counted::waits;
+
+/// The mutex for what shuttle does not explore; it counts, too.
+pub use counted::Mutex as PlainMutex;
+
 #[cfg(not(shuttle))]
-pub use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub use counted::Mutex;
+
+#[cfg(not(shuttle))]
+pub use std::sync::{Condvar, MutexGuard, atomic};
 
 #[cfg(shuttle)]
 pub use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};

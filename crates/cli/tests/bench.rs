@@ -106,7 +106,10 @@ fn bench_search_measures_threads_batches_the_cold_cache_and_the_byte_limit() {
         assert!(table.contains("major faults"), "{table}");
         for line in json_lines(&path) {
             let (first, following) = (&line["cold"]["first"], &line["cold"]["following"]);
-            assert_eq!((&first["queries"], &following["queries"]), (&30.into(), &100.into()));
+            let queries =
+                ["first", "hundred", "following", "again"].map(|part| &line["cold"][part]["queries"]);
+            assert_eq!(queries, [30, 100, 100, 100], "{line}");
+            assert_eq!(line["cold"]["again"]["disk_bytes"], 0.0, "everything is in memory: {line}");
             // Where files live in memory only, nothing can be dropped, and mapping them still causes minor faults.
             positive(&first["minor_faults"]);
             positive(&first["p50_us"]);

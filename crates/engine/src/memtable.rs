@@ -9,6 +9,7 @@
 
 mod coded;
 mod index;
+mod shadowed;
 
 use std::ops::Range;
 use std::path::Path;
@@ -23,6 +24,8 @@ use plimsoll_wal::Record;
 use self::coded::Codes;
 pub(crate) use self::coded::{Chunk, RowPlace};
 use self::index::IdIndex;
+pub(crate) use self::shadowed::Shadowed;
+use self::shadowed::Shadows;
 use crate::append_list::AppendList;
 use crate::model::limits::{MAX_MEMTABLE_BYTES, MAX_OPERATIONS};
 use crate::model::{Document, Key, Posting, value};
@@ -39,6 +42,7 @@ pub(crate) struct Memtable {
     last_lsn: AtomicU64,
     arena: Arena,
     codes: Codes,
+    shadows: Shadows,
 }
 
 /// One record's part for this collection.
@@ -101,6 +105,7 @@ impl Memtable {
             last_lsn: AtomicU64::new(0),
             arena: Arena::default(),
             codes: Codes::default(),
+            shadows: Shadows::default(),
         }
     }
 

@@ -47,6 +47,7 @@ impl Router {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
+        self.file.sealed().ask_for_all();
         let lists = self.file.lists()?;
         let centroids = Centroids::new(
             self.file.header().dimension as usize,

@@ -248,6 +248,12 @@ impl Tree {
         Ok(None)
     }
 
+    /// The ordinal of the live stored version of a document.
+    pub(crate) fn ordinal_of(&self, id: DocumentId) -> Result<Option<DocumentOrdinal>> {
+        let place = self.find(id)?;
+        place.map(|place| Ok(self.posting(place)?.entry(place.document)?.ordinal())).transpose()
+    }
+
     /// Where the document with that ordinal is; `None` if no file has it (any more).
     pub(crate) fn place_of(&self, ordinal: DocumentOrdinal) -> Result<Option<StoredPlace>> {
         let after = self.entry.postings.partition_point(|entry| entry.first_ordinal <= ordinal);

@@ -90,6 +90,11 @@ impl CodedRoute {
         self.ready.peek().map(|Reverse(key)| order::index(*key))
     }
 
+    /// All lists, as their signs put them in order.
+    pub(crate) fn rough(&self) -> &[u32] {
+        self.order.indexes()
+    }
+
     /// The next lists by their signs.
     fn upcoming(&self) -> &[u32] {
         let rest = &self.order.indexes()[self.measured..];

@@ -4,11 +4,12 @@
 //! time does that, and the others use what there is. All rows count as one list whose centroid is the mean of the index
 //! generation. A search sees one immutable value, as of when it began.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use plimsoll_base::Generation;
 use plimsoll_base::aligned::AlignedBytes;
+use plimsoll_base::sync::PlainMutex;
 use plimsoll_kernels::BLOCK;
 
 use super::Memtable;
@@ -45,7 +46,7 @@ pub(crate) struct Chunk {
 #[derive(Default)]
 pub(super) struct Codes {
     current: ArcSwapOption<CodedRows>,
-    encoding: Mutex<()>,
+    encoding: PlainMutex<()>,
 }
 
 impl CodedRows {

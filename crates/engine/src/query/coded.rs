@@ -92,6 +92,9 @@ const RECORD_DEVIATIONS: f32 = 3.0;
 /// The first rows that are measured are the most promising ones of so many lists.
 const FIRST_LISTS: usize = 2;
 
+/// Lists whose signs are asked for before the first one is visited.
+const FIRST_AHEAD: usize = 8;
+
 /// The lists a query visits.
 enum Visits<'a> {
     /// By the codes of the centroids.
@@ -196,6 +199,8 @@ impl<'a> Coded<'_, 'a> {
         let share = scanner.share();
         // The list that is visited, and the one that probably will be next: it is found while there is time.
         let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
+        let all_were_asked_for = self.sections.iter().all(|section| section.rows.all_signs_were_asked_for());
+        let mut asked = if all_were_asked_for { usize::MAX } else { 0 };
         while let Some(visit) = self.next(&mut visits) {
             scanner.check()?;
             let pool = &self.scratch.pool;
@@ -210,6 +215,9 @@ impl<'a> Coded<'_, 'a> {
             }
             if rule.stops(&progress) {
                 break;
+            }
+            if progress.lists >= asked / 2 {
+                asked = self.ask_ahead(&visits, asked);
             }
             progress.lists += 1;
             progress.rows += (f64::from(self.book.rows(visit.position)) * share) as u64;
@@ -266,6 +274,24 @@ impl<'a> Coded<'_, 'a> {
         let Visits::Coded = visits else { return None };
         let Scratch { query, route, .. } = &mut *self.scratch;
         route.peek(self.book, query)
+    }
+
+    /// Asks the disk for the signs of lists that will probably be visited, twice as many as before, where nobody has touched
+    /// them yet. Returns for how many lists it has done so. Lists by their centroids themselves have no order to go by.
+    fn ask_ahead(&self, visits: &Visits<'_>, asked: usize) -> usize {
+        let Visits::Coded = visits else { return usize::MAX };
+        let lists = self.scratch.route.rough();
+        let until = (asked * 2).max(FIRST_AHEAD);
+        for position in lists.iter().take(until).skip(asked) {
+            // What is damaged is said when it is visited.
+            let Ok((shard, list)) = self.router.list(*position) else { continue };
+            for section in self.sections.iter().filter(|section| section.shard == shard) {
+                if let Some(entry) = section.rows.list(list) {
+                    section.rows.ask_for(&entry);
+                }
+            }
+        }
+        until
     }
 
     /// Finds a list in every section that has a part of it.
@@ -347,7 +373,11 @@ impl<'a> Coded<'_, 'a> {
             }
         }
         for candidate in &*waiting {
-            self.sections[candidate.section as usize].rows.prefetch_record(candidate.row);
+            let rows = &self.sections[candidate.section as usize].rows;
+            rows.prefetch_record(candidate.row);
+            if self.asks_documents {
+                rows.prefetch_row(candidate.row);
+            }
         }
     }
 
@@ -404,7 +434,10 @@ impl<'a> Coded<'_, 'a> {
             let section = &self.sections[pooled.section as usize];
             named.push(section.rows.row(pooled.row)?);
         }
-        scanner.measure_raw(&named)
+        let measured = scanner.measure_raw(&named);
+        // Last, so that nothing waits for it.
+        self.sections.iter().for_each(|section| section.rows.ask_for_more());
+        measured
     }
 }
 

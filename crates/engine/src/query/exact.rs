@@ -15,7 +15,7 @@ use super::selection::Selection;
 use super::stopwatch::Stopwatch;
 use super::top::{Candidate, Dedup, Group, Top, Wanted};
 use crate::error::{Error, Result};
-use crate::memtable::{Memtable, MemtableEntry, Place};
+use crate::memtable::{Memtable, MemtableEntry, Place, Shadowed};
 use crate::router::Router;
 use crate::rows::UNLISTED;
 use crate::state::CollectionState;
@@ -50,6 +50,16 @@ pub(crate) struct Scanner<'a> {
     pub excluded: Option<DocumentId>,
     pub clock: Stopwatch,
     selection: Option<Arc<Selection>>,
+    hidden: Option<Hidden>,
+}
+
+/// Which stored documents may be hidden by what is in memory, or are excluded.
+#[derive(Debug, Clone)]
+enum Hidden {
+    /// Those of these sets, and one more.
+    Known(Vec<Arc<Shadowed>>, Option<DocumentOrdinal>),
+    /// Each has to be asked.
+    Unknown,
 }
 
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
@@ -78,6 +88,7 @@ impl<'a> Scanner<'a> {
             excluded: None,
             clock: Stopwatch::default(),
             selection: None,
+            hidden: None,
         }
     }
 
@@ -352,23 +363,44 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Whether it depends on a row's document if the row counts.
-    pub(super) fn asks_documents(&self) -> bool {
+    /// Finds out which stored documents may be hidden, and says whether it depends on a row's document if the row counts.
+    pub(super) fn asks_documents(&mut self) -> bool {
+        let hidden = self.hidden.take().unwrap_or_else(|| self.may_be_hidden());
+        let hides_none = matches!(&hidden, Hidden::Known(sets, None) if sets.is_empty());
+        self.hidden = Some(hidden);
         matches!(self.top.wanted().dedup, Dedup::Document | Dedup::Position)
-            || self.excluded.is_some()
+            || !hides_none
             || !self.state.tree.kills.files.is_empty()
-            || self.memtables.iter().any(|memtable| !memtable.is_empty())
+    }
+
+    fn may_be_hidden(&self) -> Hidden {
+        let tree = &*self.state.tree;
+        let excluded = match self.excluded.map(|id| tree.ordinal_of(id)).transpose() {
+            Ok(ordinal) => ordinal.flatten(),
+            // What is damaged is not needed for that: rows have ids as well.
+            Err(_) => return Hidden::Unknown,
+        };
+        let memtables = self.memtables.iter().filter(|memtable| !memtable.is_empty());
+        let sets: Option<Vec<_>> = memtables.map(|memtable| memtable.shadowed(tree, self.visible)).collect();
+        sets.map_or(Hidden::Unknown, |mut sets| {
+            sets.retain(|set| !set.is_empty());
+            Hidden::Known(sets, excluded)
+        })
     }
 
     /// Whether the rows of a stored document count.
-    pub(super) fn is_live(&self, ordinal: DocumentOrdinal) -> Result<bool> {
+    pub(super) fn is_live(&mut self, ordinal: DocumentOrdinal) -> Result<bool> {
         let tree = &*self.state.tree;
         if tree.kills.contains(ordinal)? {
             return Ok(false);
         }
-        if self.excluded.is_none() && self.memtables.iter().all(|memtable| memtable.is_empty()) {
+        if let Some(Hidden::Known(sets, excluded)) = &self.hidden
+            && *excluded != Some(ordinal)
+            && !sets.iter().any(|set| set.contains(ordinal))
+        {
             return Ok(true);
         }
+        self.explain.documents_asked += 1;
         let place = tree.place_of(ordinal)?.ok_or_else(|| lost_document(tree, ordinal))?;
         Ok(!self.is_hidden(tree.posting(place)?.entry(place.document)?.id(), self.memtables.len()))
     }

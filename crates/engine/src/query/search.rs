@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_base::{DocumentId, Generation};
+use plimsoll_base::{DocumentId, Generation, sync};
 use plimsoll_shard::SealedView;
 use rayon::prelude::*;
 
@@ -145,8 +145,12 @@ pub struct Explain {
     pub rows_reranked: u64,
     /// Rows measured in float64, from their vectors.
     pub rows_measured: u64,
+    /// Flushed rows whose document had to be looked at because there may be a newer version of it in memory.
+    pub documents_asked: u64,
     /// Bytes of codes, vectors and row tables read.
     pub bytes_touched: u64,
+    /// How often it waited for a lock that another thread held.
+    pub lock_waits: u64,
     /// How long each stage took, if that was asked for.
     pub stages: Option<Stages>,
     /// Why the vectors of all rows were scanned instead of codes: those, or the index, are damaged.
@@ -400,6 +404,7 @@ impl<'a> Search<'a> {
         let state = &collection.state;
         let measure = Measure::new(state.config.metric, state.config.dimension, query)?;
         interrupt.check()?;
+        let waits_before = sync::waits();
         let (candidates, mut explain, mut clock) = self.scan(collection, &measure, interrupt)?;
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
@@ -408,6 +413,7 @@ impl<'a> Search<'a> {
         }
         clock.lap(|stages| &mut stages.collect);
         explain.stages = clock.stages();
+        explain.lock_waits = sync::waits() - waits_before;
         Ok(SearchResults { hits, explain })
     }
 

@@ -4,8 +4,9 @@
 //! document, and kept for the next search with the same filter. Rows that are not flushed yet are asked one by one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use plimsoll_base::FileNumber;
 use plimsoll_shard::{PostingFile, SealedView};
 use rayon::prelude::*;
@@ -22,9 +23,11 @@ const KEPT: usize = 256;
 /// Documents asked by one thread at a time.
 const BLOCK: usize = 4096;
 
-/// What filters said of posting files; shared by all trees of a collection.
+/// What filters said of posting files; shared by all trees of a collection. Looking into it takes no lock.
 #[derive(Default)]
-pub(crate) struct FilterCache(Mutex<HashMap<(FileNumber, String), Arc<Selected>>>);
+pub(crate) struct FilterCache(ArcSwap<Answers>);
+
+type Answers = HashMap<(FileNumber, String), Arc<Selected>>;
 
 /// The documents of one posting file that a filter lets through.
 pub(crate) struct Selected {
@@ -77,17 +80,15 @@ impl FilterCache {
         interrupt: &Interrupt,
     ) -> Result<Arc<Selected>> {
         let key = (file.sealed().file_meta().number, text.to_owned());
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lock().get(&key).map(Arc::clone);
-        if let Some(selected) = known {
-            return Ok(selected);
+        if let Some(selected) = self.0.load().get(&key) {
+            return Ok(Arc::clone(selected));
         }
         let selected = Arc::new(Selected::find(filter, file, interrupt)?);
-        let mut kept = lock();
-        if kept.len() >= KEPT {
-            kept.clear();
-        }
-        kept.insert(key, Arc::clone(&selected));
+        self.0.rcu(|kept| {
+            let mut kept = if kept.len() < KEPT { Answers::clone(kept) } else { Answers::new() };
+            kept.insert(key.clone(), Arc::clone(&selected));
+            kept
+        });
         Ok(selected)
     }
 }

@@ -8,9 +8,13 @@ use std::sync::atomic::Ordering;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::storage::Map;
 use plimsoll_base::{Result, StorageError};
 
 use super::{SealedFile, Section};
+
+/// What touches a block after having touched so many in front of it is passing over the file.
+const PASS: usize = 16;
 
 impl SealedFile {
     /// The checksum of each block.
@@ -55,13 +59,42 @@ impl SealedFile {
         word.is_some_and(|verified| wanted & !verified.load(Ordering::Relaxed) == 0)
     }
 
+    /// Asks the disk for bytes of the mapping, as far as they were never touched.
+    #[cold]
+    pub(super) fn ask_for_untouched(&self, map: &Map, bytes: Range<usize>) {
+        if let Some(untouched) = self.untouched(bytes) {
+            map.will_need(untouched.start, untouched.len());
+        }
+    }
+
+    /// Bytes of the mapping from the first block of them that was never touched on.
+    pub(super) fn untouched(&self, bytes: Range<usize>) -> Option<Range<usize>> {
+        let size = self.footer.block_size as usize;
+        let mut blocks = bytes.start / size..bytes.end.div_ceil(size);
+        let first = blocks.find(|block| !self.is_touched(*block))?;
+        Some(bytes.start.max(first * size)..bytes.end)
+    }
+
+    /// Whether a pass over the file has come to these bytes. It is left to the kernel, which knows best how far to read
+    /// ahead of that; around other bytes it would read as much as it is set to, which can be megabytes.
+    pub(super) fn is_passed_to(&self, start: usize) -> bool {
+        let first = start / self.footer.block_size as usize;
+        first >= PASS && (first - PASS..first).all(|block| self.is_touched(block))
+    }
+
+    fn is_touched(&self, block: usize) -> bool {
+        let start = block * self.footer.block_size as usize;
+        self.is_verified(start, start + 1)
+    }
+
     /// Verifies those blocks of bytes `start` to `end` of the mapping that were never touched.
-    pub(super) fn check_blocks(&self, map: &[u8], start: usize, end: usize) -> Result<()> {
+    pub(super) fn check_blocks(&self, map: &Map, start: usize, end: usize) -> Result<()> {
         if start == end {
             return Ok(());
         }
         let shift = self.footer.block_size.trailing_zeros();
         let (first, last) = (start >> shift, (end - 1) >> shift);
+        let mut is_asked_for = false;
         for word in first / 64..=last / 64 {
             let from = first.saturating_sub(word * 64);
             let to = (last - word * 64).min(63);
@@ -73,6 +106,9 @@ impl SealedFile {
             // see it yet only verifies the block once more.
             let missing = wanted & !verified.load(Ordering::Relaxed);
             if missing != 0 {
+                if !std::mem::replace(&mut is_asked_for, true) && !self.is_passed_to(start) {
+                    self.ask_for_untouched(map, start..end);
+                }
                 self.check_missing(map, word, missing)?;
                 verified.fetch_or(missing, Ordering::Relaxed);
             }
@@ -97,13 +133,14 @@ impl SealedFile {
     pub(super) fn load(&self, section: &Section) -> Result<&OwnedSection> {
         let index = self.index_of(section.kind, section.owner);
         let own = index.filter(|index| self.sections[*index] == *section);
-        let Some(slot) = own.and_then(|index| self.owned.get(index)) else {
+        let slot = own.and_then(|index| Some((self.owned.get(index)?, self.loading.get(index)?)));
+        let Some((slot, loading)) = slot else {
             return Err(self.damaged(section.offset, "this section belongs to another file"));
         };
         if let Some(loaded) = slot.get() {
             return Ok(loaded);
         }
-        let _guard = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = slot.get() {
             return Ok(loaded);
         }

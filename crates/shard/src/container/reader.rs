@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use super::blocks::OwnedSection;
 use bytemuck::AnyBitPattern;
@@ -12,6 +12,7 @@ use plimsoll_base::codec::Decoder;
 use plimsoll_base::header::{FileHeader, HEADER_LEN};
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{Map, ReadFile, Storage};
+use plimsoll_base::sync::PlainMutex;
 use plimsoll_base::{Result, StorageError};
 
 use super::{
@@ -50,8 +51,9 @@ pub struct SealedFile {
     pub(super) verified: Box<[AtomicU64]>,
     /// Owned mode: the sections loaded so far.
     pub(super) owned: Box<[OnceLock<OwnedSection>]>,
-    /// Held while a section is loaded, so that two threads do not both read it.
-    pub(super) loading: Mutex<()>,
+    /// Owned mode: held while a section is loaded, so that two threads do not both read it. One for each, so that nobody
+    /// waits for another one than it needs.
+    pub(super) loading: Box<[PlainMutex<()>]>,
 }
 
 impl SealedFile {
@@ -110,6 +112,17 @@ impl SealedFile {
         if mutant::is(Mutant::OpeningReadsRows) {
             file.read_exact_at(0, &mut vec![0; len as usize])?;
         }
+        let map = match mode {
+            ReadMode::Mapped => file.map()?,
+            ReadMode::Owned if mutant::is(Mutant::MapAlways) => file.map()?,
+            ReadMode::Owned => None,
+        };
+        if let Some(map) = &map {
+            // Both at once. And where a read call finds the page in memory, the kernel does not read ahead of it: it
+            // would mark what follows, and take the first touch of that for a reason to read megabytes.
+            map.will_need(0, HEADER_LEN);
+            map.will_need(len as usize - FOOTER_LEN, FOOTER_LEN);
+        }
         let mut header_bytes = [0; HEADER_LEN];
         file.read_exact_at(0, &mut header_bytes)?;
         let header = FileHeader::decode(&header_bytes, &path)?;
@@ -118,11 +131,6 @@ impl SealedFile {
         file.read_exact_at(len - FOOTER_LEN as u64, &mut footer_bytes)?;
         let footer = Footer::decode(&footer_bytes, &path, len)?;
         let (sections, order) = read_section_table(&*file, &footer, &path)?;
-        let map = match mode {
-            ReadMode::Mapped => file.map()?,
-            ReadMode::Owned if mutant::is(Mutant::MapAlways) => file.map()?,
-            ReadMode::Owned => None,
-        };
         if let Some(map) = &map
             && map.len() as u64 != len
         {
@@ -137,7 +145,7 @@ impl SealedFile {
             verified: std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect(),
             owned: std::iter::repeat_with(OnceLock::new).take(loads).collect(),
             blocks: OnceLock::new(),
-            loading: Mutex::new(()),
+            loading: std::iter::repeat_with(PlainMutex::default).take(loads).collect(),
             path,
             file,
             footer,
@@ -325,24 +333,49 @@ impl SealedFile {
 
     /// Says that a part of a section will be read soon. A hint: a range beyond the section is cut off.
     pub fn will_need(&self, section: &Section, range: Range<u64>) {
-        let (start, end) = (range.start.min(section.len), range.end.min(section.len));
-        if let Some(map) = &self.map
-            && start < end
-            && let Ok(offset) = usize::try_from(section.offset.saturating_add(start))
-        {
-            map.will_need(offset, (end - start) as usize);
+        if let Some((map, range)) = self.mapped(section, range) {
+            map.will_need(range.start, range.len());
         }
     }
 
-    /// Asks the processor to bring a part of a section into its nearest cache, if the file is mapped. A hint: nothing
-    /// is verified, and a range beyond the section is cut off.
+    /// Asks for a part of a section ahead of its use, if the file is mapped: the disk for what was never touched, the
+    /// processor, for its nearest cache, for all else. A hint: nothing is verified, and a range beyond the section is
+    /// cut off.
     #[inline]
     pub fn prefetch(&self, section: &Section, range: Range<u64>) {
-        if let Some(map) = &self.map {
-            let (start, end) = (range.start.min(section.len), range.end.min(section.len));
-            let bytes = map.get((section.offset + start) as usize..(section.offset + end) as usize);
-            bytes.into_iter().for_each(plimsoll_kernels::prefetch);
+        if let Some((map, range)) = self.mapped(section, range) {
+            if self.is_verified(range.start, range.end) {
+                map.get(range).into_iter().for_each(plimsoll_kernels::prefetch);
+            } else {
+                self.ask_for_untouched(map, range);
+            }
         }
+    }
+
+    /// As [`SealedFile::prefetch`], of the disk only: for more than a cache holds.
+    #[inline]
+    pub fn ask_for(&self, section: &Section, range: Range<u64>) {
+        if let Some((map, range)) = self.mapped(section, range)
+            && !self.is_verified(range.start, range.end)
+        {
+            self.ask_for_untouched(map, range);
+        }
+    }
+
+    /// Asks the disk for the whole file, if it is mapped.
+    pub fn ask_for_all(&self) {
+        if let Some(map) = &self.map {
+            map.will_need(0, map.len());
+        }
+    }
+
+    /// Where a part of a section is in the mapping, if there is one; a range beyond the section is cut off, and of an
+    /// empty one there is nothing.
+    #[inline]
+    fn mapped(&self, section: &Section, range: Range<u64>) -> Option<(&Map, Range<usize>)> {
+        let map = self.map.as_ref()?;
+        let (start, end) = (range.start.min(section.len), range.end.min(section.len));
+        (start < end).then(|| (map, (section.offset + start) as usize..(section.offset + end) as usize))
     }
 
     /// Damage at byte `offset` of this file.

@@ -75,6 +75,42 @@ proptest! {
     }
 }
 
+/// The disk is asked for what was never touched, and a pass over the file is left to the kernel.
+#[test]
+fn only_what_was_never_touched_is_asked_for() {
+    let dir = TempDir::new().unwrap();
+    const BLOCKS: usize = 200;
+    let meta = write(dir.path(), 1, &[(0, bytes_of(BLOCKS * BLOCK_LEN, 1))], 1 << 20);
+    let file = SealedFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Mapped).unwrap();
+    let section = file.section(A, 0).unwrap();
+    let of_file = |blocks: std::ops::Range<usize>| blocks.start * BLOCK_LEN..blocks.end * BLOCK_LEN;
+    let touch = |blocks: std::ops::Range<usize>| {
+        let range = of_file(blocks);
+        // The section begins behind the header.
+        let inner = |at: usize| (at as u64).saturating_sub(section.offset);
+        file.bytes(&section, inner(range.start)..inner(range.end)).unwrap();
+    };
+    assert_eq!(file.untouched(100..9000), Some(100..9000));
+    touch(0..1);
+    // As `is_verified` says nothing of blocks in two of its words, these are looked at one by one.
+    touch(60..70);
+    assert_eq!(file.untouched(100..4000), None);
+    assert_eq!(file.untouched(100..9000), Some(BLOCK_LEN..9000));
+    assert_eq!(file.untouched(of_file(61..69)), None);
+    assert_eq!(file.untouched(of_file(61..90)), Some(of_file(70..90)));
+    assert!(!file.is_passed_to(70 * BLOCK_LEN) && !file.is_passed_to(BLOCK_LEN) && !file.is_passed_to(0));
+    touch(54..60);
+    assert!(file.is_passed_to(70 * BLOCK_LEN) && file.is_passed_to(71 * BLOCK_LEN - 1));
+    assert!(!file.is_passed_to(69 * BLOCK_LEN) && !file.is_passed_to(71 * BLOCK_LEN));
+    // Hints change nothing, wherever they are.
+    for range in [0..0, 0..u64::MAX, u64::MAX - 1..u64::MAX, 5..3] {
+        file.prefetch(&section, range.clone());
+        file.ask_for(&section, range);
+    }
+    file.ask_for_all();
+    assert_eq!(file.untouched(of_file(1..2)), Some(of_file(1..2)));
+}
+
 /// Damage far from what is read is not noticed by reading, but by touching and by verifying.
 #[test]
 fn blocks_are_verified_when_they_are_touched() {

@@ -2,12 +2,19 @@
 //! rows is looked up once.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_base::{DocumentOrdinal, ListId, Result};
 
 use super::reader::ShardSections;
-use super::{CodeLengths, ListEntry};
+use super::{BLOCK_SLOTS, CodeLengths, ListEntry};
 use crate::container::{SealedFile, Section};
+
+/// How much a search asks for beyond what it needs, until all codes were asked for: at this size the disk takes about as
+/// long for it as for the search's own reads.
+const ASKED_AT_ONCE: u64 = 512 << 10;
+/// Of a larger part, the rest comes as it is needed: it might not fit into memory.
+const ASKED_AT_MOST: u64 = 256 << 20;
 
 /// The codes of one shard's rows, with its lists and the rows' documents.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +47,42 @@ impl<'a> CodedRows<'a> {
     pub fn blocks(&self, blocks: Range<u32>) -> Result<&'a [u8]> {
         let at = |block: u32| u64::from(block) * u64::from(self.lengths.block);
         self.file.bytes(self.signs, at(blocks.start)..at(blocks.end))
+    }
+
+    /// Asks the disk for the signs of a list ahead of their use, as far as they were never touched; see
+    /// [`SealedFile::ask_for`].
+    #[inline]
+    pub fn ask_for(&self, list: &ListEntry) {
+        let block = |slot: u32| u64::from(slot) / u64::from(BLOCK_SLOTS) * u64::from(self.lengths.block);
+        let end = list.first_slot.saturating_add(list.rows).saturating_add(BLOCK_SLOTS - 1);
+        self.file.ask_for(self.signs, block(list.first_slot)..block(end));
+    }
+
+    /// Whether the disk was asked for all signs.
+    pub fn all_signs_were_asked_for(&self) -> bool {
+        self.sections.asked.load(Relaxed) >= self.signs.len
+    }
+
+    /// Asks the disk for some more of the signs, or of the records once it was asked for all signs: so the codes come into
+    /// memory in large pieces while searches pick what they need. Most of the time that was done before.
+    #[inline]
+    pub fn ask_for_more(&self) {
+        if self.sections.asked.load(Relaxed) < self.codes_len().min(ASKED_AT_MOST) {
+            self.ask_for_next();
+        }
+    }
+
+    fn codes_len(&self) -> u64 {
+        self.signs.len.saturating_add(self.plane.len)
+    }
+
+    #[cold]
+    fn ask_for_next(&self) {
+        let at = self.sections.asked.fetch_add(ASKED_AT_ONCE, Relaxed);
+        let end = at.saturating_add(ASKED_AT_ONCE);
+        self.file.ask_for(self.signs, at..end);
+        let in_plane = |at: u64| at.saturating_sub(self.signs.len);
+        self.file.ask_for(self.plane, in_plane(at)..in_plane(end));
     }
 
     /// The record of a row.

@@ -1,6 +1,7 @@
 //! Reading a vector segment in place.
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::mutant::{self, Mutant};
@@ -31,6 +32,8 @@ pub(super) struct ShardSections {
     /// Where there are codes: signs and plane.
     codes: Option<(Section, Section)>,
     places: OnceLock<Option<Places>>,
+    /// How far the codes were asked for; see [`CodedRows::ask_for_more`].
+    pub(super) asked: AtomicU64,
 }
 
 impl ShardSections {
@@ -41,7 +44,15 @@ impl ShardSections {
     /// The entry of one of the shard's lists, all of which are given.
     #[inline]
     pub(super) fn find_list(&self, lists: &[ListEntry], list: ListId) -> Option<ListEntry> {
-        let index = match self.places.get_or_init(|| Places::new(lists)) {
+        let places = match self.places.get() {
+            Some(places) => places,
+            // Made before, so that no other thread waits for it.
+            None => {
+                let places = Places::new(lists);
+                self.places.get_or_init(|| places)
+            }
+        };
+        let index = match places {
             Some(places) => places.find(list),
             None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
         };
@@ -112,7 +123,14 @@ impl SealedView for VectorFile {
                     Some((signs, file.section_of(PLANE, lists.owner, rows * u64::from(record))?))
                 }
             };
-            sections.push(ShardSections { lists, ordinals, postings, codes, places: OnceLock::new() });
+            sections.push(ShardSections {
+                lists,
+                ordinals,
+                postings,
+                codes,
+                places: OnceLock::new(),
+                asked: AtomicU64::new(0),
+            });
         }
         let rows: u64 = sections.iter().map(ShardSections::rows).sum();
         if shards.len() as u64 != header.shards || rows != header.rows {

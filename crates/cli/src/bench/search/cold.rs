@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use plimsoll::{Effort, ReadOnlyDatabase};
+use plimsoll::{Effort, ReadOnlyCollection, ReadOnlyDatabase};
 use serde::Serialize;
 
 use super::super::cache::{self, Faults};
@@ -18,6 +18,8 @@ use crate::error::Result;
 
 /// So many queries run on a database that nobody has searched yet.
 const FIRSTS: usize = 30;
+/// And so many in turn on one that has been searched by nobody else.
+const FEW: usize = 100;
 /// So many pages are read to learn how long one takes.
 const PAGES: usize = 200;
 
@@ -26,8 +28,12 @@ const PAGES: usize = 200;
 pub(in crate::bench) struct Cold {
     /// The first query after opening, over several openings.
     pub first: Figures,
-    /// All queries in turn after one opening, of which each finds what the ones before it have brought.
+    /// The first hundred queries in turn after one opening, of which each finds what the ones before it have brought.
+    pub hundred: Figures,
+    /// All queries in turn, those hundred among them.
     pub following: Figures,
+    /// The same queries once more, which find everything in memory, as the kernel has brought it there.
+    pub again: Figures,
     /// How long one page from a random place of the disk takes, in microseconds.
     pub page_us: f64,
     /// What waiting for the major faults of the first query one by one would take, over what it took.
@@ -54,13 +60,33 @@ impl Cold {
         let step = (asked.queries.len() / FIRSTS).max(1);
         let mut first = Samples::default();
         for queries in asked.queries.chunks(step).take(FIRSTS) {
-            first.run(target, Asked { queries: &queries[..1], ..asked }, effort)?;
+            first.search(&Opened::cold(target)?, Asked { queries: &queries[..1], ..asked }, effort)?;
         }
+        let opened = Opened::cold(target)?;
+        let (few, more) = asked.queries.split_at(FEW.min(asked.queries.len()));
         let mut following = Samples::default();
-        following.run(target, asked, effort)?;
-        let (first, following) = (first.figures(), following.figures());
+        following.search(&opened, Asked { queries: few, ..asked }, effort)?;
+        let hundred = following.figures();
+        following.search(&opened, Asked { queries: more, ..asked }, effort)?;
+        let mut again = Samples::default();
+        again.search(&opened, asked, effort)?;
+        let (first, following, again) = (first.figures(), following.figures(), again.figures());
         let overlap = first.major_faults * page_us / first.p50_us;
-        Ok(Self { first, following, page_us, overlap })
+        Ok(Self { first, hundred, following, again, page_us, overlap })
+    }
+}
+
+/// A database that was opened when nothing of it was in memory.
+struct Opened {
+    collection: ReadOnlyCollection,
+    _db: ReadOnlyDatabase,
+}
+
+impl Opened {
+    fn cold(target: &Target) -> Result<Self> {
+        cache::drop_pages(&target.dir)?;
+        let db = ReadOnlyDatabase::open(&target.dir)?;
+        Ok(Self { collection: db.collection(&target.collection)?, _db: db })
     }
 }
 
@@ -74,12 +100,8 @@ struct Samples {
 }
 
 impl Samples {
-    /// Drops the pages of the database, opens it, and runs queries.
-    fn run(&mut self, target: &Target, asked: Asked, effort: Effort) -> Result<()> {
-        cache::drop_pages(&target.dir)?;
-        let db = ReadOnlyDatabase::open(&target.dir)?;
-        let collection = db.collection(&target.collection)?;
-        let subject = Subject { collection: &collection, asked };
+    fn search(&mut self, opened: &Opened, asked: Asked, effort: Effort) -> Result<()> {
+        let subject = Subject { collection: &opened.collection, asked };
         let before = Faults::now()?;
         for query in asked.queries {
             let start = Instant::now();

@@ -149,39 +149,42 @@ fn batches(report: &Report) -> Part {
 }
 
 fn cold(report: &Report) -> Part {
-    let headings = [
-        "cold, µs",
-        "first p50",
-        "first p99",
+    let mut table = table([
+        "cold",
+        "queries",
+        "p50 µs",
+        "p99 µs",
         "major faults",
         "minor",
-        "from disk",
-        "page read",
+        "from disk a query",
         "one by one/first",
-        "all p50",
-        "all p99",
-        "from disk",
-    ];
-    let table = part(
-        report,
-        headings,
-        |setting| setting.more.cold.clone(),
-        |cold| {
-            vec![
-                format!("{:.0}", cold.first.p50_us),
-                format!("{:.0}", cold.first.p99_us),
-                format!("{:.1}", cold.first.major_faults),
-                format!("{:.1}", cold.first.minor_faults),
-                bytes(cold.first.disk_bytes as u64),
-                format!("{:.0}", cold.page_us),
-                format!("{:.2}", cold.overlap),
-                format!("{:.1}", cold.following.p50_us),
-                format!("{:.1}", cold.following.p99_us),
-                bytes(cold.following.disk_bytes as u64),
-            ]
-        },
-    )?;
-    let note = "first: the first query after opening, its files not in memory; all: every query in turn after one opening. \
-        one by one: what its major faults would take if each waited for one page.";
-    Some((table, Some(note.to_owned())))
+    ]);
+    let mut page_us = 0.0;
+    for setting in &report.settings {
+        let Some(cold) = &setting.more.cold else { continue };
+        page_us = cold.page_us;
+        let overlap = format!("{:.2}", cold.overlap);
+        for (which, figures, overlap) in [
+            ("first", &cold.first, overlap),
+            ("first hundred", &cold.hundred, String::new()),
+            ("all in turn", &cold.following, String::new()),
+            ("once more", &cold.again, String::new()),
+        ] {
+            table.add_row([
+                format!("{}, {which}", setting.name()),
+                figures.queries.to_string(),
+                format!("{:.0}", figures.p50_us),
+                format!("{:.0}", figures.p99_us),
+                format!("{:.1}", figures.major_faults),
+                format!("{:.1}", figures.minor_faults),
+                bytes(figures.disk_bytes as u64),
+                overlap,
+            ]);
+        }
+    }
+    let note = format!(
+        "first: the first query after each of several openings, with no file in memory; the others: queries in turn after one \
+         opening. one by one: what the major faults of a first query would take if each waited for one page ({page_us:.0} µs)."
+    );
+    (!table.is_empty()).then_some((table, Some(note)))
 }
