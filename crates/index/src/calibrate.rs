@@ -17,7 +17,7 @@ use crate::stop::{Progress, StopEntry, StopRule, StopTable};
 /// The largest calibrated k.
 const DEEPEST: usize = 100;
 /// So many rows are kept for each query. Others can only be the k-th best of a visit that has found next to nothing.
-pub const KEPT: usize = 1000;
+pub const KEPT: usize = 500;
 /// So many of them have to be the best indeed: those that may be the truth, with some copies of the query.
 pub const NEAREST: usize = DEEPEST + 50;
 /// One-sided 95 % of the normal distribution.

@@ -1,6 +1,6 @@
 //! Lists for all rows of a collection: k-means in which a row is compared with few centroids.
 //!
-//! Comparing every row with every centroid costs n²/150 distances a pass. Here a row is compared with the 8√k centroids of
+//! Comparing every row with every centroid costs n²/150 distances a pass. Here a row is compared with the 12√k centroids of
 //! one of √k groups, once, and then moves among the few that were nearest to it, while these move: first the rows of a
 //! sample, then all rows. Measured at 400 lists: as few rows have to be visited as after six passes over a sample and two
 //! over all rows that compare with every centroid, in half the time.
@@ -14,19 +14,17 @@ use plimsoll_kernels::l2_squared;
 use rayon::prelude::*;
 
 use crate::centroids::covering_radius;
-use crate::kmeans::{KmeansOptions, first_centroids, sample_rows, train};
+use crate::kmeans::{KmeansOptions, SAMPLE_ROWS_PER_LIST, first_centroids, sample_rows, train};
 use crate::nearest::{NearestOf, Scratch};
 
-/// Rows of the sample for each list.
-const SAMPLE_ROWS: usize = 64;
 /// Passes over the sample, and over all rows after it.
 const SAMPLE_PASSES: usize = 6;
 const PASSES: usize = 5;
 /// A row moves among so many lists, those that were nearest to it at first.
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 12;
 /// A row is compared with so many times √k centroids at first, one of the sample with at least so many: its centroids are
 /// rows taken at random, so that a group says less of what is near.
-const COMPARED: usize = 8;
+const COMPARED: usize = 12;
 const COMPARED_IN_SAMPLE: usize = 1024;
 /// Rows that pass the groups together, and how many of them are compared with one group together.
 const PART: usize = 1024;
@@ -87,12 +85,13 @@ impl Lists {
     /// If a row can not be read.
     ///
     /// # Panics
-    /// When there are more than 2³² rows.
+    /// When there are 2³² rows or more.
     pub fn train<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Self, R::Error> {
+        assert!(u32::try_from(rows.count()).is_ok(), "{} rows", rows.count());
         if k == 0 || rows.count() == 0 {
             return Ok(Self::default());
         }
-        let chosen = sample_rows(rows.count(), k * SAMPLE_ROWS, seed);
+        let chosen = sample_rows(rows.count(), k * SAMPLE_ROWS_PER_LIST, seed);
         let sample = Chosen { rows, numbers: chosen.into_iter().map(|row| row as u32).collect() };
         let seeds = seeds(&sample, k, seed)?;
         let compared = COMPARED * k.isqrt();
@@ -195,18 +194,15 @@ impl<R: Rows> Rows for Chosen<'_, R> {
 
 /// `k` distinct rows, or all distinct rows if there are fewer.
 fn seeds<R: Rows>(rows: &R, k: usize, seed: u64) -> Result<Vec<f32>, R::Error> {
-    let mut few = Vec::new();
-    // Twice as many as are needed, unless there are many equal ones.
-    for wanted in [2 * k, rows.count()] {
-        few.clear();
+    let among = |wanted: usize| {
+        let mut some = Vec::new();
         let chosen = sample_rows(rows.count(), wanted, seed ^ 1);
-        chosen.into_iter().try_for_each(|row| rows.push(row as u32, &mut few))?;
-        let seeds = first_centroids(&few, rows.dim(), k, seed);
-        if seeds.len() == k * rows.dim() || wanted >= rows.count() {
-            return Ok(seeds);
-        }
-    }
-    Ok(few)
+        chosen.into_iter().try_for_each(|row| rows.push(row as u32, &mut some))?;
+        Ok(first_centroids(&some, rows.dim(), k, seed))
+    };
+    // Twice as many rows are enough, unless there are many equal ones.
+    let seeds = among(2 * k)?;
+    if seeds.len() < k * rows.dim() { among(rows.count()) } else { Ok(seeds) }
 }
 
 /// Rows in lists around the means of these rows. A list that loses all its rows keeps its centroid.
@@ -224,7 +220,7 @@ impl Clustering {
         passes: usize,
     ) -> Result<Self, R::Error> {
         let candidates = Groups::new(rows.dim(), &centroids, compared).candidates(rows)?;
-        let mut positions = nearest(rows, &candidates, &centroids)?;
+        let mut positions: Vec<u32> = (0..rows.count() as u32).map(|row| candidates.of(row)[0]).collect();
         let mut sums = Sums::new(centroids.len() / rows.dim(), rows.dim());
         sums.update(rows, None, &positions)?;
         sums.means(&mut centroids);
@@ -311,32 +307,35 @@ fn add<R: Rows>(
     Ok(())
 }
 
-/// The nearest of each row's candidates, the lowest among equals.
+/// The nearest of each row's candidates, the first among equals.
 fn nearest<R: Rows>(rows: &R, candidates: &Candidates, centroids: &[f32]) -> Result<Vec<u32>, R::Error> {
     let dim = rows.dim();
     let mut positions = vec![0; rows.count()];
-    positions
-        .par_chunks_mut(PART)
-        .zip(candidates.lists.par_chunks(PART * candidates.of_row))
-        .enumerate()
-        .try_for_each_init(Vec::new, |room, (part, (positions, candidates_of_part))| {
-            let of_rows = candidates_of_part.chunks_exact(candidates.of_row);
-            for (row, (position, lists)) in ((part * PART) as u32..).zip(positions.iter_mut().zip(of_rows)) {
-                let vector = rows.row(row, room)?;
-                let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
-                let best =
-                    lists.iter().map(|list| (distance(list), *list)).min_by(|a, b| a.0.total_cmp(&b.0));
-                *position = best.map_or(0, |best| best.1);
-            }
-            Ok(())
-        })?;
+    positions.par_chunks_mut(PART).enumerate().try_for_each_init(Vec::new, |room, (part, positions)| {
+        let first = (part * PART) as u32..;
+        for (row, position) in first.zip(positions) {
+            let vector = rows.row(row, room)?;
+            let distance = |list: &u32| l2_squared(vector, &centroids[*list as usize * dim..][..dim]);
+            let measured = candidates.of(row).iter().map(|list| (distance(list), *list));
+            let best = measured.min_by(|a, b| a.0.total_cmp(&b.0));
+            *position = best.map_or(0, |best| best.1);
+        }
+        Ok(())
+    })?;
     Ok(positions)
 }
 
 /// The lists that each row may be in: those whose centroids were nearest to it.
 struct Candidates {
     of_row: usize,
+    /// Those of each row, nearest first.
     lists: Vec<u32>,
+}
+
+impl Candidates {
+    fn of(&self, row: u32) -> &[u32] {
+        &self.lists[row as usize * self.of_row..][..self.of_row]
+    }
 }
 
 /// Groups of centroids that overlap: the candidates of a row are among those of the nearest group.
@@ -355,6 +354,7 @@ impl Groups {
         let middles = train(centroids, dim, groups, KmeansOptions { iterations: 8, seed: 0x51ed });
         let nearest = NearestOf::new(dim, &middles);
         let mut near = NearestOf::new(dim, centroids).neighbours(&middles, compared);
+        near.iter_mut().for_each(|near| near.sort_unstable());
         // Every list is in the group it is nearest to, at least.
         for (list, group) in (0..).zip(nearest.assign(centroids)) {
             let near = &mut near[group.position as usize];

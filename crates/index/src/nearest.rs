@@ -111,7 +111,7 @@ impl NearestOf {
         all
     }
 
-    /// The `wanted` nearest vectors of each row, in increasing order, one row after another; there must be as many.
+    /// The `wanted` nearest vectors of each row, nearest first, one row after another; there must be as many.
     pub(crate) fn nearest_of_block(&self, rows: &[f32], wanted: usize, scratch: &mut Scratch) -> Vec<u32> {
         let k = self.norms.len();
         scratch.rows.clear();
@@ -125,9 +125,8 @@ impl NearestOf {
             if wanted < k {
                 order.select_nth_unstable(wanted);
             }
-            let first = found.len();
+            order[..wanted].sort_unstable();
             found.extend(order[..wanted].iter().map(|key| *key as u32));
-            found[first..].sort_unstable();
         }
         found
     }

@@ -13,14 +13,13 @@ use plimsoll_index::{
 use plimsoll_kernels as kernels;
 use rayon::prelude::*;
 
-use super::lists::LiveRows;
 use super::plan::Urgency;
 use crate::codebook::{Codebook, CodedQuery, RowEncoder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Queries of a calibration: in the background it competes with writers, and with fewer queries the stop rules are more
 /// careful than they need to be.
-const fn queries(urgency: Urgency) -> usize {
+pub(super) const fn queries(urgency: Urgency) -> usize {
     match urgency {
         Urgency::Due | Urgency::Busy | Urgency::Closing => 256,
         Urgency::Everything => 1000,
@@ -39,16 +38,15 @@ const PARTS: usize = 16;
 const DEVIATIONS: f32 = 4.0;
 
 /// Calibrates the lists of `book`; `positions` has the list of each row, `seed` chooses the queries.
-pub(super) fn stop_table(
-    rows: &LiveRows<'_>,
-    lists: (&Centroids, &[u32]),
+pub(super) fn stop_table<R: Rows<Error = Error>>(
+    rows: &R,
+    metric: Metric,
+    (centroids, positions): (&Centroids, &[u32]),
     book: &Codebook,
-    urgency: Urgency,
-    seed: u64,
+    (queries, seed): (usize, u64),
 ) -> Result<StopTable> {
-    let (centroids, positions) = lists;
     let numbers: Vec<u32> =
-        sample_rows(rows.count(), queries(urgency), seed).into_iter().map(|row| row as u32).collect();
+        sample_rows(rows.count(), queries, seed).into_iter().map(|row| row as u32).collect();
     let mut queries: Vec<Query> = numbers
         .into_iter()
         .map(|row| Query::new(rows, row, positions[row as usize], book))
@@ -57,7 +55,7 @@ pub(super) fn stop_table(
     let ranks = [KEPT, NEAREST].map(|best| rank_in_sample(best, sample.len(), rows.count()));
     let mut vectors = Vec::with_capacity(sample.len() * rows.dim());
     sample.into_iter().try_for_each(|row| rows.push(row as u32, &mut vectors))?;
-    queries.par_iter_mut().for_each(|query| query.bound(rows.metric(), &vectors, ranks));
+    queries.par_iter_mut().for_each(|query| query.bound(metric, &vectors, ranks));
     drop(vectors);
     let members = Members::new(positions);
     let parts: Vec<(u32, &[u32])> = members
@@ -73,11 +71,11 @@ pub(super) fn stop_table(
             })
             .collect::<Result<_>>()?;
         queries.par_iter_mut().for_each_init(Room::default, |room, query| {
-            encoded.iter().for_each(|part| query.scan(rows.metric(), book, part, room));
+            encoded.iter().for_each(|part| query.scan(metric, book, part, room));
         });
     }
     let scores = queries.into_iter().map(|query| query.scores).collect();
-    Ok(calibrate(centroids, rows.metric(), scores))
+    Ok(calibrate(centroids, metric, scores))
 }
 
 /// The rank in a sample below which all but a few samples have the `best` best of all rows.
@@ -106,7 +104,7 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     fn encode(
-        rows: &LiveRows<'_>,
+        rows: &impl Rows<Error = Error>,
         book: &Codebook,
         (position, radius): (u32, f32),
         numbers: &'a [u32],
@@ -126,14 +124,17 @@ impl<'a> Part<'a> {
 struct Room {
     lows: Vec<f32>,
     estimates: Vec<f32>,
-    /// Rows that may be among the nearest, and rows that are likely to be among those that are kept.
-    nearest: Vec<u32>,
+    /// Rows whose bounds are within what is looked for, and all rows.
     within: Vec<u32>,
+    all: Vec<u32>,
+    /// What is to be measured.
+    found: Vec<(usize, Option<Estimated>)>,
 }
 
 impl Query {
-    fn new(rows: &LiveRows<'_>, row: u32, own: u32, book: &Codebook) -> Result<Self> {
-        let vector = rows.vector(row)?;
+    fn new(rows: &impl Rows<Error = Error>, row: u32, own: u32, book: &Codebook) -> Result<Self> {
+        let mut vector = Vec::with_capacity(rows.dim());
+        rows.push(row, &mut vector)?;
         let mut coded = CodedQuery::default();
         let coded = coded.set(book, &vector).then_some(coded);
         Ok(Self { row, scores: Scores::new(vector, Some(own)), coded })
@@ -166,8 +167,8 @@ impl Query {
             return;
         };
         let blocks = blocks_of(part.rows.len());
-        room.nearest.resize(blocks, 0);
         room.within.resize(blocks, 0);
+        room.all.resize(blocks, 0);
         room.lows.resize(blocks * kernels::BLOCK, 0.0);
         room.estimates.resize(blocks * kernels::BLOCK, 0.0);
         let (base, distance_squared) = coded.of_list(book, part.position);
@@ -178,22 +179,33 @@ impl Query {
         }
         // Scores as codes have them: what is the query's alone is 0 by distance.
         let shift = coded.stop_rank(book, 0.0);
-        let limit = |score: f32| if metric == Metric::Dot { 2.0 * (score - shift) } else { score };
+        // Slots without rows are infinitely far.
+        let limit = |score: f32| match metric {
+            Metric::Dot => (2.0 * (score - shift)).min(f32::MAX),
+            Metric::Cosine | Metric::L2 => score.min(f32::MAX),
+        };
         let scan = |deviations, score, found: &mut [f32], masks: &mut [u32]| {
             let bound = coded.signs.bound(base, distance_squared, deviations);
             let scanned = coded.signs.scan(&part.signs, &[], &bound, limit(score), found, masks);
             debug_assert!(scanned, "{blocks} blocks");
         };
-        scan(DEVIATIONS, self.scores.nearest(), &mut room.lows, &mut room.nearest);
-        scan(0.0, self.scores.bound(), &mut room.estimates, &mut room.within);
-        room.within.iter_mut().zip(&room.nearest).for_each(|(within, nearest)| *within |= nearest);
-        let codes = |at: usize| {
-            let estimate = coded.stop_rank(book, room.estimates[at]);
-            let deviation = (estimate - coded.stop_rank(book, room.lows[at])) / DEVIATIONS;
-            deviation.is_finite().then_some(Estimated { estimate, deviation })
-        };
-        let found: Vec<(usize, Option<Estimated>)> = ones(&room.within).map(|at| (at, codes(at))).collect();
-        found.into_iter().for_each(|(at, codes)| self.measure(metric, part, at, codes));
+        scan(DEVIATIONS, self.scores.bound(), &mut room.lows, &mut room.within);
+        if room.within.iter().all(|mask| *mask == 0) {
+            return;
+        }
+        scan(0.0, f32::MAX, &mut room.estimates, &mut room.all);
+        room.found.clear();
+        for at in ones(&room.within) {
+            let [low, estimate] = [room.lows[at], room.estimates[at]].map(|code| coded.stop_rank(book, code));
+            // Rows that may be among the nearest, and rows that are likely to be among those that are kept.
+            if low <= self.scores.nearest() || estimate <= self.scores.bound() {
+                let deviation = (estimate - low) / DEVIATIONS;
+                room.found.push((at, deviation.is_finite().then_some(Estimated { estimate, deviation })));
+            }
+        }
+        for &(at, codes) in &room.found {
+            self.measure(metric, part, at, codes);
+        }
     }
 
     fn measure(&mut self, metric: Metric, part: &Part<'_>, at: usize, codes: Option<Estimated>) {
@@ -218,4 +230,93 @@ fn ones(masks: &[u32]) -> impl Iterator<Item = usize> {
         rest.take_while(|mask| *mask != 0)
             .map(move |mask| number * kernels::BLOCK + mask.trailing_zeros() as usize)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_base::{ListId, ShardId};
+    use plimsoll_index::{Lists, StopEntry};
+
+    use super::*;
+
+    const DIMENSION: usize = 32;
+
+    struct Flat(Vec<f32>);
+
+    impl Rows for Flat {
+        type Error = Error;
+
+        fn dim(&self) -> usize {
+            DIMENSION
+        }
+
+        fn count(&self) -> usize {
+            self.0.len() / DIMENSION
+        }
+
+        fn push(&self, row: u32, into: &mut Vec<f32>) -> Result<()> {
+            into.extend_from_slice(&self.0[row as usize * DIMENSION..][..DIMENSION]);
+            Ok(())
+        }
+
+        fn prefetch(&self, _: u32) {}
+    }
+
+    /// Rows around centres, of several lengths.
+    fn rows(count: usize) -> Flat {
+        let mut state = 5_u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let centres: Vec<f32> = (0..40 * DIMENSION).map(|_| uniform()).collect();
+        let mut all = Vec::new();
+        for row in 0..count {
+            let scale = 1.0 + 0.5 * uniform();
+            let centre = &centres[row % 40 * DIMENSION..][..DIMENSION];
+            all.extend(centre.iter().map(|value| scale * (value + 0.8 * uniform())));
+        }
+        Flat(all)
+    }
+
+    /// What is found by codes gives the same rules as if every row were measured for every query.
+    #[test]
+    fn nothing_that_counts_is_missed() {
+        let rows = rows(8000);
+        let lists = Lists::train(&rows, 53, 1).unwrap();
+        let count = lists.counts.len();
+        let ids = (0..count as u32).map(ListId).collect();
+        let centroids = Centroids::new(DIMENSION, ids, vec![ShardId(0); count], lists.centroids, lists.radii)
+            .and_then(|centroids| centroids.with_statistics(lists.spreads, lists.counts))
+            .unwrap();
+        let members = Members::new(&lists.positions);
+        for metric in [Metric::L2, Metric::Dot] {
+            let book = Codebook::new(metric, 3, &[0.1; DIMENSION], &centroids);
+            let found = stop_table(&rows, metric, (&centroids, &lists.positions), &book, (300, 9)).unwrap();
+            let all = |row: usize| {
+                let mut query = Query::new(&rows, row as u32, lists.positions[row], &book).unwrap();
+                for list in members.lists() {
+                    let whole = (list, f32::INFINITY);
+                    let part = Part::encode(&rows, &book, whole, members.of(list)).unwrap();
+                    // Bounds that let everything pass.
+                    query.scores.set_bounds(f32::INFINITY, f32::INFINITY);
+                    query.scan(metric, &book, &part, &mut Room::default());
+                }
+                query.scores
+            };
+            let queries = sample_rows(rows.count(), 300, 9).into_iter().map(all).collect();
+            let wanted = calibrate(&centroids, metric, queries);
+            let key = |entry: &StopEntry| (entry.k, entry.recall.to_bits());
+            assert!(found.entries().iter().map(key).eq(wanted.entries().iter().map(key)));
+            for (found, wanted) in found.entries().iter().zip(wanted.entries()) {
+                assert!((found.t - wanted.t).abs() < 0.02, "{metric}: {found:?} for {wanted:?}");
+                assert_eq!(found.epsilon, wanted.epsilon, "{metric}: {found:?} for {wanted:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ones_are_all_the_bits() {
+        assert_eq!(ones(&[0b1001, 0, 1 << 31]).collect::<Vec<_>>(), [0, 3, 95]);
+    }
 }

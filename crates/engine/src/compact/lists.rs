@@ -50,13 +50,6 @@ impl<'a> LiveRows<'a> {
     pub(super) fn places(&self) -> &[(u32, u32)] {
         &self.places
     }
-
-    /// A row as the index sees it.
-    pub(super) fn vector(&self, row: u32) -> Result<Vec<f32>> {
-        let mut vector = Vec::with_capacity(self.dimension);
-        self.push(row, &mut vector)?;
-        Ok(vector)
-    }
 }
 
 impl Rows for LiveRows<'_> {

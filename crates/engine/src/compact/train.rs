@@ -40,7 +40,8 @@ pub(super) fn retrain<'a>(
     let table = Table::new(core, collection, trained)?;
     let codebook = Codebook::new(collection.config.metric, SEED, &mean, &table.centroids);
     let lists = (&table.centroids, &table.positions[..]);
-    let stops = calibrate::stop_table(&rows, lists, &codebook, urgency, SEED ^ 1)?;
+    let queries = (calibrate::queries(urgency), SEED ^ 1);
+    let stops = calibrate::stop_table(&rows, rows.metric(), lists, &codebook, queries)?;
     let rules: Vec<StopRule> = stops
         .entries()
         .iter()
