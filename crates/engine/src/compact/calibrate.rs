@@ -215,11 +215,12 @@ impl Query {
         }
         let query = self.scores.query();
         let vector = &part.vectors[at * query.len()..][..query.len()];
+        let apart = kernels::l2_squared(query, vector);
         let score = match metric {
-            Metric::Cosine | Metric::L2 => kernels::l2_squared(query, vector),
+            Metric::Cosine | Metric::L2 => apart,
             Metric::Dot => -kernels::dot(query, vector),
         };
-        self.scores.push(Scored { score, position: part.position, row, codes });
+        self.scores.push(Scored { score, apart, position: part.position, row, codes });
     }
 }
 

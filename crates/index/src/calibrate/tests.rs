@@ -7,8 +7,8 @@ use crate::testing::{InvertedFile, recall as recall_of, score};
 fn scores(file: &InvertedFile, metric: Metric, query: &[f32], own: Option<u32>) -> Scores {
     let mut scores = Scores::new(query.to_vec(), own.map(|own| file.positions[own as usize]));
     for row in (0..file.positions.len() as u32).filter(|row| Some(*row) != own) {
-        let score = score(metric, query, file.row(row));
-        scores.push(Scored { score, position: file.positions[row as usize], row, codes: None });
+        let (score, apart) = (score(metric, query, file.row(row)), score(Metric::L2, query, file.row(row)));
+        scores.push(Scored { score, apart, position: file.positions[row as usize], row, codes: None });
     }
     scores
 }
@@ -130,29 +130,36 @@ fn a_small_sample_does_not_pass_for_certainty() {
     assert!(lower_bound(&outcomes, 1.0, 1) > 0.999);
 }
 
-/// Rows that have copies are easy queries; what comes from outside is not, and has to get what it asked for.
+/// Rows that have copies are easy queries; what comes from outside is not, and has to get what it asked for: whether copies
+/// are the same but for their last digits, or a good deal apart.
 #[test]
 fn targets_hold_for_queries_from_outside_where_rows_have_copies() {
-    let mut random = Random::new(25);
     let dim = 24;
-    let originals = random.clustered(700, dim, 100, 0.6);
-    let (queries, originals) = originals.split_at(200 * dim);
-    let mut rows = Vec::new();
-    for original in originals.chunks_exact(dim) {
-        for _ in 0..21 {
-            rows.extend(original.iter().map(|value| value + 1e-3 * random.uniform()));
-        }
-    }
-    let file = InvertedFile::new(rows, dim, 60);
-    let table = calibrated(&file, Metric::L2, 400);
-    let truth = Truth::new(&file, Metric::L2, queries);
-    for k in [1, 10, 100] {
-        for target in [0.9, 0.95, 0.99] {
-            let (recall, _) = truth.measure(&file, &table, target, k);
-            println!("k {k}: {recall} of {target}");
-            // The 21 rows have drawn a list towards them, which no query from outside finds there: without them the
-            // calibration is still a little too hopeful. With them it is off by 0.3.
-            assert!(recall >= f64::from(target) - 0.07, "k {k}: {recall} of {target}");
+    for metric in [Metric::L2, Metric::Dot] {
+        for noise in [1e-3, 0.1, 0.3] {
+            let mut random = Random::new(25);
+            let originals = random.clustered(700, dim, 100, 0.6);
+            let (queries, originals) = originals.split_at(200 * dim);
+            let mut rows = Vec::new();
+            for original in originals.chunks_exact(dim) {
+                for _ in 0..21 {
+                    rows.extend(original.iter().map(|value| value + noise * random.uniform()));
+                }
+            }
+            let file = InvertedFile::new(rows, dim, 60);
+            let table = calibrated(&file, metric, 400);
+            let truth = Truth::new(&file, metric, queries);
+            for k in [1, 10, 100] {
+                for target in [0.9, 0.95, 0.99] {
+                    let (recall, lists) = truth.measure(&file, &table, target, k);
+                    let what =
+                        format!("{metric}, noise {noise}, k {k}: {recall:.3} of {target}, {lists} lists");
+                    println!("{what}");
+                    // The 21 rows have drawn a list towards them, which no query from outside finds there: without them
+                    // the calibration is still a little too hopeful. With them it is off by 0.3.
+                    assert!(recall >= f64::from(target) - 0.07, "{what}");
+                }
+            }
         }
     }
 }
@@ -171,7 +178,7 @@ fn the_best_rows_are_kept_and_the_bounds_are_theirs() {
     let mut bounded = Scores::new(query, None);
     bounded.set_bounds(exact[9], exact[9]);
     for (row, &score) in (0..).zip(&exact) {
-        bounded.push(Scored { score, position: 0, row, codes: None });
+        bounded.push(Scored { score, apart: score, position: 0, row, codes: None });
     }
     assert_eq!(bounded.best.len(), 10);
 }
