@@ -27,7 +27,7 @@ const ASKED: [(f32, f64); 3] = [(0.90, 0.89), (0.95, 0.94), (0.99, 0.985)];
 const CURVE: [f32; 12] = [0.7, 0.8, 0.85, 0.88, 0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.995, 0.999];
 /// The least share of the curve's queries per second.
 const LEAST_SPEED: f64 = 0.8;
-/// Each setting is timed so often, in turns; the best time counts.
+/// Each query of a setting is timed so often, all settings in turns; its best time counts.
 const ROUNDS: usize = 3;
 /// In the state of copies each row has so many.
 const COPIES: usize = 20;
@@ -233,15 +233,14 @@ impl Distances for SearchResults {
 }
 
 /// One setting, measured.
-#[derive(Clone, Copy)]
 struct Point {
     effort: Effort,
     recall: f64,
     /// The standard error of the recall.
     error: f64,
     codes: f64,
-    seconds: f64,
-    queries: usize,
+    /// The best time of each query.
+    seconds: Vec<f64>,
 }
 
 impl Point {
@@ -261,24 +260,19 @@ impl Point {
         let n = queries.len() as f64;
         let recall = sum / n;
         let error = ((squares / n - recall * recall).max(0.0) / n).sqrt();
-        Self {
-            effort,
-            recall,
-            error,
-            codes: codes as f64 / n,
-            seconds: f64::INFINITY,
-            queries: queries.len(),
-        }
+        Self { effort, recall, error, codes: codes as f64 / n, seconds: vec![f64::INFINITY; queries.len()] }
     }
 
     fn time(&mut self, on: &Subject<'_>, queries: &[Vec<f32>], k: usize) {
-        let start = Instant::now();
-        queries.iter().for_each(|query| drop(on.search(query, k, self.effort)));
-        self.seconds = self.seconds.min(start.elapsed().as_secs_f64());
+        for (query, best) in queries.iter().zip(&mut self.seconds) {
+            let start = Instant::now();
+            on.search(query, k, self.effort);
+            *best = best.min(start.elapsed().as_secs_f64());
+        }
     }
 
     fn qps(&self) -> f64 {
-        self.queries as f64 / self.seconds
+        self.seconds.len() as f64 / self.seconds.iter().sum::<f64>()
     }
 }
 

@@ -71,9 +71,9 @@ impl Scored {
         self.score.total_cmp(&other.score).then(self.row.cmp(&other.row))
     }
 
-    /// Whether codes let the row pass, given the k-th best.
-    fn passes(&self, epsilon: f32, kth: f32) -> bool {
-        self.codes.is_none_or(|codes| codes.estimate - epsilon * codes.deviation <= kth)
+    /// The lower bound of the score by codes.
+    fn low(&self, epsilon: f32) -> f32 {
+        self.codes.map_or(f32::NEG_INFINITY, |codes| codes.estimate - epsilon * codes.deviation)
     }
 }
 
@@ -153,22 +153,27 @@ impl BestScores {
         Self { k: k as usize, sorted: Vec::with_capacity(k as usize) }
     }
 
-    /// Adds the sorted scores of a list, but for those that codes refuse, given the k-th best so far.
+    /// Adds the scores of a list, but for those that codes refuse, in the order in which a search measures them: by row;
+    /// where there is no k-th best yet, the k most promising rows before the others.
     fn merge(&mut self, list: &[Scored], epsilon: f32) {
-        // A list is scanned with the k-th of before it.
-        let kth = self.kth();
-        for scored in list {
-            let full = self.sorted.len() == self.k;
-            if full && self.sorted.last().is_some_and(|&worst| scored.score >= worst) {
-                return;
-            }
-            if kth.is_some_and(|kth| !scored.passes(epsilon, kth)) {
-                continue;
-            }
-            self.sorted.truncate(self.k - 1);
-            let at = self.sorted.partition_point(|&other| other <= scored.score);
-            self.sorted.insert(at, scored.score);
+        if self.kth().is_some() || list.len() <= self.k {
+            list.iter().for_each(|scored| self.add(scored, epsilon));
+            return;
         }
+        let mut rows = list.to_vec();
+        rows.select_nth_unstable_by(self.k - 1, |a, b| a.low(epsilon).total_cmp(&b.low(epsilon)));
+        let (promising, others) = rows.split_at_mut(self.k);
+        others.sort_unstable_by_key(|scored| scored.row);
+        promising.iter().chain(&*others).for_each(|scored| self.add(scored, epsilon));
+    }
+
+    fn add(&mut self, scored: &Scored, epsilon: f32) {
+        if self.kth().is_some_and(|kth| scored.score >= kth || scored.low(epsilon) > kth) {
+            return;
+        }
+        self.sorted.truncate(self.k - 1);
+        let at = self.sorted.partition_point(|&other| other <= scored.score);
+        self.sorted.insert(at, scored.score);
     }
 
     fn kth(&self) -> Option<f32> {
@@ -255,7 +260,7 @@ struct Sample<'a> {
     /// The lists of the rows that do not count: its own, and those of its copies, sorted.
     left_out: Vec<u32>,
     truth: Vec<f32>,
-    /// The rows that count, by list.
+    /// The rows that count, by list and number.
     rows: Vec<Scored>,
 }
 
@@ -265,7 +270,7 @@ impl<'a> Sample<'a> {
         let mut left_out: Vec<u32> = copies.iter().map(|copy| copy.position).chain(scores.own).collect();
         left_out.sort_unstable();
         let truth = rows.iter().take(DEEPEST).map(|scored| scored.score).collect();
-        rows.sort_unstable_by(|a, b| a.position.cmp(&b.position).then(a.order(b)));
+        rows.sort_unstable_by_key(|row| (row.position, row.row));
         Self { query: &scores.query, left_out, truth, rows }
     }
 

@@ -182,3 +182,36 @@ fn the_best_rows_are_kept_and_the_bounds_are_theirs() {
     }
     assert_eq!(bounded.best.len(), 10);
 }
+
+/// A row is compared with the k-th best of all that were measured before it: in the first list, of the most promising.
+#[test]
+fn codes_refuse_rows_within_a_list() {
+    let row = |row, score, estimate| Scored {
+        score,
+        apart: score,
+        position: 0,
+        row,
+        codes: Some(Estimated { estimate, deviation: 0.1 }),
+    };
+    let best = |k, epsilon, lists: &[&[Scored]]| {
+        let mut seen = BestScores::new(k);
+        lists.iter().for_each(|list| seen.merge(list, epsilon));
+        seen.sorted
+    };
+    // The two nearest look like the third and fourth, and the other way round.
+    let list = [row(0, 1.0, 1.4), row(1, 1.1, 1.4), row(2, 1.2, 1.0), row(3, 1.2, 1.0), row(4, 9.0, 9.0)];
+    assert_eq!(best(2, 1.0, &[&list]), [1.2, 1.2]);
+    assert_eq!(best(2, 3.0, &[&list]), [1.0, 1.1]);
+    assert_eq!(
+        best(3, 1.0, &[&list])[1..],
+        [1.2, 1.2],
+        "one of the first two is measured, and refuses the other"
+    );
+    assert_eq!([5, 6].map(|k| best(k, 1.0, &[&list]).len()), [5, 5], "all are measured");
+    // In a later list each row is compared with those before it.
+    let first = [row(7, 5.0, 5.0)];
+    assert_eq!(best(1, 1.0, &[&first, &list]), [1.0]);
+    let turned = [row(0, 1.2, 1.0), row(1, 1.0, 1.4)];
+    assert_eq!(best(1, 1.0, &[&first, &turned]), [1.2]);
+    assert_eq!(best(1, 3.0, &[&first, &turned]), [1.0]);
+}
