@@ -109,7 +109,8 @@ impl Collection {
     pub fn calibrate<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         self.database.core().check_open()?;
         if queries.is_empty() {
-            let what = "there are no queries to calibrate on; reset_calibration takes the collection's own rows";
+            let what =
+                "there are no queries to calibrate on; reset_calibration takes the collection's own rows";
             return Err(Error::InvalidArgument(what.to_owned()));
         }
         let indexed = self.indexed(queries)?;

@@ -7,7 +7,7 @@
 //! t changes the order, so the visit is replayed for a grid of t.
 
 use plimsoll_base::Metric;
-use plimsoll_kernels::{dot, l2_squared_rows};
+use plimsoll_kernels::{dot, l2_squared_rows, norm_squared};
 use rayon::prelude::*;
 
 use crate::centroids::Centroids;
@@ -32,6 +32,11 @@ impl Depth {
     /// one is the mean over a thousand rows.
     pub const DEEP: Self = Self { deepest: 1000, nearest: 1050, kept: 2000 };
 
+    /// So many rows may be in front of a gap: with them left out, what is left of the nearest is still enough for the truth.
+    fn most_before_gap(self) -> usize {
+        self.nearest - self.deepest as usize
+    }
+
     /// The k that the query calibrates.
     fn ks(self) -> &'static [u32] {
         let ks = const { &StopTable::KS };
@@ -48,6 +53,9 @@ const RULE_OF_THREE: f64 = 3.0;
 /// Rows that are nearer to a query than this share of their list's spread are copies of it, more or less. A query from
 /// outside has no copies, so that the calibration is done with them and without them, and the larger t counts.
 const COPY: f32 = 0.1;
+/// Copies are also the few rows in front of a gap, after which the next row is so many times as far (squared): copies may
+/// be anything between the same and merely alike, but they are nearer than what is next.
+const GAP: f32 = 2.0;
 /// The choice of how many standard deviations a bound by codes is below the estimate. Codes may cost this share of the
 /// results that a target allows to miss; the lists that are not visited cost the others. Measured: a smaller share
 /// measures more rows than it saves in lists, a larger one the other way round.
@@ -77,6 +85,8 @@ pub struct Scored {
     /// As [`Progress::kth`]: smaller is better, the squared distance for cosine and L2, the negated inner product for the
     /// dot product.
     pub score: f32,
+    /// The squared distance to the query; under the dot product that is not the score.
+    pub apart: f32,
     /// The position of its list.
     pub position: u32,
     /// The row.
@@ -90,9 +100,9 @@ impl Scored {
         self.score.total_cmp(&other.score).then(self.row.cmp(&other.row))
     }
 
-    /// Whether codes let the row pass, given the k-th best.
-    fn passes(&self, epsilon: f32, kth: f32) -> bool {
-        self.codes.is_none_or(|codes| codes.estimate - epsilon * codes.deviation <= kth)
+    /// The lower bound of the score by codes.
+    fn low(&self, epsilon: f32) -> f32 {
+        self.codes.map_or(f32::NEG_INFINITY, |codes| codes.estimate - epsilon * codes.deviation)
     }
 }
 
@@ -178,22 +188,27 @@ impl BestScores {
         Self { k: k as usize, sorted: Vec::with_capacity(k as usize) }
     }
 
-    /// Adds the sorted scores of a list, but for those that codes refuse, given the k-th best so far.
+    /// Adds the scores of a list, but for those that codes refuse, in the order in which a search measures them: by row;
+    /// where there is no k-th best yet, the k most promising rows before the others.
     fn merge(&mut self, list: &[Scored], epsilon: f32) {
-        // A list is scanned with the k-th of before it.
-        let kth = self.kth();
-        for scored in list {
-            let full = self.sorted.len() == self.k;
-            if full && self.sorted.last().is_some_and(|&worst| scored.score >= worst) {
-                return;
-            }
-            if kth.is_some_and(|kth| !scored.passes(epsilon, kth)) {
-                continue;
-            }
-            self.sorted.truncate(self.k - 1);
-            let at = self.sorted.partition_point(|&other| other <= scored.score);
-            self.sorted.insert(at, scored.score);
+        if self.kth().is_some() || list.len() <= self.k {
+            list.iter().for_each(|scored| self.add(scored, epsilon));
+            return;
         }
+        let mut rows = list.to_vec();
+        rows.select_nth_unstable_by(self.k - 1, |a, b| a.low(epsilon).total_cmp(&b.low(epsilon)));
+        let (promising, others) = rows.split_at_mut(self.k);
+        others.sort_unstable_by_key(|scored| scored.row);
+        promising.iter().chain(&*others).for_each(|scored| self.add(scored, epsilon));
+    }
+
+    fn add(&mut self, scored: &Scored, epsilon: f32) {
+        if self.kth().is_some_and(|kth| scored.score >= kth || scored.low(epsilon) > kth) {
+            return;
+        }
+        self.sorted.truncate(self.k - 1);
+        let at = self.sorted.partition_point(|&other| other <= scored.score);
+        self.sorted.insert(at, scored.score);
     }
 
     fn kth(&self) -> Option<f32> {
@@ -294,49 +309,59 @@ fn entries(centroids: &Centroids, metric: Metric, queries: Vec<Scores>) -> Vec<(
 /// What becomes of a query among all rows, and among those that are no copies of it, if there are copies.
 fn outcomes_of(centroids: &Centroids, metric: Metric, scores: &mut Scores) -> (Outcome, Option<Outcome>) {
     scores.settle();
-    let copy = match (metric, scores.own) {
-        (Metric::Cosine | Metric::L2, Some(own)) => COPY * centroids.spreads()[own as usize],
-        _ => f32::NEG_INFINITY,
-    };
-    let copies = scores.best.partition_point(|scored| scored.score < copy);
-    let among = |copies: usize| {
-        let sample = Sample::new(scores, copies);
+    let among = |left_out: &[Scored], rows: Vec<Scored>| {
+        let sample = Sample::new(scores, left_out, rows);
         match metric {
             Metric::Cosine | Metric::L2 => by_distance(centroids, &sample),
             Metric::Dot => by_bound(centroids, &sample),
         }
     };
-    let without = (copies > 0 && copies < scores.best.len()).then(|| among(copies));
-    (among(0), without)
+    let spread = scores.own.map(|own| centroids.spreads()[own as usize]);
+    let copy = spread.map_or(f32::NEG_INFINITY, |spread| reach_of_copies(scores, spread));
+    let (copies, others): (Vec<_>, Vec<_>) =
+        scores.best.iter().copied().partition(|scored| scored.apart < copy);
+    let without = (!copies.is_empty() && !others.is_empty()).then(|| among(&copies, others));
+    (among(&[], scores.best.clone()), without)
+}
+
+/// Rows that are nearer to a query (squared) are copies of it, more or less; its list has this spread.
+fn reach_of_copies(scores: &Scores, spread: f32) -> f32 {
+    let mut nearest: Vec<f32> = scores.best.iter().map(|scored| scored.apart).collect();
+    nearest.sort_unstable_by(f32::total_cmp);
+    nearest.truncate(scores.depth.most_before_gap() + 1);
+    let gap = nearest.windows(2).rfind(|pair| pair[1] > GAP * pair[0]);
+    gap.map_or(0.0, |pair| pair[1]).max(COPY * spread)
 }
 
 /// A query, what is right for it, and the best rows that count.
 struct Sample<'a> {
     query: &'a [f32],
-    own: Option<u32>,
     ks: &'static [u32],
-    /// How many rows of the query's own list do not count, itself among them.
-    left_out: u32,
+    /// The lists of the rows that do not count: its own, and those of its copies, sorted.
+    left_out: Vec<u32>,
     truth: Vec<f32>,
-    /// The rows that count, by list.
+    /// The rows that count, by list and number.
     rows: Vec<Scored>,
 }
 
 impl<'a> Sample<'a> {
-    /// Without the best `copies` rows.
-    fn new(scores: &'a Scores, copies: usize) -> Self {
-        let (copies, best) = scores.best.split_at(copies);
-        let own = |scored: &&Scored| Some(scored.position) == scores.own;
-        let mut rows = best.to_vec();
-        rows.sort_unstable_by(|a, b| a.position.cmp(&b.position).then(a.order(b)));
-        Self {
-            query: &scores.query,
-            own: scores.own,
-            ks: scores.depth.ks(),
-            left_out: 1 + copies.iter().filter(own).count() as u32,
-            truth: best.iter().take(scores.depth.deepest as usize).map(|scored| scored.score).collect(),
-            rows,
-        }
+    /// Without some of the best rows, with the others, which are sorted.
+    fn new(scores: &'a Scores, copies: &[Scored], mut rows: Vec<Scored>) -> Self {
+        let mut left_out: Vec<u32> = copies.iter().map(|copy| copy.position).chain(scores.own).collect();
+        left_out.sort_unstable();
+        let truth = rows.iter().take(scores.depth.deepest as usize).map(|scored| scored.score).collect();
+        rows.sort_unstable_by_key(|row| (row.position, row.row));
+        Self { query: &scores.query, ks: scores.depth.ks(), left_out, truth, rows }
+    }
+
+    /// The lists of which rows are left out, and by which factor they would be farther away without these: without m of n
+    /// rows, which are where the query is, a centroid would be n / (n − m) times as far from it.
+    fn farther(&self, centroids: &Centroids) -> impl Iterator<Item = (u32, f32)> {
+        self.left_out.chunk_by(|a, b| a == b).filter_map(|left_out| {
+            let (rows, left_out, list) =
+                (centroids.rows()[left_out[0] as usize], left_out.len() as u32, left_out[0]);
+            (rows > left_out).then(|| (list, rows as f32 / (rows - left_out) as f32))
+        })
     }
 
     /// The lists that have any of the best rows.
@@ -399,16 +424,12 @@ fn visit<'a>(centroids: &Centroids, sample: &'a Sample<'_>) -> Vec<(Progress, &'
     visit
 }
 
-/// The priorities of all lists, as for a query that is no row: without m of its n rows, which are where the query is, the
-/// centroid of a list would be n / (n − m) times as far from it.
+/// The priorities of all lists, as for a query that is no row.
 fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
     let mut priorities = vec![0.0; centroids.len()];
     l2_squared_rows(sample.query, centroids.vectors(), &mut priorities);
-    if let Some(own) = sample.own.map(|own| own as usize) {
-        let (rows, left_out) = (centroids.rows()[own], sample.left_out);
-        if rows > left_out {
-            priorities[own] *= (rows as f32 / (rows - left_out) as f32).powi(2);
-        }
+    for (list, factor) in sample.farther(centroids) {
+        priorities[list as usize] *= factor * factor;
     }
     for (distance, spread) in priorities.iter_mut().zip(centroids.spreads()) {
         *distance = priority(*distance, *spread);
@@ -420,8 +441,14 @@ fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
 /// others change nothing that the rule asks for.
 fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
     let bounds = OptimisticBounds::new(centroids, sample.query);
-    let lists: Vec<(f32, &[Scored])> =
-        sample.lists().map(|list| (dot(sample.query, centroids.vector(list[0].position)), list)).collect();
+    let farther: Vec<(u32, f32)> = sample.farther(centroids).collect();
+    let squared = norm_squared(sample.query);
+    let product = |position: u32| {
+        let product = dot(sample.query, centroids.vector(position));
+        let factor = farther.iter().find(|(list, _)| *list == position);
+        factor.map_or(product, |(_, factor)| squared + factor * (product - squared))
+    };
+    let lists: Vec<(f32, &[Scored])> = sample.lists().map(|list| (product(list[0].position), list)).collect();
     let mut outcome: Outcome = Default::default();
     for (step, t) in grid() {
         let mut visit: Vec<(f32, &[Scored])> = lists
@@ -460,11 +487,7 @@ fn replay(visit: &[(f32, &[Scored])], rule: StopRule, truth: &[f32], (k, epsilon
 }
 
 /// As [`entries`], for one k.
-fn entries_for(
-    metric: Metric,
-    k: u32,
-    outcomes: &[&[Staircase; EPSILONS.len()]],
-) -> Vec<(StopEntry, bool)> {
+fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]) -> Vec<(StopEntry, bool)> {
     let of_epsilon = |index: usize| outcomes.iter().map(|stairs| &stairs[index]).collect::<Vec<&Staircase>>();
     let of_epsilon: [_; EPSILONS.len()] = std::array::from_fn(of_epsilon);
     // What is missed when every list is visited is what codes cost.

@@ -7,8 +7,8 @@ use crate::testing::{InvertedFile, recall as recall_of, score};
 fn scores(file: &InvertedFile, metric: Metric, query: &[f32], own: Option<u32>, depth: Depth) -> Scores {
     let mut scores = Scores::new(query.to_vec(), own.map(|own| file.positions[own as usize]), depth);
     for row in (0..file.positions.len() as u32).filter(|row| Some(*row) != own) {
-        let score = score(metric, query, file.row(row));
-        scores.push(Scored { score, position: file.positions[row as usize], row, codes: None });
+        let (score, apart) = (score(metric, query, file.row(row)), score(Metric::L2, query, file.row(row)));
+        scores.push(Scored { score, apart, position: file.positions[row as usize], row, codes: None });
     }
     scores
 }
@@ -122,7 +122,8 @@ fn duplicates_and_tiny_collections_are_tolerated() {
         assert!(table.entries().iter().all(|entry| entry.t.is_finite()));
         assert!(table.stop_for(0.999, 1) >= table.stop_for(0.8, 1));
     }
-    let nothing = calibrate(&file.centroids, Metric::L2, vec![Scores::new(vec![0.0; 4], None, Depth::USUAL); 10]);
+    let nothing =
+        calibrate(&file.centroids, Metric::L2, vec![Scores::new(vec![0.0; 4], None, Depth::USUAL); 10]);
     assert_eq!(nothing.stop_for(0.9, 10), f32::INFINITY);
 }
 
@@ -135,29 +136,36 @@ fn a_small_sample_does_not_pass_for_certainty() {
     assert!(lower_bound(&outcomes, 1.0, 1) > 0.999);
 }
 
-/// Rows that have copies are easy queries; what comes from outside is not, and has to get what it asked for.
+/// Rows that have copies are easy queries; what comes from outside is not, and has to get what it asked for: whether copies
+/// are the same but for their last digits, or a good deal apart.
 #[test]
 fn targets_hold_for_queries_from_outside_where_rows_have_copies() {
-    let mut random = Random::new(25);
     let dim = 24;
-    let originals = random.clustered(700, dim, 100, 0.6);
-    let (queries, originals) = originals.split_at(200 * dim);
-    let mut rows = Vec::new();
-    for original in originals.chunks_exact(dim) {
-        for _ in 0..21 {
-            rows.extend(original.iter().map(|value| value + 1e-3 * random.uniform()));
-        }
-    }
-    let file = InvertedFile::new(rows, dim, 60);
-    let table = calibrated(&file, Metric::L2, 400);
-    let truth = Truth::new(&file, Metric::L2, queries);
-    for k in [1, 10, 100] {
-        for target in [0.9, 0.95, 0.99] {
-            let (recall, _) = truth.measure(&file, &table, target, k);
-            println!("k {k}: {recall} of {target}");
-            // The 21 rows have drawn a list towards them, which no query from outside finds there: without them the
-            // calibration is still a little too hopeful. With them it is off by 0.3.
-            assert!(recall >= f64::from(target) - 0.07, "k {k}: {recall} of {target}");
+    for metric in [Metric::L2, Metric::Dot] {
+        for noise in [1e-3, 0.1, 0.3] {
+            let mut random = Random::new(25);
+            let originals = random.clustered(700, dim, 100, 0.6);
+            let (queries, originals) = originals.split_at(200 * dim);
+            let mut rows = Vec::new();
+            for original in originals.chunks_exact(dim) {
+                for _ in 0..21 {
+                    rows.extend(original.iter().map(|value| value + noise * random.uniform()));
+                }
+            }
+            let file = InvertedFile::new(rows, dim, 60);
+            let table = calibrated(&file, metric, 400);
+            let truth = Truth::new(&file, metric, queries);
+            for k in [1, 10, 100] {
+                for target in [0.9, 0.95, 0.99] {
+                    let (recall, lists) = truth.measure(&file, &table, target, k);
+                    let what =
+                        format!("{metric}, noise {noise}, k {k}: {recall:.3} of {target}, {lists} lists");
+                    println!("{what}");
+                    // The 21 rows have drawn a list towards them, which no query from outside finds there: without them
+                    // the calibration is still a little too hopeful. With them it is off by 0.3.
+                    assert!(recall >= f64::from(target) - 0.07, "{what}");
+                }
+            }
         }
     }
 }
@@ -177,7 +185,7 @@ fn the_best_rows_are_kept_and_the_bounds_are_theirs() {
         let mut bounded = Scores::new(query.clone(), None, depth);
         bounded.set_bounds(exact[9], exact[9]);
         for (row, &score) in (0..).zip(&exact) {
-            bounded.push(Scored { score, position: 0, row, codes: None });
+            bounded.push(Scored { score, apart: score, position: 0, row, codes: None });
         }
         assert_eq!(bounded.best.len(), 10);
     }
@@ -219,8 +227,7 @@ fn queries_unlike_the_rows_get_what_they_ask_for_once_they_were_given() {
     let mut random = Random::new(28);
     let dim = 24;
     let rows = random.clustered(4000, dim, 100, 0.3);
-    let (sample, others) =
-        (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 200));
+    let (sample, others) = (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 200));
     let file = InvertedFile::new(rows, dim, 60);
     for metric in [Metric::L2, Metric::Dot] {
         let rows = || sampled(&file, metric, 256);
@@ -270,4 +277,37 @@ fn few_queries_never_make_the_rules_less_careful_than_rows_do() {
     let t = |recall| (many.stop_for(recall, 1), by_rows.stop_for(recall, 1));
     assert!(t(0.9).0 < t(0.9).1 && t(0.97).0 < t(0.97).1, "{:?} {:?}", t(0.9), t(0.97));
     assert!(t(0.999).0 >= t(0.999).1, "{:?}", t(0.999));
+}
+
+/// A row is compared with the k-th best of all that were measured before it: in the first list, of the most promising.
+#[test]
+fn codes_refuse_rows_within_a_list() {
+    let row = |row, score, estimate| Scored {
+        score,
+        apart: score,
+        position: 0,
+        row,
+        codes: Some(Estimated { estimate, deviation: 0.1 }),
+    };
+    let best = |k, epsilon, lists: &[&[Scored]]| {
+        let mut seen = BestScores::new(k);
+        lists.iter().for_each(|list| seen.merge(list, epsilon));
+        seen.sorted
+    };
+    // The two nearest look like the third and fourth, and the other way round.
+    let list = [row(0, 1.0, 1.4), row(1, 1.1, 1.4), row(2, 1.2, 1.0), row(3, 1.2, 1.0), row(4, 9.0, 9.0)];
+    assert_eq!(best(2, 1.0, &[&list]), [1.2, 1.2]);
+    assert_eq!(best(2, 3.0, &[&list]), [1.0, 1.1]);
+    assert_eq!(
+        best(3, 1.0, &[&list])[1..],
+        [1.2, 1.2],
+        "one of the first two is measured, and refuses the other"
+    );
+    assert_eq!([5, 6].map(|k| best(k, 1.0, &[&list]).len()), [5, 5], "all are measured");
+    // In a later list each row is compared with those before it.
+    let first = [row(7, 5.0, 5.0)];
+    assert_eq!(best(1, 1.0, &[&first, &list]), [1.0]);
+    let turned = [row(0, 1.2, 1.0), row(1, 1.0, 1.4)];
+    assert_eq!(best(1, 1.0, &[&first, &turned]), [1.2]);
+    assert_eq!(best(1, 3.0, &[&first, &turned]), [1.0]);
 }
