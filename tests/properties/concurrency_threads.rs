@@ -105,19 +105,27 @@ fn searches_wait_for_no_lock() {
     let (_dir, db, collection) = fixture();
     let write = |keys: std::ops::Range<u64>, version: u64| {
         let mut batch = WriteBatch::new();
-        keys.for_each(|key| drop(batch.upsert(document(key, version))));
+        for key in keys {
+            batch.upsert(document(key, version));
+        }
         collection.write(&batch).unwrap();
     };
     write(0..ROWS, 0);
     db.flush().unwrap();
     db.compact().unwrap();
-    let end = Instant::now() + TIME;
-    let searches = AtomicU64::new(0);
+    let (start, searches) = (Instant::now(), AtomicU64::new(0));
+    // However slow the machine is: searches, and flushes beside them.
+    let is_over = || {
+        let (time, searches, flushes) =
+            (start.elapsed(), searches.load(Ordering::Relaxed), db.stats().flushes);
+        assert!(time < 60 * TIME, "{searches} searches and {flushes} flushes in {time:?}");
+        time > TIME && searches > 100 && flushes > 3
+    };
     thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1.. {
                 for first in (0..ROWS).step_by(250) {
-                    if Instant::now() > end {
+                    if is_over() {
                         return;
                     }
                     write(first..first + 250, round);
@@ -125,16 +133,16 @@ fn searches_wait_for_no_lock() {
             }
         });
         scope.spawn(|| {
-            while Instant::now() < end {
+            while !is_over() {
                 db.flush().unwrap();
                 db.compact().unwrap();
             }
         });
         for thread in 0..2 {
-            let (collection, searches) = (&collection, &searches);
+            let (collection, searches, is_over) = (&collection, &searches, &is_over);
             scope.spawn(move || {
                 for n in 0_u64.. {
-                    if Instant::now() > end {
+                    if is_over() {
                         return;
                     }
                     let query = [(n * 7919 % ROWS) as f32, 1.0];
@@ -153,8 +161,7 @@ fn searches_wait_for_no_lock() {
             });
         }
     });
-    assert!(searches.into_inner() > 100);
-    assert!(db.stats().flushes > 1 && db.stats().compactions > 0, "{:?}", db.stats());
+    assert!(db.stats().compactions > 0, "{:?}", db.stats());
 }
 
 #[test]

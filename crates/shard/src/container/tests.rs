@@ -103,7 +103,7 @@ fn only_what_was_never_touched_is_asked_for() {
     assert!(file.is_passed_to(70 * BLOCK_LEN) && file.is_passed_to(71 * BLOCK_LEN - 1));
     assert!(!file.is_passed_to(69 * BLOCK_LEN) && !file.is_passed_to(71 * BLOCK_LEN));
     // Hints change nothing, wherever they are.
-    for range in [0..0, 0..u64::MAX, u64::MAX - 1..u64::MAX, 5..3] {
+    for range in [0..0, 0..u64::MAX, u64::MAX - 1..u64::MAX] {
         file.prefetch(&section, range.clone());
         file.ask_for(&section, range);
     }
