@@ -290,7 +290,11 @@ fn a_crash_leaves_one_calibration_or_the_other() {
                 let after = moment.power_cut(model, policy);
                 let (db, collection) = created(builder(&after), Metric::L2);
                 let found = (calibration_queries(&db), delivered(&db, &others, 0.95));
-                assert!(allowed.contains(&found), "{policy:?} before operation {}: {found:?}", moment.number());
+                assert!(
+                    allowed.contains(&found),
+                    "{policy:?} before operation {}: {found:?}",
+                    moment.number()
+                );
                 seen.insert(found.0);
                 cuts += 1;
                 assert!(!db.verify().unwrap().is_damaged());

@@ -460,11 +460,7 @@ fn replay(visit: &[(f32, &[Scored])], rule: StopRule, truth: &[f32], (k, epsilon
 }
 
 /// As [`entries`], for one k.
-fn entries_for(
-    metric: Metric,
-    k: u32,
-    outcomes: &[&[Staircase; EPSILONS.len()]],
-) -> Vec<(StopEntry, bool)> {
+fn entries_for(metric: Metric, k: u32, outcomes: &[&[Staircase; EPSILONS.len()]]) -> Vec<(StopEntry, bool)> {
     let of_epsilon = |index: usize| outcomes.iter().map(|stairs| &stairs[index]).collect::<Vec<&Staircase>>();
     let of_epsilon: [_; EPSILONS.len()] = std::array::from_fn(of_epsilon);
     // What is missed when every list is visited is what codes cost.

@@ -8,8 +8,7 @@ use plimsoll_base::Metric;
 use plimsoll_codes::blocks_of;
 use plimsoll_index::kmeans::sample_rows;
 use plimsoll_index::{
-    Centroids, Depth, Estimated, Members, Rows, Scored, Scores, StopEntry, StopTable,
-    calibrate, calibrate_on,
+    Centroids, Depth, Estimated, Members, Rows, Scored, Scores, StopEntry, StopTable, calibrate, calibrate_on,
 };
 use plimsoll_kernels as kernels;
 use plimsoll_shard::StopRule;
@@ -122,9 +121,8 @@ fn depths(count: usize) -> impl Iterator<Item = Depth> {
 
 /// A table as index files have it: the rules, and how careful bounds by codes have to be for each of them.
 pub(super) fn stored(table: &StopTable) -> (Vec<StopRule>, Vec<f32>) {
-    let rule = |entry: &StopEntry| {
-        (StopRule { k: entry.k, recall: entry.recall, stop: entry.t }, entry.epsilon)
-    };
+    let rule =
+        |entry: &StopEntry| (StopRule { k: entry.k, recall: entry.recall, stop: entry.t }, entry.epsilon);
     table.entries().iter().map(rule).unzip()
 }
 

@@ -327,7 +327,9 @@ impl<'a> Mender<'a, '_> {
         if entry.indexes.len() < self.entry.indexes.len() {
             repair.rebuilt.push("index (trained anew when it is due)".to_owned());
             if index.is_none() && self.had_queries() {
-                repair.rebuilt.push("stop rules (the queries that they were calibrated on are lost)".to_owned());
+                repair
+                    .rebuilt
+                    .push("stop rules (the queries that they were calibrated on are lost)".to_owned());
             }
         }
         let mut rows = RowAssigner::new(index.as_ref().map(|(_, router)| router), entry.config.dimension);

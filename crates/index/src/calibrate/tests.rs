@@ -122,7 +122,8 @@ fn duplicates_and_tiny_collections_are_tolerated() {
         assert!(table.entries().iter().all(|entry| entry.t.is_finite()));
         assert!(table.stop_for(0.999, 1) >= table.stop_for(0.8, 1));
     }
-    let nothing = calibrate(&file.centroids, Metric::L2, vec![Scores::new(vec![0.0; 4], None, Depth::USUAL); 10]);
+    let nothing =
+        calibrate(&file.centroids, Metric::L2, vec![Scores::new(vec![0.0; 4], None, Depth::USUAL); 10]);
     assert_eq!(nothing.stop_for(0.9, 10), f32::INFINITY);
 }
 
@@ -219,8 +220,7 @@ fn queries_unlike_the_rows_get_what_they_ask_for_once_they_were_given() {
     let mut random = Random::new(28);
     let dim = 24;
     let rows = random.clustered(4000, dim, 100, 0.3);
-    let (sample, others) =
-        (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 200));
+    let (sample, others) = (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 200));
     let file = InvertedFile::new(rows, dim, 60);
     for metric in [Metric::L2, Metric::Dot] {
         let rows = || sampled(&file, metric, 256);

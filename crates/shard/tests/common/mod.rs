@@ -178,13 +178,7 @@ pub fn write_calibrated_index(dir: &Path, number: u64) -> FileMeta {
 /// Two queries.
 pub const QUERIES: [f32; 10] = [0.6, 0.8, 0.0, -0.0, 0.0, 0.0, 0.0, 0.28, 0.96, 0.0];
 
-fn write_index_of(
-    dir: &Path,
-    number: u64,
-    spreads: &[f32],
-    epsilons: &[f32],
-    queries: &[f32],
-) -> FileMeta {
+fn write_index_of(dir: &Path, number: u64, spreads: &[f32], epsilons: &[f32], queries: &[f32]) -> FileMeta {
     let lists = [1, 4, 39].map(|id| IndexList {
         id: ListId(id),
         shard: ShardId(id % 4),
