@@ -104,8 +104,9 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no queries; [`Error::InvalidQuery`] if one is not finite or has no
-    /// direction under cosine; [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched exactly anyway;
-    /// [`Error::CollectionNotFound`], [`Error::Storage`]. Everything is then as it was.
+    /// direction under cosine; [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched
+    /// exactly anyway; [`Error::CollectionNotFound`], [`Error::Storage`]. Everything is then as it was, unless the error is
+    /// one of the searches that try out what is new.
     pub fn calibrate<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         self.database.core().check_open()?;
         if queries.is_empty() {
