@@ -32,6 +32,7 @@
 //! | open with other settings | [`Database::builder`], [`DatabaseBuilder`] |
 //! | store many documents at once | [`WriteBatch`], [`Collection::write`]; [`Durability`] says when a write returns |
 //! | search | [`Collection::search`], [`Search`], [`Effort`] |
+//! | find what is asked for with queries unlike the rows | [`Collection::calibrate`] |
 //! | read one moment while writes go on | [`Database::snapshot`], [`Snapshot`] |
 //! | read from another process | [`ReadOnlyDatabase`] |
 //! | know how much is on disk | [`Database::stats`], [`Watermarks`], [`Database::sync`], [`Database::flush`] |

@@ -229,3 +229,47 @@ fn bench_ingest_compares_with_the_disk() {
         plimsoll(words.into_iter().chain(["--sqlite"])).fails(2, &["--features sqlite"]);
     }
 }
+
+#[test]
+fn calibrate_says_what_it_did_and_refuses_what_are_no_queries() {
+    let scratch = Scratch::new();
+    let (rows, queries) = clusters(&scratch);
+    scratch.run("import", &format!("c {rows} --metric l2")).ok();
+    scratch.run("calibrate", &format!("c --queries {queries}")).fails(1, &["has no index"]);
+    scratch.run("flush", "").ok();
+    scratch.run("compact", "").ok();
+    let report =
+        scratch.run("calibrate", &format!("c --queries {queries} --limit 70 --json")).json().remove(0);
+    assert_eq!(report["queries"], 70);
+    assert!(report["seconds"].as_f64().unwrap() > 0.0);
+    let recalls = report["recalls"].as_array().unwrap();
+    assert_eq!(recalls.len(), 3);
+    for (of, asked) in recalls.iter().zip([0.9, 0.95, 0.99]) {
+        assert!((of["recall"].as_f64().unwrap() - asked).abs() < 1e-6, "{of}");
+        for when in ["before", "after"] {
+            let share = |what: &str| of[when][what].as_f64().unwrap();
+            assert!(share("recall") > 0.5 && share("recall") <= 1.0, "{of}");
+            assert!(share("scanned") > 0.0 && share("scanned") <= 1.0, "{of}");
+        }
+    }
+    assert_eq!(scratch.run("stats", "--json").json()[0]["collections"][0]["calibration_queries"], 70);
+    assert!(scratch.run("stats", "").ok().contains("calibrated on 70 queries"));
+    let text = scratch.run("calibrate", &format!("c --queries {queries}")).ok();
+    assert!(text.contains("calibrated on 100 queries") && text.contains("asked for 0.95"), "{text}");
+
+    let wrong = scratch.file("wrong.jsonl", "{\"vector\": [1, 2]}\n");
+    scratch.run("calibrate", &format!("c --queries {wrong}")).fails(1, &["line 1", "2 dimensions"]);
+    let none = scratch.file("none.jsonl", "");
+    scratch.run("calibrate", &format!("c --queries {none}")).fails(1, &["there are no queries"]);
+    let mut row = [0.5_f32; 16];
+    row[3] = f32::NAN;
+    let nan = scratch.file("nan.npy", npy(&[&[0.5; 16], &row]));
+    scratch.run("calibrate", &format!("c --queries {nan}")).fails(1, &["row 1", "NaN"]);
+    scratch.run("calibrate", "d --queries x.npy").fails(1, &["there are: c"]);
+    assert_eq!(scratch.run("stats", "--json").json()[0]["collections"][0]["calibration_queries"], 100);
+
+    let report = scratch.run("calibrate", "c --reset --json").json().remove(0);
+    assert_eq!((&report["queries"], report.get("recalls")), (&0.into(), None));
+    assert_eq!(scratch.run("stats", "--json").json()[0]["collections"][0]["calibration_queries"], 0);
+    scratch.run("verify", "").ok();
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::codebook::push_indexed;
 use crate::collection::Collection;
 use crate::error::{Error, Result};
-use crate::query::{Effort, ReadOnlyCollection};
+use crate::query::{Effort, Hit, ReadOnlyCollection};
 use crate::record::validated_norm;
 
 /// So many queries are kept at most.
@@ -104,8 +104,9 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no queries; [`Error::InvalidQuery`] if one is not finite or has no
-    /// direction under cosine; [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched exactly anyway;
-    /// [`Error::CollectionNotFound`], [`Error::Storage`]. Everything is then as it was.
+    /// direction under cosine; [`Error::DimensionMismatch`]; [`Error::NotIndexed`] for a collection that is searched
+    /// exactly anyway; [`Error::CollectionNotFound`], [`Error::Storage`]. Everything is then as it was, unless the error is
+    /// one of the searches that try out what is new.
     pub fn calibrate<Q: AsRef<[f32]>>(&self, queries: &[Q]) -> Result<Calibration> {
         self.database.core().check_open()?;
         if queries.is_empty() {
@@ -170,7 +171,7 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     fn new(collection: ReadOnlyCollection, queries: &[&'a [f32]]) -> Result<Self> {
         let exact = collection.search(&[]).effort(Effort::Exact).run_each(queries);
-        let last = |hits: Vec<crate::query::Hit>| Some((hits.last()?.distance, hits.len()));
+        let last = |hits: Vec<Hit>| Some((hits.last()?.distance, hits.len()));
         let truth = exact.into_iter().map(|found| Ok(last(found?.hits))).collect::<Result<_>>()?;
         let mut trial = Self { queries: queries.to_vec(), truth, before: Default::default() };
         trial.before = trial.delivered(&collection)?;
@@ -179,17 +180,19 @@ impl<'a> Trial<'a> {
 
     fn delivered(&self, collection: &ReadOnlyCollection) -> Result<[Delivered; RECALLS.len()]> {
         let mut delivered = [Delivered::default(); RECALLS.len()];
-        let share = 1.0 / self.queries.len() as f64;
-        for (recall, sum) in RECALLS.into_iter().zip(&mut delivered) {
+        for (recall, delivered) in RECALLS.into_iter().zip(&mut delivered) {
+            let [mut right, mut wanted, mut codes, mut rows] = [0_u64; 4];
             let found = collection.search(&[]).effort(Effort::Recall(recall)).run_each(&self.queries);
             for (found, truth) in found.into_iter().zip(&self.truth) {
-                let (found, (last, count)) = (found?, truth.unwrap_or((0.0, 0)));
-                let right = found.hits.iter().filter(|hit| hit.distance <= last).count();
-                let explain = found.explain;
-                let rows = explain.rows_total + explain.memtable_rows;
-                sum.recall += share * if count == 0 { 1.0 } else { right.min(count) as f64 / count as f64 };
-                sum.scanned += share * explain.codes_scanned as f64 / rows.max(1) as f64;
+                let (found, (last, count)) = (found?, truth.unwrap_or_default());
+                let is_right = |hit: &&Hit| hit.distance <= last;
+                right += found.hits.iter().filter(is_right).count().min(count) as u64;
+                wanted += count as u64;
+                codes += found.explain.codes_scanned;
+                rows += found.explain.rows_total + found.explain.memtable_rows;
             }
+            delivered.recall = if wanted == 0 { 1.0 } else { right as f64 / wanted as f64 };
+            delivered.scanned = codes as f64 / rows.max(1) as f64;
         }
         Ok(delivered)
     }

@@ -28,7 +28,8 @@ use crate::state::CollectionState;
 #[non_exhaustive]
 pub enum Effort {
     /// As many lists as it takes to find this share, above 0 and at most 1, of the true nearest rows on
-    /// average, as calibrated on the collection's own rows.
+    /// average, as calibrated on the collection's own rows, or on the queries given to
+    /// [`Collection::calibrate`](crate::Collection::calibrate).
     Recall(f32),
     /// The nearest so many lists; exact if that is all of them.
     Lists(usize),
