@@ -14,7 +14,8 @@ use plimsoll_torture::random::Random;
 const DIMENSION: usize = 16;
 const ROWS: usize = 5000;
 
-/// Rows around centres, and queries that are midway between rows of different ones.
+/// Rows around centres, more for each than could be copies of a row, and queries that are midway between rows of different
+/// ones.
 struct Points {
     random: Random,
     rows: Vec<Vec<f32>>,
@@ -24,9 +25,9 @@ impl Points {
     fn new(seed: u64) -> Self {
         let mut points = Self { random: Random::new(seed), rows: Vec::new() };
         let centres: Vec<Vec<f32>> =
-            (0..120).map(|_| (0..DIMENSION).map(|_| points.random.normal()).collect()).collect();
+            (0..60).map(|_| (0..DIMENSION).map(|_| points.random.normal()).collect()).collect();
         points.rows = (0..2 * ROWS)
-            .map(|row| centres[row % 120].iter().map(|value| value + 0.2 * points.random.normal()).collect())
+            .map(|row| centres[row % 60].iter().map(|value| value + 0.2 * points.random.normal()).collect())
             .collect();
         points
     }
@@ -94,7 +95,7 @@ fn queries_unlike_rows_find_what_is_asked_for_until_the_calibration_is_reset() {
         let at = &calibration.recalls[0];
         // A hundred queries, whose recalls are spread.
         assert!(at.recall == 0.9 && at.after.recall > 0.84 && at.after.scanned < 1.0, "{at:?}");
-        assert!(!is_unlike || at.before.recall < 0.8 && at.after.scanned > at.before.scanned, "{at:?}");
+        assert!(!is_unlike || at.before.recall + 0.05 < at.after.recall, "{at:?}");
         let is_enough = |db: &Database, what: &str| {
             for recall in [0.9, 0.95] {
                 let found = delivered(db, &others, recall);
