@@ -226,8 +226,9 @@ fn given(file: &InvertedFile, metric: Metric, queries: &[f32]) -> Vec<Scores> {
 fn queries_unlike_the_rows_get_what_they_ask_for_once_they_were_given() {
     let mut random = Random::new(28);
     let dim = 24;
-    let rows = random.clustered(4000, dim, 100, 0.3);
-    let (sample, others) = (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 200));
+    // More rows in a cluster than could be copies of one.
+    let rows = random.clustered(4000, dim, 60, 0.3);
+    let (sample, others) = (between(&mut random, &rows, dim, 400), between(&mut random, &rows, dim, 400));
     let file = InvertedFile::new(rows, dim, 60);
     for metric in [Metric::L2, Metric::Dot] {
         let rows = || sampled(&file, metric, 256);
