@@ -334,8 +334,8 @@ fn optional(file: &SealedFile, kind: SectionKind, len: u64) -> Result<Option<Sec
 /// The section of the queries, if there are any; one of them has `len` bytes.
 fn queries_of(file: &SealedFile, len: u64) -> Result<Option<Section>> {
     match file.find_section(QUERIES, 0) {
-        Some(section) if !section.len.is_multiple_of(len) => {
-            Err(file.damaged(section.offset, "the queries end within one"))
+        Some(section) if section.len == 0 || !section.len.is_multiple_of(len) => {
+            Err(file.damaged(section.offset, "no queries, or a part of one"))
         }
         found => Ok(found),
     }
