@@ -172,10 +172,32 @@ fn what_can_not_be_calibrated_on_is_refused() {
     assert!(matches!(collection.reset_calibration(), Err(Error::Closed)));
 }
 
-/// The index file.
-fn index_file(dir: &Path) -> PathBuf {
+/// The newest file of a kind.
+fn newest(dir: &Path, kind: &str) -> PathBuf {
     let names = std::fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().path());
-    names.filter(|path| path.extension().is_some_and(|kind| kind == "index")).max().unwrap()
+    names.filter(|path| path.extension().is_some_and(|extension| extension == kind)).max().unwrap()
+}
+
+/// What was stored in a database that is calibrated on 300 queries, and closed.
+struct Calibrated {
+    points: Points,
+    given: Vec<Vec<f32>>,
+    others: Vec<Vec<f32>>,
+    /// What other queries got, asked for .95.
+    sound: (f64, f64),
+}
+
+impl Calibrated {
+    fn closed(path: &Path, seed: u64) -> Self {
+        let (db, collection) = created(Database::builder(path), Metric::L2);
+        let mut points = Points::new(seed);
+        points.store(&db, 0..ROWS);
+        let (given, others) = (points.queries(300), points.queries(30));
+        collection.calibrate(&given).unwrap();
+        let sound = delivered(&db, &others, 0.95);
+        db.close().unwrap();
+        Self { points, given, others, sound }
+    }
 }
 
 /// Searches do not need the queries (rule R17); a training does, and says so; calibrating again puts them right.
@@ -183,15 +205,8 @@ fn index_file(dir: &Path) -> PathBuf {
 fn damaged_queries_cost_no_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let (db, collection) = created(Database::builder(&path), Metric::L2);
-    let mut points = Points::new(33);
-    points.store(&db, 0..ROWS);
-    let (given, others) = (points.queries(300), points.queries(30));
-    collection.calibrate(&given).unwrap();
-    let sound = delivered(&db, &others, 0.95);
-    db.close().unwrap();
-    drop((db, collection));
-    let file = index_file(&path);
+    let Calibrated { points, given, others, sound } = Calibrated::closed(&path, 33);
+    let file = newest(&path, "index");
     let dump = plimsoll::dump(&file).unwrap();
     let section = dump.fields.iter().find(|(name, _)| name.contains("QUERIES")).unwrap();
     let numbers: Vec<usize> = section.1.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -246,16 +261,8 @@ fn copy_all(from: &Path, to: &Path) {
 fn a_repair_of_something_else_keeps_the_calibration() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let (db, collection) = created(Database::builder(&path), Metric::L2);
-    let mut points = Points::new(34);
-    points.store(&db, 0..ROWS);
-    let (given, others) = (points.queries(300), points.queries(30));
-    collection.calibrate(&given).unwrap();
-    let sound = delivered(&db, &others, 0.95);
-    db.close().unwrap();
-    drop((db, collection));
-    let names = std::fs::read_dir(path.join("data")).unwrap().map(|entry| entry.unwrap().path());
-    let lists = names.filter(|path| path.extension().is_some_and(|kind| kind == "vectors")).max().unwrap();
+    let Calibrated { others, sound, .. } = Calibrated::closed(&path, 34);
+    let lists = newest(&path, "vectors");
     let mut bytes = std::fs::read(&lists).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

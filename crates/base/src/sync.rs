@@ -9,7 +9,6 @@
 //! compute), and the locks of the arena, of sealed files and of the simulated disk (each is given back before anything
 //! from here is used). What is not explored by that is the order of accesses inside of them; ThreadSanitizer and Miri
 //! look at these. Shuttle's memory is sequentially consistent: weaker orderings are theirs, too.
-
 //!
 //! The mutex counts for how many locks a thread has waited ([`waits`]), so that tests and searches can say that it was
 //! none. Under shuttle that is not counted.

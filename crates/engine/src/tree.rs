@@ -261,11 +261,20 @@ impl Tree {
         Ok(self.postings[file].get()?.index_of(ordinal)?.map(|document| StoredPlace { file, document }))
     }
 
+    /// Where that document is, and the row of one of its postings in the same file; `None` if no file has it (any more).
+    pub(crate) fn row_place(
+        &self,
+        ordinal: DocumentOrdinal,
+        posting: u16,
+    ) -> Result<Option<(StoredPlace, u32)>> {
+        let Some(place) = self.place_of(ordinal)? else { return Ok(None) };
+        Ok(Some((place, self.posting(place)?.row_of(place.document, posting)?)))
+    }
+
     /// The vector and the length of a posting of the document with that ordinal; `None` if no file has it (any more).
     pub(crate) fn row(&self, ordinal: DocumentOrdinal, posting: u16) -> Result<Option<(&[f32], f32)>> {
-        let Some(place) = self.place_of(ordinal)? else { return Ok(None) };
+        let Some((place, row)) = self.row_place(ordinal, posting)? else { return Ok(None) };
         let file = self.posting(place)?;
-        let row = file.row_of(place.document, posting)?;
         let norm = file.norms(row..row + 1)?.first().copied().unwrap_or_default();
         Ok(Some((file.vectors(row..row + 1)?, norm)))
     }

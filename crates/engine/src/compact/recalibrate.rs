@@ -94,8 +94,7 @@ fn positions(tree: &Tree, rows: &LiveRows<'_>, router: &Router, book: &Codebook)
                 })?;
                 let (ordinals, postings) = file.rows(*shard, list)?;
                 for (&ordinal, &posting) in ordinals.iter().zip(postings) {
-                    let Some(place) = tree.place_of(ordinal)? else { continue };
-                    let row = tree.posting(place)?.row_of(place.document, posting)?;
+                    let Some((place, row)) = tree.row_place(ordinal, posting)? else { continue };
                     if let Some(number) = rows.number_of(place.file, row) {
                         positions[number as usize] = Some(position);
                     }

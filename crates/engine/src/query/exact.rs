@@ -351,9 +351,9 @@ impl<'a> Scanner<'a> {
             Dedup::Document => pair(0, ordinal.0),
             Dedup::Position => {
                 let tree = &*self.state.tree;
-                let place = tree.place_of(ordinal)?.ok_or_else(|| lost_document(tree, ordinal))?;
-                let file = tree.posting(place)?;
-                let range = file.range(file.row_of(place.document, posting)?)?;
+                let found = tree.row_place(ordinal, posting)?;
+                let (place, row) = found.ok_or_else(|| lost_document(tree, ordinal))?;
+                let range = tree.posting(place)?.range(row)?;
                 pair(ordinal.0, u64::from(range.start) << 32 | u64::from(range.length))
             }
             // Equal vectors have equal records; zero has two signs.
@@ -455,12 +455,11 @@ impl<'a> Scanner<'a> {
     /// Searches one row of a segment, through its document.
     fn row(&mut self, ordinal: DocumentOrdinal, posting: u16) -> Result<()> {
         let tree = &*self.state.tree;
-        let Some(place) = tree.place_of(ordinal)? else {
+        let Some((place, row)) = tree.row_place(ordinal, posting)? else {
             // The document was killed and compacted away before this section was.
             return if tree.kills.contains(ordinal)? { Ok(()) } else { Err(lost_document(tree, ordinal)) };
         };
         let file = tree.posting(place)?;
-        let row = file.row_of(place.document, posting)?;
         let vector = file.vectors(row..row + 1)?;
         let norm = file.norms(row..row + 1)?;
         let bound = &mut self.bounds[..1];
