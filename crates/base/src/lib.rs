@@ -10,6 +10,7 @@
 pub mod aligned;
 pub mod arena;
 pub mod checksum;
+pub mod clock;
 pub mod codec;
 mod error;
 pub mod header;

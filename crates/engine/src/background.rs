@@ -1,11 +1,9 @@
 //! The threads of an open database, and how they are woken.
 //!
-//! Three threads: `flush` turns sealed memtables into files, `compact` merges files, `log` bounds how long
-//! buffered writes stay unsynced, marks what is durable when writers pause, has manifests name new segments, and
-//! prepares segments and memory for records ahead.
-//! Each does nothing but call the same functions that a caller could; what they fail at is remembered, shown
-//! in the statistics, and tried again. Flushes and compactions compute on half of the cores here, so that searches
-//! have the others.
+//! The workers of [`jobs`](crate::jobs) flush, compact, check and copy. One thread more, `log`, bounds how long buffered
+//! writes stay unsynced, marks what is durable when writers pause, has manifests name new segments, prepares segments
+//! and memory for records ahead, and submits the flushes that limits of time ask for. Jobs compute on half of the cores,
+//! so that searches have the others.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,9 +14,8 @@ use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::sync::{Condvar, Mutex};
 
 use crate::commit::Request;
-use crate::core::{Core, Counters, lock};
+use crate::core::{Core, lock};
 use crate::error::Error;
-use crate::stats::FlushReason;
 
 /// What the threads wait for.
 #[derive(Default)]
@@ -29,12 +26,12 @@ pub(crate) struct Signals {
 
 #[derive(Default)]
 struct Due {
-    flush: Option<FlushReason>,
-    compact: bool,
     memory: bool,
     mark: bool,
     segment_at: Option<Instant>,
     sync_at: Option<Instant>,
+    /// When to look at the limits of time of flush policies, by the database's clock.
+    look_at: Option<Duration>,
     stop: bool,
     /// Counts everything that may let a waiting writer go on.
     progress: u64,
@@ -46,15 +43,6 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    pub(crate) fn flush_due(&self, reason: FlushReason) {
-        self.set(|due| due.flush = Some(reason));
-    }
-
-    /// Why a flush is due, if one is; it is the caller's from now on.
-    pub(crate) fn take_flush(&self) -> Option<FlushReason> {
-        lock(&self.state).flush.take()
-    }
-
     /// The log has a new segment, which a manifest is to name: if no commit does, the log's thread after `delay`.
     pub(crate) fn segment_due(&self, delay: Duration) {
         self.set(|due| due.segment_at = Some(Instant::now() + delay));
@@ -63,10 +51,6 @@ impl Signals {
     /// Whether a new segment is to be named; that is the caller's to do from now on.
     pub(crate) fn take_segment(&self) -> bool {
         lock(&self.state).segment_at.take().is_some()
-    }
-
-    pub(crate) fn compact_due(&self) {
-        self.set(|due| due.compact = true);
     }
 
     /// A memtable will soon need more memory.
@@ -90,6 +74,16 @@ impl Signals {
         let mut due = lock(&self.state);
         if due.sync_at.is_none() {
             due.sync_at = Some(at);
+            drop(due);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The limits of time of flush policies are to be looked at by then, by the database's clock.
+    pub(crate) fn look_at(&self, at: Duration) {
+        let mut due = lock(&self.state);
+        if due.look_at.is_none_or(|before| at < before) {
+            due.look_at = Some(at);
             drop(due);
             self.changed.notify_all();
         }
@@ -156,73 +150,21 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
         let core = Arc::clone(core);
         std::thread::Builder::new().name(format!("plimsoll-{name}")).spawn(move || run(&core))
     };
-    let flush = |core: &Core| on_half_of_the_cores("flush", || flush_loop(core));
-    let compact = |core: &Core| on_half_of_the_cores("compact", || compact_loop(core));
-    Ok(vec![spawn("flush", flush)?, spawn("compact", compact)?, spawn("log", log_loop)?])
+    core.resume_jobs();
+    core.compaction_due();
+    core.signals.look_at(core.now());
+    Ok(vec![spawn("log", log_loop)?])
 }
 
-/// Runs something whose parallel parts have threads of their own: on those that all share, searches of many queries
-/// would wait for the long parts of a compaction.
-fn on_half_of_the_cores(name: &'static str, run: impl FnOnce() + Send) {
+/// Threads for the parallel parts of jobs: on those that all share, searches of many queries would wait for the long parts
+/// of a compaction.
+pub(crate) fn on_half_of_the_cores(name: &'static str) -> Option<rayon::ThreadPool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads((cores / 2).max(1))
         .thread_name(move |number| format!("plimsoll-{name}-{number}"))
         .build();
-    match pool {
-        Ok(pool) => pool.install(run),
-        Err(error) => {
-            tracing::warn!(%error, "no threads of its own for background work");
-            run();
-        }
-    }
-}
-
-/// The longest pause between two attempts at work that fails.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
-
-fn flush_loop(core: &Core) {
-    let mut backoff = Duration::from_millis(100);
-    while let Some(reason) = core.signals.next(|due| due.flush.take().ok_or(None)) {
-        match core.flush_and_remember(reason) {
-            Some(Error::Poisoned { .. } | Error::Closed) => return,
-            Some(_) => {
-                let deadline = Instant::now() + backoff;
-                backoff = (backoff * 2).min(MAX_BACKOFF);
-                core.signals.wait_until(deadline, || false);
-                core.signals.flush_due(reason);
-            }
-            None => backoff = Duration::from_millis(100),
-        }
-    }
-}
-
-impl Core {
-    /// Flushes what is sealed; a failure is counted, remembered and returned.
-    pub(crate) fn flush_and_remember(&self, reason: FlushReason) -> Option<Error> {
-        match self.flush_internal(reason) {
-            Ok(_) => {
-                self.counters.remember_error(None);
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a flush failed and will be tried again");
-                self.counters.remember_error(Some(&error));
-                Some(error)
-            }
-        }
-    }
-}
-
-fn compact_loop(core: &Core) {
-    let take = |due: &mut Due| if std::mem::take(&mut due.compact) { Ok(()) } else { Err(None) };
-    while core.signals.next(take).is_some() {
-        if let Err(error) = core.compact_due() {
-            Counters::count(&core.counters.failed_compactions);
-            core.counters.remember_error(Some(&error));
-            tracing::warn!(%error, "a compaction failed; the next flush asks for another");
-        }
-    }
+    pool.inspect_err(|error| tracing::warn!(%error, "no threads of its own for background work")).ok()
 }
 
 /// How long writers have to pause before a mark is written.
@@ -254,6 +196,8 @@ enum LogJob {
     Segment,
     /// Prepare a segment: that is done before each job.
     Retry,
+    /// Look at the limits of time of flush policies.
+    Policies,
     /// A step of preparing memory for records.
     Memory,
 }
@@ -283,14 +227,15 @@ fn log_loop(core: &Core) {
                 Ok(LogJob::Segment)
             } else if is_due(retry_at) {
                 Ok(LogJob::Retry)
+            } else if due.look_at.is_some_and(|at| at <= core.now()) {
+                due.look_at = None;
+                Ok(LogJob::Policies)
             } else if std::mem::take(&mut due.memory) || preparation.is_some() {
                 Ok(LogJob::Memory)
             } else {
-                Err([due.sync_at, mark_at, due.segment_at, retry_at]
-                    .into_iter()
-                    .flatten()
-                    .min()
-                    .map(|at| at - now))
+                let times = [due.sync_at, mark_at, due.segment_at, retry_at].into_iter().flatten();
+                let look = due.look_at.map(|at| at.saturating_sub(core.now()));
+                Err(times.map(|at| at - now).chain(look).min())
             }
         };
         let done = match core.signals.next(take) {
@@ -318,6 +263,10 @@ fn log_loop(core: &Core) {
                 core.signals.segment_due(RETRY);
             }),
             Some(LogJob::Retry) => Ok(()),
+            Some(LogJob::Policies) => {
+                core.request_due_flushes();
+                Ok(())
+            }
             Some(LogJob::Memory) => {
                 preparation = preparation.take().or_else(Preparation::begin).and_then(Preparation::step);
                 Ok(())

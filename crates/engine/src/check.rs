@@ -17,6 +17,7 @@ use plimsoll_shard::{
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::flush::entry_problem;
+use crate::jobs::Job;
 use crate::manifest::{self, Manifest};
 use crate::recover::{DATA_DIR, Directory, WAL_DIR};
 use crate::repair::aside;
@@ -182,7 +183,11 @@ pub fn verify_with(
     for _ in 0..10 {
         let directory =
             Directory::read(&**storage, path)?.ok_or_else(|| Error::DatabaseNotFound(path.to_path_buf()))?;
-        let report = verify_once(path, storage, &directory, &mut progress)?;
+        let mut told = |now| {
+            progress(now);
+            Ok(())
+        };
+        let report = verify_once(path, storage, &directory, &mut told)?;
         let again = Directory::read(&**storage, path)?.map(|again| again.manifests).unwrap_or_default();
         if !report.is_damaged() || again.last() == directory.manifests.last() {
             return Ok(report);
@@ -192,7 +197,8 @@ pub fn verify_with(
 }
 
 impl Core {
-    pub(crate) fn verify(&self) -> Result<VerifyReport> {
+    /// Reads and checks every file; a job is told how far it has come, and ends it if it is cancelled.
+    pub(crate) fn verify(&self, job: Option<&Job>) -> Result<VerifyReport> {
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
         let path = &self.options.path;
         // The view keeps the files that the manifest names; flushes and compactions go on. Other files are
@@ -202,7 +208,11 @@ impl Core {
             (root.manifest.clone(), self.published.view())
         };
         let mut report = VerifyReport { files: 1, ..VerifyReport::default() };
-        check_named_files(path, &storage, &manifest, &mut report, &mut |_| ())?;
+        check_named_files(path, &storage, &manifest, &mut report, &mut |progress| {
+            let Some(job) = job else { return Ok(()) };
+            job.set_progress(progress.bytes, progress.total);
+            job.go_on()
+        })?;
         // No segment is removed, and no record written, while the log is read.
         let _no_commits = lock(&self.log);
         let manifest = lock(&self.root).manifest.clone();
@@ -215,7 +225,7 @@ fn verify_once(
     path: &Path,
     storage: &Arc<dyn Storage>,
     directory: &Directory,
-    progress: &mut dyn FnMut(VerifyProgress),
+    progress: &mut dyn FnMut(VerifyProgress) -> Result<()>,
 ) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     let Some(Some(manifest)) = report.record(directory.newest(&**storage, path))? else {
@@ -252,7 +262,7 @@ fn check_named_files(
     storage: &Arc<dyn Storage>,
     manifest: &Manifest,
     report: &mut VerifyReport,
-    progress: &mut dyn FnMut(VerifyProgress),
+    progress: &mut dyn FnMut(VerifyProgress) -> Result<()>,
 ) -> Result<()> {
     let total = manifest.files().map(|meta| meta.len).sum();
     let manifest_path = manifest::path(path, manifest.number);
@@ -267,7 +277,7 @@ fn check_named_files(
             let checked =
                 check_file(&**storage, &path.join(DATA_DIR), meta, manifest.database, ReadMode::Mapped);
             report.record(checked.map_err(Error::from))?;
-            progress(VerifyProgress { bytes: report.bytes, total });
+            progress(VerifyProgress { bytes: report.bytes, total })?;
         }
         if report.findings.len() == before {
             let opener = FileOpener {
@@ -291,7 +301,7 @@ fn check_files_alone(
     path: &Path,
     storage: &dyn Storage,
     report: &mut VerifyReport,
-    progress: &mut dyn FnMut(VerifyProgress),
+    progress: &mut dyn FnMut(VerifyProgress) -> Result<()>,
 ) -> Result<()> {
     let dir = path.join(DATA_DIR);
     let Some(entries) = report.record(storage.list(&dir).map_err(Error::from))? else { return Ok(()) };
@@ -303,7 +313,7 @@ fn check_files_alone(
         let described = plimsoll_shard::describe(storage, &dir.join(&entry.name));
         let damage = described.and_then(|description| description.damage.map_or(Ok(()), Err));
         report.record(damage.map_err(Error::from))?;
-        progress(VerifyProgress { bytes: report.bytes, total });
+        progress(VerifyProgress { bytes: report.bytes, total })?;
     }
     Ok(())
 }

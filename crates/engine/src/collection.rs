@@ -10,7 +10,9 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::model::{Document, Key, Metadata};
 use crate::options::{CollectionConfig, Durability};
+use crate::policy::FlushPolicy;
 use crate::query::{Documents, Keys, ReadOnlyCollection, Search};
+use crate::stats::FlushStats;
 
 /// One collection of a database.
 #[derive(Clone)]
@@ -124,6 +126,35 @@ impl Collection {
     /// As [`Collection::write`].
     pub fn write_with(&self, batch: &WriteBatch, durability: Durability) -> Result<Lsn> {
         self.database.core().write(&[(self.id, &self.config, batch)], durability)
+    }
+
+    /// Moves every write accepted before this call from the log to sealed files.
+    ///
+    /// # Errors
+    /// As [`Database::flush`](crate::Database::flush).
+    pub fn flush(&self) -> Result<FlushStats> {
+        self.database.flush_collection(&self.name)
+    }
+
+    /// When its writes are flushed.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`] if the collection was dropped.
+    pub fn flush_policy(&self) -> Result<FlushPolicy> {
+        let state = self.database.core().published.state();
+        let found = state.collections.get(&self.id);
+        let found = found.ok_or_else(|| Error::CollectionNotFound(self.name.to_string()))?;
+        Ok(found.tree.entry.policy.clone())
+    }
+
+    /// Changes when its writes are flushed, from now on and after every opening. Times count to the millisecond.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a policy that can not be meant; [`Error::CollectionNotFound`];
+    /// [`Error::Storage`].
+    pub fn set_flush_policy(&self, policy: FlushPolicy) -> Result<()> {
+        self.database.core().check_open()?;
+        self.database.core().set_flush_policy(self.id, &policy)
     }
 
     /// The document with this key, if there is one.

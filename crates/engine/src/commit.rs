@@ -8,7 +8,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_base::arena;
 use plimsoll_base::mutant::{self, Mutant};
@@ -20,9 +20,10 @@ use crate::background::RETRY;
 use crate::batch::WriteBatch;
 use crate::core::{Core, Counters, Log, lock};
 use crate::error::{Error, Result};
+use crate::jobs::{JobRequest, JobTarget};
 use crate::options::{CollectionConfig, Durability};
 use crate::record::{self, Condition, Expectation, PreparedBatch};
-use crate::state::State;
+use crate::state::{CollectionState, State};
 use crate::stats::FlushReason;
 
 /// What a thread asks of the commit leader.
@@ -30,14 +31,19 @@ pub(crate) enum Request {
     Write(PreparedBatch, Durability),
     /// Make everything appended so far durable.
     Sync,
-    /// Seal the memtables of one collection, or of all.
-    Seal(Option<CollectionId>),
+    /// Nothing: all that was asked for before this has been done when it returns.
+    Barrier,
+    /// Seal the memtables of one collection, or of all; and those of the system tables if that is said, too.
+    Seal { only: Option<CollectionId>, with_system: bool },
     /// Tell reader processes what is durable (rule R10).
     Mark,
 }
 
 /// The LSN of the write; for the other requests, the last LSN that they cover.
 pub(crate) type Outcome = Result<Lsn>;
+
+/// The longest that a single write is slowed down.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How large a commit group may become.
 pub(crate) fn group_limits() -> GroupLimits {
@@ -58,6 +64,7 @@ impl Core {
         if self.unsettled.load(Ordering::Acquire) {
             self.settle()?;
         }
+        self.jobs.check_circuit(self)?;
         if batches.iter().all(|(.., batch)| batch.is_delete_only()) {
             return self.reserve.spend_when_full(self, || self.write_record(batches, durability));
         }
@@ -75,11 +82,22 @@ impl Core {
         durability: Durability,
     ) -> Result<Lsn> {
         let prepared = self.prepare(batches)?;
-        self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;
+        self.wait_for_room(&prepared.collections, weight)?;
         let lsn = self.submit(Request::Write(prepared, durability), weight)?;
         self.after_write();
         Ok(lsn)
+    }
+
+    /// Writes rows of system tables, which nothing holds up.
+    pub(crate) fn write_system(
+        &self,
+        batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
+        durability: Durability,
+    ) -> Result<Lsn> {
+        let prepared = self.prepare(batches)?;
+        let weight = prepared.record.encoded_len() as u64;
+        self.submit(Request::Write(prepared, durability), weight)
     }
 
     fn prepare(&self, batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
@@ -103,19 +121,26 @@ impl Core {
         led.unwrap_or_else(|panicked| Err(Error::Poisoned { cause: panicked.to_string(), lost: None }))
     }
 
-    /// Waits while a collection has more sealed memtables than may wait for their flush.
-    fn wait_for_room(&self, collections: &[CollectionId]) -> Result<()> {
-        let full = |state: &State| {
+    /// Holds a writer back while flushes can not keep up: the more memtables wait for their flush, the longer, and
+    /// altogether when there are more than may wait.
+    fn wait_for_room(&self, collections: &[CollectionId], weight: u64) -> Result<()> {
+        let sealed = |state: &State| {
             let sealed = |id| state.collections.get(id).map_or(0, |collection| collection.sealed.len());
-            collections.iter().map(sealed).max().unwrap_or(0) > self.options.max_sealed
+            collections.iter().map(sealed).max().unwrap_or(0)
         };
-        if !self.options.background || !full(&self.published.state()) {
+        let full = |state: &State| sealed(state) > self.options.max_sealed;
+        if !self.options.background {
+            return Ok(());
+        }
+        let waiting = sealed(&self.published.state());
+        if waiting <= self.options.max_sealed {
+            self.slow_down(waiting, weight);
             return Ok(());
         }
         let start = Instant::now();
         let deadline = start + self.options.stall_deadline;
         let freed = self.signals.wait_until(deadline, || !full(&self.published.state()));
-        self.counters.stalled(start.elapsed());
+        self.counters.stopped.add(start.elapsed());
         if freed {
             return self.check_open();
         }
@@ -125,13 +150,27 @@ impl Core {
         Err(Error::Stalled(format!("flushing did not catch up within {waited:?}{cause}")))
     }
 
-    /// Does what the write that was just acknowledged made due, where no background does.
-    fn after_write(&self) {
-        if self.options.background {
+    /// Slows a writer down from the moment when half of the memtables that may wait do: in the end to the rate at which
+    /// the last flush has written.
+    fn slow_down(&self, waiting: usize, weight: u64) {
+        let most = self.options.max_sealed;
+        if waiting * 2 <= most {
             return;
         }
-        if let Some(reason) = self.signals.take_flush() {
-            self.flush_and_remember(reason);
+        let rate = lock(&self.counters.last_flush).as_ref().map_or(0.0, |last| last.megabytes_per_second() * 1e6);
+        if rate <= 0.0 {
+            return;
+        }
+        let pause = weight as f64 / rate * waiting as f64 / most as f64;
+        let pause = Duration::from_secs_f64(pause.min(LONGEST_PAUSE.as_secs_f64()));
+        std::thread::sleep(pause);
+        self.counters.slowed.add(pause);
+    }
+
+    /// Does what the write that was just acknowledged made due, where no background does.
+    fn after_write(&self) {
+        if !self.options.background {
+            self.work_off();
         }
     }
 
@@ -198,15 +237,27 @@ impl Core {
         }
         self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
         let state = self.published.state();
+        let now = self.now();
         let lsns = records
             .into_iter()
-            .map(|record| apply(&state, Arc::new(record), &self.options.path))
+            .map(|record| apply(&state, Arc::new(record), &self.options.path, now))
             .collect::<Result<Vec<_>>>()?;
         if let Some(last) = lsns.last() {
             self.published.advance(*last);
         }
         self.signals.mark_due();
+        self.look_when_due(&state, now);
         Ok(lsns)
+    }
+
+    /// Sees to it that someone looks when the limits of time of collections are reached to which nothing was unflushed
+    /// before a moment ago.
+    fn look_when_due(&self, state: &State, now: Duration) {
+        let born = state.users().filter(|collection| collection.active.born() == now);
+        let limits = born.filter_map(|collection| self.time_left(collection, now).err().flatten());
+        if let Some(left) = limits.min() {
+            self.signals.look_at(now + left);
+        }
     }
 
     fn control(&self, log: &mut Log, request: &Request) -> Outcome {
@@ -222,10 +273,14 @@ impl Core {
                 wal.append_mark()?;
                 Ok(wal.appended())
             }
-            Request::Seal(collection) => {
+            Request::Barrier => Ok(wal.appended()),
+            Request::Seal { only, with_system } => {
                 // Whoever asked for it flushes it.
                 let seal = Lsn(wal.appended().0 + u64::from(mutant::is(Mutant::SealTooHigh)));
-                self.seal_at(seal, |id| collection.is_none_or(|only| only == id));
+                self.seal_at(seal, |collection| match collection.is_system() {
+                    true => *with_system,
+                    false => only.is_none_or(|only| only == collection.id),
+                });
                 Ok(seal)
             }
             Request::Write(..) => Err(Error::Closed),
@@ -272,7 +327,8 @@ impl Core {
     }
 
     /// Seals what makes a flush due: the largest memtable when they are beyond their budget together, all of
-    /// them when so much was logged since the last time that the log could not shrink otherwise.
+    /// them when so much was logged since the last time that the log could not shrink otherwise, and those that have
+    /// reached a limit of their collection's policy.
     fn seal_if_due(&self, log: &mut Log) {
         let Some(wal) = &log.wal else { return };
         let (seal, logged) = (wal.appended(), wal.bytes_appended());
@@ -280,13 +336,29 @@ impl Core {
         if logged - log.checkpoint > self.options.max_wal_bytes {
             log.checkpoint = logged;
             self.seal_all(seal);
-            self.signals.flush_due(FlushReason::WalSize);
-        } else if state.memtable_bytes() > self.options.memtable_bytes {
-            let largest = state.sound().max_by_key(|collection| collection.active.bytes());
-            let largest = largest.map(|collection| collection.id);
-            self.seal_at(seal, |id| Some(id) == largest);
-            self.signals.flush_due(FlushReason::MemtableSize);
+            self.request_job(JobRequest::flush_for(JobTarget::Database, FlushReason::WalSize));
+            return;
         }
+        if state.memtable_bytes() > self.options.memtable_bytes
+            && let Some(largest) = state.sound().max_by_key(|collection| collection.active.bytes())
+        {
+            self.seal_and_flush(seal, largest, FlushReason::MemtableSize);
+        }
+        for collection in state.sound().filter(|collection| !collection.is_system()) {
+            let unflushed = collection.active.unflushed(Duration::ZERO);
+            if let Some(reason) = collection.tree.entry.policy.due_by_size(&unflushed) {
+                self.seal_and_flush(seal, collection, reason);
+            }
+        }
+    }
+
+    fn seal_and_flush(&self, seal: Lsn, chosen: &CollectionState, reason: FlushReason) {
+        self.seal_at(seal, |collection| collection.id == chosen.id);
+        let target = match chosen.is_system() {
+            true => JobTarget::Database,
+            false => JobTarget::Collection(chosen.name.to_string()),
+        };
+        self.request_job(JobRequest::flush_for(target, reason));
     }
 
     /// Seals every memtable at `seal`, the last LSN appended, which has been applied: O(1) for each.
@@ -294,12 +366,12 @@ impl Core {
         self.seal_at(seal, |_| true);
     }
 
-    fn seal_at(&self, seal: Lsn, chosen: impl Fn(CollectionId) -> bool) {
+    fn seal_at(&self, seal: Lsn, chosen: impl Fn(&CollectionState) -> bool) {
         self.published.update(|state| {
             let sealed: Vec<_> = state
                 .collections
                 .values()
-                .filter(|collection| chosen(collection.id))
+                .filter(|collection| chosen(collection))
                 .filter_map(|collection| collection.seal(seal))
                 .collect();
             (!sealed.is_empty())
@@ -309,8 +381,9 @@ impl Core {
 }
 
 /// Applies a logged record to the memtables of its collections; what is flushed already,
-/// and what belonged to a collection that was dropped, is skipped (rule R7). `log` is named by errors.
-pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path) -> Result<Lsn> {
+/// and what belonged to a collection that was dropped, is skipped (rule R7). `log` is named by errors; `now` is the time
+/// by the database's clock.
+pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path, now: Duration) -> Result<Lsn> {
     for group in record::decode(record.payload(), log)? {
         if mutant::is(Mutant::ReplayKnowsDropped) && !state.collections.contains_key(&group.collection) {
             return Err(Error::CollectionNotFound(group.collection.to_string()));
@@ -327,7 +400,7 @@ pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path) -> Result<Ls
                 );
                 return Err(StorageError::corrupted(log, 0, what).into());
             }
-            collection.active.apply(&record, group);
+            collection.active.apply(&record, group, now);
         }
     }
     Ok(record.lsn())

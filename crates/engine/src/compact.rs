@@ -28,6 +28,7 @@ use plimsoll_shard::{FileMeta, PendingFile, commit_files};
 
 use crate::core::{Core, Counters, Grave, Root, lock};
 use crate::error::{Error, Result};
+use crate::jobs::{Job, JobPriority, JobRequest};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
@@ -52,20 +53,31 @@ pub(crate) trait Change {
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Core {
-    /// Does what is due in any collection: called by the background thread after flushes.
-    pub(crate) fn compact_due(&self) -> Result<()> {
-        let batches = self.counters.batches.load(Ordering::Relaxed);
-        self.signals.wait_until(Instant::now() + PAUSE, || false);
-        if batches == self.counters.batches.load(Ordering::Relaxed) && !self.is_flushing() {
-            return self.compact_all(Urgency::Due).map(|_| ());
+    /// Asks for a compaction if one is due; without threads for it there is one only when somebody else asks.
+    pub(crate) fn compaction_due(&self) {
+        if self.options.background && self.is_compaction_due() {
+            self.request_job(JobRequest::compaction().priority(JobPriority::Low));
         }
-        self.compact_all(Urgency::Busy)?;
-        // What was put off is looked at again, until writes pause.
+    }
+
+    fn is_compaction_due(&self) -> bool {
         let state = self.published.state();
-        if state.sound().any(|collection| Plan::make(&collection.tree, Urgency::Due).is_some()) {
-            self.signals.compact_due();
+        state.sound().any(|collection| Plan::make(&collection.tree, Urgency::Due).is_some())
+    }
+
+    /// Does what is due in any collection: the most urgent at once, the rest when writes pause.
+    pub(crate) fn compact_due(&self, job: &Job) -> Result<CompactionStats> {
+        let mut stats = CompactionStats::default();
+        loop {
+            let batches = self.counters.batches.load(Ordering::Relaxed);
+            self.signals.wait_until(Instant::now() + PAUSE, || job.is_cancelled());
+            let is_paused = batches == self.counters.batches.load(Ordering::Relaxed) && !self.is_flushing();
+            let urgency = if is_paused { Urgency::Due } else { Urgency::Busy };
+            stats.add(self.compact_all(urgency, Some(job))?);
+            if is_paused || self.signals.stopping() || !self.is_compaction_due() {
+                return Ok(stats);
+            }
         }
-        Ok(())
     }
 
     /// Whether writes are on their way into files, which those that come next may be waiting for; or all of them are,
@@ -81,15 +93,15 @@ impl Core {
         if self.compacting.try_lock().is_err() {
             return Ok(()); // The background is at it.
         }
-        self.compact_all(Urgency::Closing).map(|_| ())
+        self.compact_all(Urgency::Closing, None).map(|_| ())
     }
 
     /// Compacts every collection as far as it goes.
-    pub(crate) fn compact_everything(&self) -> Result<CompactionStats> {
-        self.compact_all(Urgency::Everything)
+    pub(crate) fn compact_everything(&self, job: Option<&Job>) -> Result<CompactionStats> {
+        self.compact_all(Urgency::Everything, job)
     }
 
-    fn compact_all(&self, urgency: Urgency) -> Result<CompactionStats> {
+    fn compact_all(&self, urgency: Urgency, job: Option<&Job>) -> Result<CompactionStats> {
         let _one_at_a_time = lock(&self.compacting);
         let start = Instant::now();
         let mut stats = CompactionStats::default();
@@ -99,7 +111,7 @@ impl Core {
         let ids: Vec<_> = self.published.state().sound().map(|collection| collection.id).collect();
         let mut damage = None;
         for id in ids {
-            match self.compact_collection(id, urgency, &mut stats) {
+            match self.compact_collection(id, urgency, job, &mut stats) {
                 // Damage in one collection is none in the others.
                 Err(error @ Error::Storage(StorageError::Corrupted { .. })) => {
                     damage = damage.or(Some(error));
@@ -117,6 +129,7 @@ impl Core {
         &self,
         id: CollectionId,
         urgency: Urgency,
+        job: Option<&Job>,
         stats: &mut CompactionStats,
     ) -> Result<()> {
         // Each step makes the next one visible; the plan ends when there is nothing left to gain.
@@ -125,6 +138,7 @@ impl Core {
             if self.signals.stopping() {
                 return Ok(());
             }
+            job.map_or(Ok(()), Job::go_on)?;
             let Some(plan) = Plan::make(&collection.tree, urgency) else { return Ok(()) };
             self.reserve.spend_when_full(self, || {
                 let rewrite = self.rewrite(&collection, &plan)?;

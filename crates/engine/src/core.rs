@@ -1,29 +1,32 @@
 //! The open database: what the commit leader, the flusher, the compactor and every handle share.
 //!
-//! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one job of a kind at a
-//! time; a compaction takes `flushing` only to install) → `log` (the commit leader; also creation and
+//! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one of a kind at a
+//! time; a compaction takes `flushing` only to install) → the ledger of `jobs` → `log` (the commit leader; also creation and
 //! dropping of collections) → `root` (the manifest). Readers take none.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use plimsoll_base::sync::{Mutex, MutexGuard};
-use plimsoll_base::{FileNumber, Lsn, StorageError};
+use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
 use plimsoll_wal::{GroupCommit, Wal};
 
 use crate::background::Signals;
 use crate::commit::{Outcome, Request};
 use crate::error::{Error, Result};
+use crate::jobs::Jobs;
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
+use crate::policy::Measured;
 use crate::reserve::Reserve;
 use crate::state::Published;
-use crate::stats::{FlushStats, RecoveryStats};
+use crate::stats::{FlushStats, FlushTimes, RecoveryStats};
 use crate::tree::FileOpener;
 
 /// Everything the handles of one open database share.
@@ -38,6 +41,9 @@ pub(crate) struct Core {
     pub flushing: Mutex<()>,
     pub compacting: Mutex<()>,
     pub signals: Signals,
+    pub jobs: Jobs,
+    /// What flushes have cost, per collection.
+    pub measured: Mutex<HashMap<CollectionId, Measured>>,
     pub counters: Counters,
     pub reserve: Reserve,
     recovery: OnceLock<RecoveryStats>,
@@ -52,6 +58,8 @@ pub(crate) struct Core {
     next_file: AtomicU64,
     closed: AtomicBool,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+    /// What workers hold.
+    pub(crate) me: Weak<Self>,
 }
 
 /// The log and what has been written to it but not yet synced.
@@ -91,13 +99,13 @@ pub(crate) struct Grave {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub batches: AtomicU64,
-    pub flushes: AtomicU64,
     pub failed_flushes: AtomicU64,
     pub compactions: AtomicU64,
     pub failed_compactions: AtomicU64,
-    pub stalls: AtomicU64,
-    pub stalled_nanos: AtomicU64,
+    pub slowed: Waits,
+    pub stopped: Waits,
     pub last_flush: Mutex<Option<FlushStats>>,
+    pub phases: Mutex<FlushTimes>,
     pub background_error: Mutex<Option<String>>,
 }
 
@@ -106,9 +114,28 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn stalled(&self, time: Duration) {
-        Self::count(&self.stalls);
-        self.stalled_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    /// A flush succeeded that had something to do.
+    pub(crate) fn flushed(&self, stats: &FlushStats) {
+        lock(&self.phases).add(stats);
+        *lock(&self.last_flush) = Some(stats.clone());
+    }
+}
+
+/// How often something was waited for, and how long in all.
+#[derive(Default)]
+pub(crate) struct Waits {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Waits {
+    pub(crate) fn add(&self, time: Duration) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> (u64, Duration) {
+        (self.count.load(Ordering::Relaxed), Duration::from_nanos(self.nanos.load(Ordering::Relaxed)))
     }
 }
 
@@ -130,10 +157,11 @@ pub(crate) struct Parts {
 }
 
 impl Core {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts, me: Weak<Self>) -> Self {
         let reuse = mutant::is(Mutant::ReuseFileNumbers);
         let next_file = AtomicU64::new(if reuse { 1 } else { parts.root.manifest.next_file.0 });
         let newest_segment = AtomicU64::new(parts.root.manifest.newest_segment.0);
+        let jobs = Jobs::new(parts.options.job_queue);
         Self {
             options: parts.options,
             storage: parts.storage,
@@ -145,6 +173,8 @@ impl Core {
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),
             signals: Signals::default(),
+            jobs,
+            measured: Mutex::new(HashMap::new()),
             counters: Counters::default(),
             reserve: parts.reserve,
             recovery: OnceLock::new(),
@@ -155,6 +185,7 @@ impl Core {
             next_file,
             closed: AtomicBool::new(false),
             lock: Mutex::new(Some(parts.lock)),
+            me,
         }
     }
 

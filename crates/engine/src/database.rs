@@ -16,13 +16,17 @@ use crate::collection::Collection;
 use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
-use crate::manifest::CollectionEntry;
+use crate::jobs::{
+    JobEvent, JobHandle, JobId, JobOutcome, JobRecord, JobRequest, Subscription, is_system,
+};
+use crate::manifest::{CollectionEntry, Manifest};
 use crate::model::limits::MAX_NAME_BYTES;
 use crate::options::{CollectionConfig, DatabaseBuilder, Durability};
+use crate::policy::FlushPolicy;
 use crate::query::Snapshot;
 use crate::recover;
 use crate::state::{CollectionState, State};
-use crate::stats::{CompactionStats, FlushReason, FlushStats, Stats};
+use crate::stats::{CompactionStats, FlushStats, Level, Stats, Watermarks};
 use crate::tree::Tree;
 
 /// An open database: one directory, one writing process, any number of threads.
@@ -93,6 +97,10 @@ impl Database {
     /// characters; [`Error::Storage`].
     pub fn create_collection(&self, name: &str, config: CollectionConfig) -> Result<Collection> {
         config.validate()?;
+        if is_system(name) {
+            let what = format!("{name:?} is no name for a collection: names that begin like this are the database's own");
+            return Err(Error::InvalidArgument(what));
+        }
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
             let what = format!(
                 "{name:?} is no name for a collection: 1 to {MAX_NAME_BYTES} bytes, no control characters"
@@ -122,7 +130,7 @@ impl Database {
     /// All collections, by name.
     pub fn collections(&self) -> Vec<Collection> {
         let state = self.core().published.state();
-        let mut all: Vec<_> = state.collections.values().map(|found| self.handle_of(found)).collect();
+        let mut all: Vec<_> = state.users().map(|found| self.handle_of(found)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -170,8 +178,119 @@ impl Database {
     /// The error of the phase that failed; the writes then stay in the log and in memory, and are flushed
     /// later.
     pub fn flush(&self) -> Result<FlushStats> {
+        self.flush_stats(JobRequest::flush())
+    }
+
+    /// As [`Database::flush`], of one collection.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`], and as [`Database::flush`].
+    pub fn flush_collection(&self, name: &str) -> Result<FlushStats> {
+        self.flush_stats(JobRequest::flush_collection(name))
+    }
+
+    fn flush_stats(&self, request: JobRequest) -> Result<FlushStats> {
+        let job = self.core().submit_job(request, false)?;
+        match job.wait_for(self.core().options.job_deadline)? {
+            JobOutcome::Flush(stats) => Ok(*stats),
+            _ => Ok(FlushStats::default()),
+        }
+    }
+
+    /// Submits a job, and returns at once: it is done in the background, by this process or, if it ends before, by the
+    /// next one that opens the database for writing. Who asks for what is under way, or waits for its turn, gets that job.
+    ///
+    /// Without threads in the background the job is done when this returns.
+    ///
+    /// ```
+    /// # fn main() -> plimsoll_engine::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = plimsoll_engine::Database::open(dir.path().join("notes"))?;
+    /// use plimsoll_engine::JobRequest;
+    /// use std::time::Duration;
+    ///
+    /// let backup = db.start(JobRequest::backup(dir.path().join("monday")))?;
+    /// println!("job {}: {:?}", backup.id(), backup.progress());
+    /// println!("{}", backup.wait_for(Duration::from_secs(60))?);
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`]; [`Error::QueueFull`] if no place becomes free within
+    /// [`DatabaseBuilder::job_deadline`]; [`Error::CircuitOpen`] for a flush while flushes keep failing; and if the job's
+    /// record can not be written.
+    pub fn start(&self, request: JobRequest) -> Result<JobHandle> {
+        self.core().submit_job(request, true)
+    }
+
+    /// What is known about a job.
+    ///
+    /// # Errors
+    /// [`Error::JobNotFound`]: there never was one of that id, or it ended more than 30 days ago.
+    pub fn job(&self, id: JobId) -> Result<JobRecord> {
+        self.core().job_record(id)
+    }
+
+    /// The newest jobs, `limit` at most, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if records are damaged.
+    pub fn jobs(&self, limit: usize) -> Result<Vec<JobRecord>> {
+        self.core().job_records(limit)
+    }
+
+    /// Cancels a job: at once while it waits for its turn, and otherwise where nothing is half done.
+    ///
+    /// # Errors
+    /// [`Error::JobNotFound`]; [`Error::JobFinished`] if it has ended, and of a flush if it has begun.
+    pub fn cancel_job(&self, id: JobId) -> Result<()> {
         self.core().check_open()?;
-        self.core().flush_now(FlushReason::Manual)
+        self.core().cancel_job(id)
+    }
+
+    /// Submits a new job that does what one that failed or was cancelled was to do.
+    ///
+    /// # Errors
+    /// [`Error::JobNotFound`]; [`Error::JobFinished`] if it did not fail; and as [`Database::start`].
+    pub fn retry_job(&self, id: JobId) -> Result<JobHandle> {
+        self.core().check_open()?;
+        self.start(self.core().retry_request(id)?)
+    }
+
+    /// Tells a listener what becomes of jobs, until the subscription is dropped. It is called by a thread of its own: if
+    /// it is slow it misses events ([`JobStats::events_missed`](crate::JobStats::events_missed)), if it panics it is
+    /// told nothing more, and neither holds up a job.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if no thread can be started.
+    pub fn subscribe(&self, listener: impl FnMut(&JobEvent) + Send + 'static) -> Result<Subscription> {
+        self.core().jobs.subscribe(listener)
+    }
+
+    /// Waits until a write has come so far; starts what is needed for it. Returns how far all writes have come.
+    ///
+    /// # Errors
+    /// [`Error::NotWritten`] if there is no such write yet; [`Error::Timeout`] when the time is over before; and what
+    /// keeps it from coming so far, as in [`Database::sync`] and [`Database::flush`].
+    pub fn wait(&self, level: Level, lsn: Lsn, timeout: Duration) -> Result<Lsn> {
+        self.core().wait_for_level(level, lsn, timeout)
+    }
+
+    /// Without threads in the background: does the jobs that an earlier process has left, and the flushes that limits of
+    /// time ask for. With them there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]. That a job fails is told by its record.
+    pub fn run_due_jobs(&self) -> Result<()> {
+        let core = self.core();
+        core.check_open()?;
+        if !core.options.background {
+            core.resume_jobs();
+            core.request_due_flushes();
+            core.work_off();
+        }
+        Ok(())
     }
 
     /// Merges files, drops what was replaced or deleted, and trains the index anew if the collection has
@@ -181,8 +300,10 @@ impl Database {
     /// # Errors
     /// [`Error::Storage`]; everything is then as it was.
     pub fn compact(&self) -> Result<CompactionStats> {
-        self.core().check_open()?;
-        self.core().compact_everything()
+        match self.core().submit_job(JobRequest::compaction(), false)?.wait()? {
+            JobOutcome::Compaction(stats) => Ok(stats),
+            _ => Ok(CompactionStats::default()),
+        }
     }
 
     /// The database as it is now, to be read for as long as it is held.
@@ -200,7 +321,7 @@ impl Database {
     /// # Errors
     /// [`Error::Storage`] if a file can not be read at all for another reason than damage.
     pub fn verify(&self) -> Result<VerifyReport> {
-        self.core().verify()
+        self.core().verify(None)
     }
 
     /// Flushes, stops the background and releases the lock. Every handle then refuses to write; what a handle or
@@ -234,14 +355,20 @@ impl Handle {
         if !self.core.mark_closed() {
             return Ok(());
         }
-        let flushed = match flush.then(|| self.core.flush_now(FlushReason::Close)) {
+        let waiting = self.core.close_jobs();
+        let flushed = if flush {
+            self.core.flush_at_close(waiting)
+        } else {
+            self.core.leave_to_the_log(waiting);
+            Ok(())
+        };
+        let flushed = match flushed {
             // Nothing is lost: it stays in the log.
-            Some(Err(Error::Storage(error))) if error.is_storage_full() => {
+            Err(Error::Storage(error)) if error.is_storage_full() => {
                 tracing::warn!(%error, "the disk is full; what was not flushed stays in the log");
                 Ok(())
             }
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) | None => Ok(()),
+            flushed => flushed,
         };
         if flush && let Err(error) = self.core.compact_small() {
             tracing::warn!(%error, "small files could not be merged at closing");
@@ -266,7 +393,7 @@ impl Drop for Handle {
 }
 
 impl Core {
-    fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
+    pub(crate) fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
         self.check_open()?;
         // With the commit leader's lock no record is between being numbered and being visible (rule R7).
         let mut no_commits = lock(&self.log);
@@ -325,41 +452,62 @@ impl Core {
         Ok(())
     }
 
-    /// Seals what there is and flushes until it is in files.
-    fn flush_now(&self, reason: FlushReason) -> Result<FlushStats> {
-        let state = self.published.state();
-        let is_due = state.sound().any(|collection| collection.first_unflushed().is_some());
-        let seal = self.submit(Request::Seal(None), 0)?;
-        let mut stats = self.flush_internal(reason)?;
-        if is_due && stats.is_empty() {
-            // A flush of the background had begun with it: what that did is the answer.
-            stats =
-                lock(&self.counters.last_flush).clone().filter(|last| last.last_lsn >= seal).unwrap_or(stats);
+    fn wait_for_level(self: &Arc<Self>, level: Level, lsn: Lsn, timeout: Duration) -> Result<Lsn> {
+        self.check_open()?;
+        let marks = self.watermarks();
+        if lsn > marks.appended {
+            return Err(Error::NotWritten { lsn, last: marks.appended });
         }
-        // Someone else's flush may have taken part of it; whatever is left is flushed here.
-        while self.has_sealed_up_to(seal) {
-            stats.add(&self.flush_internal(reason)?);
+        let reached = |marks: Watermarks| match level {
+            Level::Applied => marks.applied,
+            Level::Durable => marks.durable,
+            Level::Flushed => marks.flushed,
+        };
+        if reached(marks) >= lsn {
+            return Ok(reached(marks));
         }
-        match self.unflushable() {
-            Some(damage) if reason == FlushReason::Manual => Err(damage.into()),
-            Some(damage) => {
-                tracing::warn!(%damage, "the writes of a damaged collection stay in the log");
-                Ok(stats)
+        if timeout.is_zero() {
+            return Err(Error::Timeout);
+        }
+        match level {
+            Level::Applied => {
+                self.submit(Request::Barrier, 0)?;
             }
-            None => Ok(stats),
+            Level::Durable => {
+                self.submit(Request::Sync, 0)?;
+            }
+            Level::Flushed => match self.submit_job(JobRequest::flush(), false)?.wait_for(timeout) {
+                Err(Error::JobTimeout { .. }) => return Err(Error::Timeout),
+                ended => drop(ended?),
+            },
         }
+        Ok(reached(self.watermarks()))
     }
 
-    /// What keeps writes from being flushed.
-    fn unflushable(&self) -> Option<StorageError> {
-        let state = self.published.state();
-        let waiting = state.collections.values().filter(|collection| collection.first_unflushed().is_some());
-        waiting.filter_map(|collection| collection.damage.clone()).next()
-    }
-
-    fn has_sealed_up_to(&self, seal: Lsn) -> bool {
-        let state = self.published.state();
-        state.sound().flat_map(|collection| &collection.sealed).any(|sealed| sealed.seal <= seal)
+    /// Changes when a collection's writes are flushed.
+    pub(crate) fn set_flush_policy(&self, id: CollectionId, policy: &FlushPolicy) -> Result<()> {
+        policy.validate()?;
+        // No flush may be between reading a tree and publishing what it made of it.
+        let _no_flush = lock(&self.flushing);
+        if let Some(error) = self.poisoned() {
+            return Err(error);
+        }
+        let mut root = lock(&self.root);
+        let change = |manifest: &mut Manifest| {
+            if let Some(entry) = manifest.collection_mut(id) {
+                entry.policy = policy.clone();
+            }
+        };
+        let next = self.next_manifest(&root, Lsn::ZERO, change)?;
+        let tree = self.open_tree(&next, id)?;
+        if tree.is_none() {
+            return Err(Error::CollectionNotFound(format!("with id {id}, which was dropped")));
+        }
+        self.publish_next(&mut root, next)?;
+        self.install(id, tree, &[]);
+        self.bury(&mut root);
+        self.signals.look_at(self.now());
+        Ok(())
     }
 
     /// Publishes what is in memory once more, after a publish whose outcome is unknown.

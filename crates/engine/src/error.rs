@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_base::{Lsn, Metric, StorageError};
 use plimsoll_wal::WalError;
 
 use crate::filter::FilterError;
+use crate::jobs::{JobId, JobKind, JobState};
 use crate::model::Key;
 
 /// The result of a call into the database.
@@ -119,6 +121,52 @@ pub enum Error {
     /// batch was stored.
     #[error("writes are stalled: {0}")]
     Stalled(String),
+    /// Flushes keep failing: new writes and flushes are refused until one succeeds, which is tried by itself. What was
+    /// accepted before is in the log and in memory.
+    #[error("flushes keep failing, the last one for: {cause}; writes are taken again when one succeeds, which is tried in {retry_in:?}")]
+    CircuitOpen {
+        /// Why the last flush failed.
+        cause: String,
+        /// After how long the next one is tried.
+        retry_in: Duration,
+    },
+    /// There was no place for a job in the queue until the deadline passed. Nothing was submitted.
+    #[error("{queued} jobs wait for their turn, and no place became free within {waited:?}")]
+    QueueFull {
+        /// How many jobs wait.
+        queued: usize,
+        /// How long a place was waited for.
+        waited: Duration,
+    },
+    /// A job had not ended when the time to wait for it was over. It goes on.
+    #[error("job {job} ({kind}) has not ended within {waited:?}; it goes on")]
+    JobTimeout {
+        /// The job.
+        job: JobId,
+        /// What it does.
+        kind: JobKind,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// There is no job of that id, or its record is too old to be kept.
+    #[error("there is no job {0}")]
+    JobNotFound(JobId),
+    /// A job's state does not allow what was asked for.
+    #[error("job {job} is {state}")]
+    JobFinished {
+        /// The job.
+        job: JobId,
+        /// Its state.
+        state: JobState,
+    },
+    /// A log record was waited for that has not been written.
+    #[error("LSN {lsn} has not been written: the last one is {last}")]
+    NotWritten {
+        /// The one that was waited for.
+        lsn: Lsn,
+        /// The last one.
+        last: Lsn,
+    },
     /// The time of a search was over before it was done; see [`Search::timeout`](crate::Search::timeout).
     #[error("the time of the search was over before it was done")]
     Timeout,
@@ -149,6 +197,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Stalled(_) | Self::Changed(_) | Self::Timeout => true,
+            Self::CircuitOpen { .. } | Self::QueueFull { .. } | Self::JobTimeout { .. } => true,
             Self::Storage(error) => error.is_retryable(),
             Self::Background { cause, .. } => cause.is_retryable(),
             _ => false,

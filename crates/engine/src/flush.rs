@@ -9,7 +9,7 @@ mod delta;
 mod validate;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::Ordering;
@@ -19,6 +19,7 @@ use plimsoll_shard::commit_files;
 use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
 use crate::error::{Error, Result};
+use crate::jobs::Job;
 use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State};
 use crate::stats::{FlushReason, FlushStats, timed};
@@ -36,42 +37,145 @@ pub(crate) struct Drained {
     pub seal: Lsn,
 }
 
+/// What a flush is to do, and who is told how far it has come.
+#[derive(Clone, Copy)]
+pub(crate) struct FlushRun<'a> {
+    pub reason: FlushReason,
+    /// Only this collection's writes (and records of jobs that hold the log up).
+    pub only: Option<CollectionId>,
+    pub job: Option<&'a Job>,
+}
+
+impl FlushRun<'_> {
+    fn takes(&self, collection: &CollectionState) -> bool {
+        self.only.is_none_or(|only| only == collection.id) || collection.is_system()
+    }
+}
+
 impl Core {
+    /// Seals what there is of one collection, or of all, and flushes until it is in files.
+    pub(crate) fn flush_target(
+        &self,
+        only: Option<CollectionId>,
+        reason: FlushReason,
+        job: Option<&Job>,
+    ) -> Result<FlushStats> {
+        let run = FlushRun { reason, only, job };
+        let state = self.published.state();
+        let of_target = state.users().filter(|collection| run.takes(collection) && collection.damage.is_none());
+        let unflushed = of_target.flat_map(|collection| collection.memtables()).filter_map(|m| m.lsns());
+        let last_unflushed = unflushed.map(|(_, last)| last).max();
+        let with_system = self.system_is_due(&state, reason);
+        let seal = self.submit(Request::Seal { only, with_system }, 0)?;
+        drop(state);
+        job.inspect(|job| job.covers(seal));
+        let mut stats = self.flush_internal(&run)?;
+        if let Some(last_unflushed) = last_unflushed
+            && stats.is_empty()
+        {
+            // A flush before this one had begun with it: what that did is the answer.
+            let last = lock(&self.counters.last_flush).clone();
+            stats = last.filter(|last| last.last_lsn >= last_unflushed).unwrap_or(stats);
+        }
+        // Someone else's flush may have taken part of it; whatever is left is flushed here.
+        while self.has_sealed_up_to(seal, &run) {
+            stats.add(&self.flush_internal(&run)?);
+        }
+        if stats.is_empty() && reason == FlushReason::Manual {
+            tracing::warn!("a flush was asked for, and there is nothing to flush");
+        }
+        match self.unflushable(only) {
+            Some(damage) if matches!(reason, FlushReason::Manual | FlushReason::Checkpoint) => Err(damage.into()),
+            Some(damage) => {
+                tracing::warn!(%damage, "the writes of a damaged collection stay in the log");
+                Ok(stats)
+            }
+            None => Ok(stats),
+        }
+    }
+
+    /// What keeps writes of a collection, or of any, from being flushed.
+    pub(crate) fn unflushable(&self, only: Option<CollectionId>) -> Option<StorageError> {
+        let state = self.published.state();
+        let mut waiting = state.users().filter(|collection| {
+            only.is_none_or(|only| only == collection.id) && collection.first_unflushed().is_some()
+        });
+        waiting.find_map(|collection| collection.damage.clone())
+    }
+
+    fn has_sealed_up_to(&self, seal: Lsn, run: &FlushRun<'_>) -> bool {
+        let state = self.published.state();
+        let mut sealed = state.sound().filter(|c| run.takes(c)).flat_map(|collection| &collection.sealed);
+        sealed.any(|sealed| sealed.seal <= seal)
+    }
+
+    /// Whether records of jobs are flushed, too. They are few and small, and two files more a flush are not: so only
+    /// where they hold up the log, which is to shrink now or has grown by segments.
+    fn system_is_due(&self, state: &State, reason: FlushReason) -> bool {
+        let mut tables = state.sound().filter(|collection| collection.is_system());
+        if tables.all(|table| table.first_unflushed().is_none()) {
+            return false;
+        }
+        let is_last = matches!(reason, FlushReason::Close | FlushReason::WalSize | FlushReason::Checkpoint);
+        is_last || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
+    }
+
     /// Flushes everything that is sealed, and returns what each phase took.
     ///
     /// # Errors
     /// The error of the phase that failed; everything is then as before, but for the time it took.
-    pub(crate) fn flush_internal(&self, reason: FlushReason) -> Result<FlushStats> {
+    pub(crate) fn flush_internal(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
+        let FlushRun { reason, .. } = *run;
         let _one_at_a_time = lock(&self.flushing);
-        let result = self.reserve.spend_when_full(self, || self.flush_phases(reason));
+        let result = self.reserve.spend_when_full(self, || self.flush_phases(run));
         match &result {
             Ok(stats) if stats.is_empty() => {}
             Ok(stats) => {
-                Counters::count(&self.counters.flushes);
-                *lock(&self.counters.last_flush) = Some(stats.clone());
-                tracing::info!(%reason, rows = stats.rows, total = ?stats.total, "flushed");
-                self.signals.compact_due();
+                self.counters.flushed(stats);
+                let FlushStats { rows, collections, shards_touched, files_synced, bytes_written, .. } = *stats;
+                let duration_ms = stats.total.as_secs_f64() * 1e3;
+                tracing::info!(
+                    %reason, rows_flushed = rows, namespaces = collections, shards = shards_touched,
+                    files = files_synced, bytes = bytes_written, duration_ms, "flush completed"
+                );
+                self.compaction_due();
             }
-            Err(_) => Counters::count(&self.counters.failed_flushes),
+            Err(error) => {
+                Counters::count(&self.counters.failed_flushes);
+                tracing::warn!(%reason, %error, "a flush failed, which changes nothing");
+            }
         }
+        self.counters.remember_error(result.as_ref().err());
         self.signals.progressed();
         result
     }
 
-    fn flush_phases(&self, reason: FlushReason) -> Result<FlushStats> {
+    fn flush_phases(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
         let start = Instant::now();
-        let mut stats = FlushStats { reason, ..FlushStats::default() };
-        let (mut drained, durable) = timed(&mut stats.wal_drain, || self.drain())?;
-        let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(&mut drained))?;
+        let span = tracing::info_span!("flush", reason = %run.reason);
+        let _within = span.enter();
+        let mut stats = FlushStats { reason: run.reason, ..FlushStats::default() };
+        self.phase(run, "wal_drain");
+        let (mut drained, durable) = timed(&mut stats.wal_drain, || self.drain(run))?;
+        self.phase(run, "shard_apply");
+        let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
         if !drained.is_empty() {
-            deltas.iter().for_each(|delta| delta.count(&mut stats));
+            let of_users = deltas.iter().zip(&drained).filter(|(_, part)| !part.collection.is_system());
+            of_users.for_each(|(delta, _)| delta.count(&mut stats));
+            stats.files_synced = deltas.iter().map(Delta::files).sum();
+            stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
+            self.phase(run, "file_sync");
             timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
             if mutant::is(Mutant::ReleaseLogEarly) {
                 lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
                 self.advance_log()?;
             }
+            self.phase(run, "manifest_publish");
             timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
+            self.measure(&drained, start.elapsed());
+            self.phase(run, "wal_advance");
             timed(&mut stats.wal_advance, || self.advance_log())?;
+            self.phase(run, "validation");
             timed(&mut stats.validation, || self.validate_flush(&deltas))?;
             stats.files_synced += 1;
         } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer {
@@ -83,10 +187,38 @@ impl Core {
         Ok(stats)
     }
 
+    /// A phase begins.
+    fn phase(&self, run: &FlushRun<'_>, name: &'static str) {
+        tracing::debug!(phase = name, "flush");
+        if let Some(job) = run.job {
+            self.jobs.phase(self, job, name);
+        }
+    }
+
+    /// So many documents of a collection are on their way to files.
+    fn flush_progress(&self, job: Option<&Job>, collection: &CollectionState, done: usize, total: usize) {
+        tracing::debug!(collection = %collection.name, done, total, "flush");
+        if let Some(job) = job.filter(|_| !collection.is_system()) {
+            self.jobs.progress(self, job, done as u64, total as u64);
+        }
+    }
+
+    /// What this flush says about those to come.
+    fn measure(&self, drained: &[Drained], cost: Duration) {
+        let now = self.now();
+        let mut measured = lock(&self.measured);
+        for part in drained.iter().filter(|part| !part.collection.is_system()) {
+            let rows = part.sealed.iter().map(|sealed| sealed.memtable.entries() as u64).sum();
+            let born = part.sealed.iter().map(|sealed| sealed.memtable.born()).min().unwrap_or(now);
+            measured.entry(part.collection.id).or_default().add(rows, now.saturating_sub(born), cost);
+        }
+    }
+
     /// Phase 1: takes what is sealed, and waits until the log is durable up to every seal (rule R3).
-    fn drain(&self) -> Result<(Vec<Drained>, Lsn)> {
+    fn drain(&self, run: &FlushRun<'_>) -> Result<(Vec<Drained>, Lsn)> {
         let state = self.published.state();
-        let drained: Vec<Drained> = state.sound().filter_map(Drained::take).collect();
+        let drained: Vec<Drained> =
+            state.sound().filter(|collection| run.takes(collection)).filter_map(Drained::take).collect();
         let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
@@ -101,11 +233,11 @@ impl Core {
 
     /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection. A collection that
     /// proves to be damaged is left out, now and later; its writes stay in the log.
-    fn apply_to_shards(&self, drained: &mut Vec<Drained>) -> Result<Vec<Delta<'_>>> {
+    fn apply_to_shards(&self, run: &FlushRun<'_>, drained: &mut Vec<Drained>) -> Result<Vec<Delta<'_>>> {
         let mut deltas = Vec::with_capacity(drained.len());
         let mut failed = Ok(());
         drained.retain(|part| {
-            match Delta::write(self, part) {
+            match Delta::write(self, part, run.job) {
                 Ok(delta) => deltas.push(delta),
                 Err(Error::Storage(error @ StorageError::Corrupted { .. })) => {
                     self.set_damage(part.collection.id, &error);

@@ -14,6 +14,7 @@
 
 mod append_list;
 mod background;
+mod backup;
 mod batch;
 mod calibration;
 mod check;
@@ -27,11 +28,13 @@ mod documents;
 mod error;
 mod filter;
 mod flush;
+mod jobs;
 mod manifest;
 mod memtable;
 mod model;
 mod options;
 mod order;
+mod policy;
 mod query;
 mod read_only;
 mod record;
@@ -48,6 +51,7 @@ mod stats;
 mod tree;
 mod unnamed;
 
+pub use backup::BackupStats;
 pub use batch::WriteBatch;
 pub use calibration::{CalibratedRecall, Calibration, Delivered};
 pub use check::{
@@ -57,10 +61,16 @@ pub use collection::Collection;
 pub use database::Database;
 pub use error::{Error, Result};
 pub use filter::{Field, Filter, FilterError};
+pub use jobs::{
+    Circuit, JobEvent, JobEventKind, JobHandle, JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest,
+    JobState, JobTarget, Subscription,
+};
 pub use model::{Document, Key, Metadata, Posting, Value, limits};
 pub use options::{CollectionConfig, DatabaseBuilder, Durability};
+pub use plimsoll_base::clock::{Clock, SystemClock};
 pub use plimsoll_base::storage::IoStats;
 pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
+pub use policy::{AdaptiveInterval, FlushPolicy};
 pub use query::{
     Cancel, Dedup, Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults,
     Snapshot, Stages,
@@ -68,7 +78,8 @@ pub use query::{
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};
 pub use stats::{
-    CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats, Watermarks,
+    CollectionStats, CompactionStats, FlushReason, FlushStats, FlushTotals, Histogram, JobStats, Level, LogStats,
+    RecoveryStats, StallStats, Stats, Watermarks,
 };
 
 /// Where files live: the one seam for all input and output.

@@ -9,7 +9,10 @@
 //! u64 next file number, u32 next collection id, u64 WAL pointer, u64 durable LSN,
 //! u64 newest log segment (not in version 1)
 //! u32 collections, then for each
-//!   u32 id, name, u32 dimension, u8 metric, u64 flushed LSN, u64 next ordinal, u32 next list, u32 next shard
+//!   u32 id, name, u32 dimension, u8 metric,
+//!   u8 limits of the flush policy (from version 3): the sum of 1 rows, 2 bytes, 4 age, 8 idle, 16 adaptive; then for
+//!   each of these in this order a u64, adaptive two: the limit, times in milliseconds,
+//!   u64 flushed LSN, u64 next ordinal, u32 next list, u32 next shard
 //!   u32 posting files: file, u64 first ordinal, u64 last ordinal, u64 documents, u64 rows, u64 killed
 //!   u32 vector segments: file, u32 generation, u8 base, u32 live sections: u32 shard, u64 rows
 //!   u32 kill files: file, u64 ordinals
@@ -30,6 +33,7 @@ use plimsoll_shard::FileMeta;
 use plimsoll_wal::Anchor;
 
 use crate::options::CollectionConfig;
+use crate::policy::FlushPolicy;
 
 /// Everything one manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +57,7 @@ pub(crate) struct CollectionEntry {
     pub id: CollectionId,
     pub name: String,
     pub config: CollectionConfig,
+    pub policy: FlushPolicy,
     pub flushed: Lsn,
     pub next_ordinal: DocumentOrdinal,
     pub next_list: ListId,
@@ -172,6 +177,7 @@ impl CollectionEntry {
             id,
             name: name.to_owned(),
             config,
+            policy: FlushPolicy::default(),
             flushed,
             next_ordinal: DocumentOrdinal(0),
             next_list: ListId(1),

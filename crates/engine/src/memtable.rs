@@ -14,6 +14,7 @@ mod shadowed;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use plimsoll_base::arena::Arena;
 use plimsoll_base::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -29,6 +30,7 @@ use self::shadowed::Shadows;
 use crate::append_list::AppendList;
 use crate::model::limits::{MAX_MEMTABLE_BYTES, MAX_OPERATIONS};
 use crate::model::{Document, Key, Posting, value};
+use crate::policy::Unflushed;
 use crate::record::{Group, Operation, OperationKind};
 
 /// One collection's unflushed writes.
@@ -38,6 +40,10 @@ pub(crate) struct Memtable {
     newest: IdIndex,
     bytes: AtomicUsize,
     rows: AtomicUsize,
+    deletions: AtomicUsize,
+    /// When the first and the last record were applied, in nanoseconds by the database's clock.
+    born: AtomicU64,
+    touched: AtomicU64,
     first_lsn: AtomicU64,
     last_lsn: AtomicU64,
     arena: Arena,
@@ -101,6 +107,9 @@ impl Memtable {
             newest: IdIndex::new(),
             bytes: AtomicUsize::new(0),
             rows: AtomicUsize::new(0),
+            deletions: AtomicUsize::new(0),
+            born: AtomicU64::new(u64::MAX),
+            touched: AtomicU64::new(0),
             first_lsn: AtomicU64::new(u64::MAX),
             last_lsn: AtomicU64::new(0),
             arena: Arena::default(),
@@ -115,7 +124,7 @@ impl Memtable {
     }
 
     /// Applies one group of a record. Only the commit leader calls this, in LSN order.
-    pub(crate) fn apply(&self, record: &Arc<Record>, group: Group) {
+    pub(crate) fn apply(&self, record: &Arc<Record>, group: Group, now: Duration) {
         if group.operations.is_empty() {
             return;
         }
@@ -129,6 +138,11 @@ impl Memtable {
         let bytes = group.vectors.len()
             + group.norms.len()
             + group.operations.iter().map(operation_bytes).sum::<usize>();
+        let deletes = |operation: &&Operation| matches!(operation.kind, OperationKind::Delete);
+        let deletions = group.operations.iter().filter(deletes).count();
+        self.deletions.fetch_add(deletions, Relaxed);
+        self.born.fetch_min(now.as_nanos() as u64, Relaxed);
+        self.touched.store(now.as_nanos() as u64, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
         self.rows.fetch_add(group.norms.len() / 4, Relaxed);
         let batch = Batch {
@@ -267,6 +281,27 @@ impl Memtable {
 
     pub(crate) fn rows(&self) -> usize {
         self.rows.load(Relaxed)
+    }
+
+    /// Rows and deletions.
+    pub(crate) fn entries(&self) -> usize {
+        self.rows() + self.deletions.load(Relaxed)
+    }
+
+    /// When the first record was applied, by the database's clock.
+    pub(crate) fn born(&self) -> Duration {
+        Duration::from_nanos(self.born.load(Relaxed))
+    }
+
+    /// What waits here to be flushed.
+    pub(crate) fn unflushed(&self, now: Duration) -> Unflushed {
+        let since = |nanos: &AtomicU64| now.saturating_sub(Duration::from_nanos(nanos.load(Relaxed)));
+        Unflushed {
+            rows: self.entries() as u64,
+            bytes: self.bytes() as u64,
+            age: since(&self.born),
+            idle: since(&self.touched),
+        }
     }
 
     /// The first and last LSN applied here, if any.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_base::Metric;
+use plimsoll_base::clock::{Clock, SystemClock};
 use plimsoll_base::storage::{OsStorage, Storage};
 
 use crate::error::{Error, Result};
@@ -66,11 +67,19 @@ pub(crate) struct Options {
     pub buffer_delay: Duration,
     pub buffer_records: usize,
     pub background: bool,
+    pub workers: usize,
+    pub max_workers: usize,
+    pub job_queue: usize,
+    pub job_deadline: Duration,
+    pub clock: Arc<dyn Clock>,
     pub mapped: bool,
     pub shard_rows: u32,
     pub seed: Option<u64>,
     pub storage: Arc<dyn Storage>,
 }
+
+/// Who waits longer waits for ever.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens a database with other settings than the defaults.
 ///
@@ -101,6 +110,11 @@ impl DatabaseBuilder {
                 buffer_delay: Duration::from_secs(1),
                 buffer_records: 100,
                 background: true,
+                workers: 3,
+                max_workers: 8,
+                job_queue: 100,
+                job_deadline: Duration::from_secs(30),
+                clock: Arc::new(SystemClock),
                 mapped: true,
                 shard_rows: 65_536,
                 seed: None,
@@ -177,6 +191,44 @@ impl DatabaseBuilder {
         self
     }
 
+    /// How many jobs are done at a time, usually. Default 3.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.options.workers = workers;
+        self
+    }
+
+    /// How many jobs are done at a time at most: more workers than usual are started while jobs wait that could be
+    /// done, and leave when they have been idle for ten seconds. Default 8.
+    #[must_use]
+    pub fn max_workers(mut self, workers: usize) -> Self {
+        self.options.max_workers = workers;
+        self
+    }
+
+    /// How many jobs may wait for their turn. Who submits one more waits for a place, up to
+    /// [`DatabaseBuilder::job_deadline`]. Default 100.
+    #[must_use]
+    pub fn job_queue(mut self, jobs: usize) -> Self {
+        self.options.job_queue = jobs;
+        self
+    }
+
+    /// How long a caller waits for a flush, and for a place in a full queue of jobs. What times out is the waiting, never
+    /// the job. Default 30 s.
+    #[must_use]
+    pub fn job_deadline(mut self, deadline: Duration) -> Self {
+        self.options.job_deadline = deadline;
+        self
+    }
+
+    /// Where the time is taken from, for the ages of writes and the times of jobs. Default: the operating system.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.options.clock = clock;
+        self
+    }
+
     /// Whether sealed files are mapped into memory (default), or read into memory of the process when they
     /// are first needed: then read errors of the disk are typed errors instead of a signal, which also suits
     /// network file systems.
@@ -219,6 +271,13 @@ impl DatabaseBuilder {
             () if options.max_sealed == 0 => refuse("max_sealed must be at least 1"),
             () if options.wal_segment_bytes < 4096 => refuse("wal_segment_bytes must be at least 4,096"),
             () if options.buffer_records == 0 => refuse("buffer_records must be at least 1"),
+            () if options.workers == 0 => refuse("workers must be at least 1"),
+            () if options.max_workers < options.workers => {
+                refuse("max_workers must be at least as many as workers")
+            }
+            () if options.max_workers > 1024 => refuse("max_workers must be at most 1,024"),
+            () if options.job_queue == 0 => refuse("job_queue must be at least 1"),
+            () if options.job_deadline > LONGEST_DEADLINE => refuse("job_deadline must be at most a day"),
             () if options.shard_rows == 0 => refuse("shard_rows must be at least 1"),
             () => Ok(options),
         }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_base::storage::{MeteredStorage, OsStorage, Storage};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
@@ -14,7 +15,9 @@ use plimsoll_wal::{Record, read_durable};
 use crate::check::VerifyReport;
 use crate::commit::apply;
 use crate::error::{Error, Result};
+use crate::jobs::{JobId, JobRecord, Records};
 use crate::manifest::Manifest;
+use crate::policy::Measured;
 use crate::query::{ReadOnlyCollection, Snapshot};
 use crate::recover::{Directory, WAL_DIR, open_state, opener};
 use crate::state::{Published, View};
@@ -120,10 +123,29 @@ impl ReadOnlyDatabase {
 
     /// The database in numbers, as far as a reader can know them.
     pub fn stats(&self) -> Stats {
-        let collections = self.shown.view.view.state.collections.values();
-        let mut collections: Vec<CollectionStats> = collections.map(|c| CollectionStats::of(c)).collect();
+        let collections = self.shown.view.view.state.users();
+        let of = |c| CollectionStats::of(c, &Measured::default());
+        let mut collections: Vec<CollectionStats> = collections.map(|c| of(c)).collect();
         collections.sort_by(|a, b| a.name.cmp(&b.name));
         Stats::of_reader(collections, self.shown.view.lsn(), self.shown.flushed, self.storage.stats())
+    }
+
+    /// The newest jobs that have records, `limit` at most, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if records are damaged.
+    pub fn jobs(&self, limit: usize) -> Result<Vec<JobRecord>> {
+        Records::of(&self.shown.view.view).map_or(Ok(Vec::new()), |records| records.newest(limit))
+    }
+
+    /// The record of a job.
+    ///
+    /// # Errors
+    /// [`Error::JobNotFound`]; [`Error::Storage`] if it is damaged.
+    pub fn job(&self, id: JobId) -> Result<JobRecord> {
+        let records = Records::of(&self.shown.view.view);
+        let record = records.map_or(Ok(None), |records| records.record(id))?;
+        record.ok_or(Error::JobNotFound(id))
     }
 
     /// Reads and checks every file, and says what is wrong.
@@ -190,7 +212,7 @@ fn load_manifest(
     let published = Published::new(state, manifest.wal_pointer);
     let dir = path.join(WAL_DIR);
     let visit = |record: Record| -> Result<()> {
-        let lsn = apply(&published.state(), Arc::new(record), &dir)?;
+        let lsn = apply(&published.state(), Arc::new(record), &dir, Duration::ZERO)?;
         published.advance(lsn);
         Ok(())
     };
@@ -200,5 +222,6 @@ fn load_manifest(
     let flushed = manifest.collections.iter().map(|entry| entry.flushed).max().unwrap_or_default();
     let visible = visible.max(flushed);
     let view = Snapshot { view: View { state, visible } };
-    Ok(Shown { number, view, flushed: manifest.wal_pointer, uncovered: summary.pending })
+    let flushed = view.view.state.flushed(visible).max(manifest.wal_pointer);
+    Ok(Shown { number, view, flushed, uncovered: summary.pending })
 }

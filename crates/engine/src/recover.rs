@@ -5,7 +5,7 @@
 //! grows with the number of files and with the unflushed log, not with rows (rule R15).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use plimsoll_base::mutant::{self, Mutant};
@@ -18,6 +18,7 @@ use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay}
 use crate::commit::apply;
 use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
+use crate::flush::FlushRun;
 use crate::manifest::{self, Manifest};
 use crate::options::Options;
 use crate::repair::{LOST_DIR, finish_cut_off};
@@ -190,6 +191,7 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
             core.signals.segment_due(Duration::ZERO);
         }
     }
+    core.load_ledger();
     recovery.total = start.elapsed();
     core.finish_recovery(recovery);
     core.reserve.replenish(&core.storage);
@@ -206,7 +208,7 @@ fn lock_log(core: &Core) -> plimsoll_base::sync::MutexGuard<'_, crate::core::Log
 }
 
 /// Makes the names of a directory and of all above it durable: who created them may have died before it did.
-fn sync_names_of(storage: &dyn Storage, path: &Path) -> Result<()> {
+pub(crate) fn sync_names_of(storage: &dyn Storage, path: &Path) -> Result<()> {
     for parent in path.ancestors().skip(1) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         match storage.sync_dir(parent) {
@@ -275,7 +277,8 @@ pub(crate) fn assemble(
         graveyard: Vec::new(),
     };
     let published = Published::new(state, visible);
-    Ok(Arc::new(Core::new(Parts { options, storage, opener, published, root, lock, reserve })))
+    let parts = Parts { options, storage, opener, published, root, lock, reserve };
+    Ok(Arc::new_cyclic(|me| Core::new(parts, Weak::clone(me))))
 }
 
 /// How the files of a database are opened.
@@ -333,7 +336,8 @@ impl Core {
         if is_durable && self.published.state().memtable_bytes() > self.options.memtable_bytes {
             self.flush_replayed(self.published.visible())?;
         }
-        let lsn = apply(&self.published.state(), Arc::new(record), &self.options.path.join(WAL_DIR))?;
+        let log = self.options.path.join(WAL_DIR);
+        let lsn = apply(&self.published.state(), Arc::new(record), &log, self.now())?;
         self.published.advance(lsn);
         Ok(())
     }
@@ -342,7 +346,8 @@ impl Core {
     pub(crate) fn flush_replayed(&self, durable: Lsn) -> Result<()> {
         self.replayed_durable.store(durable.0, Ordering::Release);
         self.seal_all(durable);
-        self.flush_internal(FlushReason::Recovery).map(|_| ())
+        let run = FlushRun { reason: FlushReason::Recovery, only: None, job: None };
+        self.flush_internal(&run).map(|_| ())
     }
 }
 

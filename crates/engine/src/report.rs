@@ -1,18 +1,21 @@
 //! Gathering the statistics of an open database.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use plimsoll_base::Lsn;
 use plimsoll_base::storage::IoStats;
 use plimsoll_base::sync::atomic::Ordering::Relaxed;
 
 use crate::core::{Core, lock};
-use crate::state::CollectionState;
-use crate::stats::{CollectionStats, LogStats, RecoveryStats, Stats, Watermarks};
+use crate::policy::Measured;
+use crate::state::{CollectionState, View};
+use crate::stats::{
+    CollectionStats, FlushTotals, JobStats, LogStats, RecoveryStats, StallStats, Stats, Watermarks,
+};
 use crate::tree::Tree;
 
 impl CollectionStats {
-    pub(crate) fn of(collection: &CollectionState) -> Self {
+    pub(crate) fn of(collection: &CollectionState, measured: &Measured) -> Self {
         let entry = &collection.tree.entry;
         let newest = entry.indexes.iter().max_by_key(|index| index.generation);
         let memtables = || collection.memtables();
@@ -26,6 +29,8 @@ impl CollectionStats {
             memtable_rows: memtables().map(|memtable| memtable.rows() as u64).sum(),
             memtable_bytes: memtables().map(|memtable| memtable.bytes() as u64).sum(),
             sealed_memtables: collection.sealed.len(),
+            flush_policy: entry.policy.clone(),
+            flush_interval: entry.policy.interval(measured),
             posting_files: entry.postings.len(),
             vector_segments: entry.vectors.len(),
             vector_sections: entry.vectors.iter().map(|vector| vector.live.len()).sum(),
@@ -57,13 +62,12 @@ impl Stats {
             wal: LogStats::default(),
             io,
             recovery: RecoveryStats::default(),
-            flushes: 0,
-            failed_flushes: 0,
+            flushes: FlushTotals::default(),
+            jobs: JobStats::default(),
             last_flush: None,
             compactions: 0,
             failed_compactions: 0,
-            stalls: 0,
-            stalled: Duration::ZERO,
+            stalls: StallStats::default(),
             background_error: None,
         }
     }
@@ -72,22 +76,28 @@ impl Stats {
 impl Core {
     pub(crate) fn watermarks(&self) -> Watermarks {
         // From the lowest to the highest, so that writes meanwhile can not make them look out of order.
-        let flushed = lock(&self.root).manifest.wal_pointer;
-        let applied = self.published.visible();
+        let View { state, visible: applied } = self.published.view();
+        let flushed = state.flushed(applied).max(lock(&self.root).manifest.wal_pointer);
         let replayed = Lsn(self.replayed_durable.load(Relaxed));
         let (durable, appended) = match &lock(&self.log).wal {
             Some(wal) => (wal.durable(), wal.appended()),
             None => (replayed.max(flushed), applied),
         };
-        Watermarks { appended, durable, applied, flushed }
+        // What is in files was durable before; a buffered write may be applied before it is.
+        Watermarks { appended, durable, applied, flushed: flushed.min(durable) }
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let state = self.published.state();
-        let mut collections: Vec<_> = state.collections.values().map(|c| CollectionStats::of(c)).collect();
+        let measured = lock(&self.measured).clone();
+        let of = |c: &Arc<CollectionState>| {
+            CollectionStats::of(c, &measured.get(&c.id).copied().unwrap_or_default())
+        };
+        let mut collections: Vec<_> = state.users().map(of).collect();
         collections.sort_by(|a, b| a.name.cmp(&b.name));
         let wal = lock(&self.log).wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default();
         let counters = &self.counters;
+        let ((slowed, slowed_time), (stopped, stopped_time)) = (counters.slowed.get(), counters.stopped.get());
         Stats {
             lsn: self.watermarks(),
             collections,
@@ -101,13 +111,13 @@ impl Core {
             },
             io: self.io(),
             recovery: self.recovery(),
-            flushes: counters.flushes.load(Relaxed),
-            failed_flushes: counters.failed_flushes.load(Relaxed),
+            flushes: lock(&counters.phases)
+                .totals(counters.failed_flushes.load(Relaxed), self.jobs.timed_out_flushes()),
+            jobs: self.jobs.stats(self),
             last_flush: lock(&counters.last_flush).clone(),
             compactions: counters.compactions.load(Relaxed),
             failed_compactions: counters.failed_compactions.load(Relaxed),
-            stalls: counters.stalls.load(Relaxed),
-            stalled: Duration::from_nanos(counters.stalled_nanos.load(Relaxed)),
+            stalls: StallStats { slowed, slowed_time, stopped, stopped_time },
             background_error: lock(&counters.background_error).clone(),
         }
     }

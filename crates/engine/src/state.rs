@@ -48,8 +48,9 @@ pub(crate) struct Sealed {
 }
 
 impl State {
+    /// The collection of that name that a user made.
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<CollectionState>> {
-        self.collections.values().find(|collection| &*collection.name == name)
+        self.users().find(|collection| &*collection.name == name)
     }
 
     /// This state with one collection replaced or added.
@@ -62,6 +63,12 @@ impl State {
     /// The collections that can be flushed.
     pub(crate) fn sound(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
         self.collections.values().filter(|collection| collection.damage.is_none())
+    }
+
+    /// The last LSN up to which all that users wrote is in files, of those up to `visible`.
+    pub(crate) fn flushed(&self, visible: Lsn) -> Lsn {
+        let first = self.users().filter_map(|collection| collection.first_unflushed()).min();
+        first.map_or(visible, |first| Lsn(first.0.saturating_sub(1)).min(visible))
     }
 
     /// Bytes of unflushed writes, over all collections that can be flushed.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use plimsoll_base::storage::IoStats;
 use plimsoll_base::{Generation, Lsn, Metric};
 
+use crate::jobs::Circuit;
+use crate::policy::FlushPolicy;
+
 /// Why a flush happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -13,25 +16,66 @@ pub enum FlushReason {
     /// Someone called `flush`.
     #[default]
     Manual,
+    /// A collection had `max_rows` unflushed rows.
+    Rows,
+    /// A collection had `max_bytes` unflushed bytes.
+    Bytes,
+    /// A collection's oldest unflushed write had the age that its policy allows.
+    Age,
+    /// Nobody had written to a collection for `max_idle`.
+    Idle,
     /// The memtables held more than `memtable_bytes`.
     MemtableSize,
     /// The write-ahead log held more than `max_wal_bytes`.
     WalSize,
+    /// What follows needs everything in files: a backup.
+    Checkpoint,
     /// The log replayed at opening was larger than the memtable budget.
     Recovery,
     /// The database was closed.
     Close,
 }
 
-impl fmt::Display for FlushReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl FlushReason {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Manual,
+        Self::Rows,
+        Self::Bytes,
+        Self::Age,
+        Self::Idle,
+        Self::MemtableSize,
+        Self::WalSize,
+        Self::Checkpoint,
+        Self::Recovery,
+        Self::Close,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Manual => "manual",
+            Self::Rows => "rows",
+            Self::Bytes => "bytes",
+            Self::Age => "age",
+            Self::Idle => "idle",
             Self::MemtableSize => "memtable size",
             Self::WalSize => "WAL size",
+            Self::Checkpoint => "checkpoint",
             Self::Recovery => "recovery",
             Self::Close => "close",
-        })
+        }
+    }
+
+    /// The one of that name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+}
+
+impl fmt::Display for FlushReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -57,9 +101,11 @@ pub struct FlushStats {
     pub validation: Duration,
     /// All of it.
     pub total: Duration,
+    /// Collections that had something to flush.
+    pub collections: usize,
     /// Shards that received rows.
     pub shards_touched: usize,
-    /// Files that were synced, the manifest too; directories are not counted.
+    /// Files that were synced, the manifest and those of records of jobs too; directories are not counted.
     pub files_synced: usize,
     /// Upserts and deletes that were applied.
     pub operations_applied: u64,
@@ -119,6 +165,7 @@ impl FlushStats {
         self.wal_advance += other.wal_advance;
         self.validation += other.validation;
         self.total += other.total;
+        self.collections = self.collections.max(other.collections);
         self.shards_touched = self.shards_touched.max(other.shards_touched);
         self.files_synced += other.files_synced;
         self.operations_applied += other.operations_applied;
@@ -163,6 +210,151 @@ impl fmt::Display for FlushStats {
     }
 }
 
+/// How long something took, in how many cases: each bucket holds those of up to twice the time of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Histogram {
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    pub total: Duration,
+    /// The shortest.
+    pub min: Duration,
+    /// The longest.
+    pub max: Duration,
+    /// How many took less than 2 µs, 4 µs, 8 µs ... each counted in the first bucket that holds it; the last one, from
+    /// 18 minutes on, holds all longer ones.
+    pub buckets: [u64; 31],
+}
+
+impl Histogram {
+    /// The arithmetic mean; zero of none.
+    pub fn average(&self) -> Duration {
+        match u32::try_from(self.count) {
+            Ok(0) => Duration::ZERO,
+            Ok(count) => self.total / count,
+            Err(_) => Duration::from_secs_f64(self.total.as_secs_f64() / self.count as f64),
+        }
+    }
+
+    /// The time below which the buckets of a bucket's number end.
+    pub const fn upper_bound(bucket: usize) -> Duration {
+        Duration::from_micros(2 << bucket)
+    }
+
+    /// Adds one case.
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.min = if self.count == 0 { time } else { self.min.min(time) };
+        self.max = self.max.max(time);
+        self.count += 1;
+        self.total += time;
+        let bucket = (0..self.buckets.len() - 1).find(|bucket| time < Self::upper_bound(*bucket));
+        self.buckets[bucket.unwrap_or(self.buckets.len() - 1)] += 1;
+    }
+}
+
+/// The times of all flushes that had something to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FlushTimes {
+    phases: [Histogram; 6],
+    total: Histogram,
+    rows: u64,
+    bytes: u64,
+}
+
+impl FlushTimes {
+    pub(crate) fn add(&mut self, stats: &FlushStats) {
+        for (histogram, (_, took)) in self.phases.iter_mut().zip(stats.phases()) {
+            histogram.add(took);
+        }
+        self.total.add(stats.total);
+        self.rows += stats.rows;
+        self.bytes += stats.bytes_written;
+    }
+
+    pub(crate) fn totals(&self, failed: u64, timed_out: u64) -> FlushTotals {
+        let names = FlushStats::default().phases();
+        let phases = names.iter().zip(self.phases).map(|((name, _), histogram)| (*name, histogram)).collect();
+        FlushTotals {
+            total: self.total.count + failed,
+            successful: self.total.count,
+            failed,
+            timed_out,
+            rows: self.rows,
+            bytes: self.bytes,
+            times: self.total,
+            phases,
+        }
+    }
+}
+
+/// All flushes since opening that had something to do.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct FlushTotals {
+    /// Attempts: the successful and the failed ones.
+    pub total: u64,
+    /// Those that succeeded.
+    pub successful: u64,
+    /// Those that failed. What they were to flush was flushed later, or is in the log.
+    pub failed: u64,
+    /// How often the time to wait for a flush was over before it ended.
+    pub timed_out: u64,
+    /// Vector rows written by the successful ones.
+    pub rows: u64,
+    /// Bytes written by the successful ones.
+    pub bytes: u64,
+    /// How long the successful ones took.
+    pub times: Histogram,
+    /// How long their phases took, by name and in order.
+    pub phases: Vec<(&'static str, Histogram)>,
+}
+
+/// The jobs of an open database in numbers.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct JobStats {
+    /// Jobs that wait for their turn or their next attempt.
+    pub queued: usize,
+    /// Jobs that are under way.
+    pub running: usize,
+    /// Threads that do jobs.
+    pub workers: usize,
+    /// Jobs submitted since opening.
+    pub submitted: u64,
+    /// Requests that were answered by a job that was there already.
+    pub joined: u64,
+    /// Attempts that failed and were followed by another one.
+    pub retried: u64,
+    /// Requests refused because the queue stayed full.
+    pub refused: u64,
+    /// Requests that waited for a place in the queue.
+    pub waits: u64,
+    /// How long these waited, in all.
+    pub waited: Duration,
+    /// Changes of jobs of which no record could be kept.
+    pub unrecorded: u64,
+    /// Events that listeners were too slow for.
+    pub events_missed: u64,
+    /// Whether writes and flushes are taken.
+    pub circuit: Circuit,
+    /// How often they were refused for a while.
+    pub circuit_opened: u64,
+}
+
+/// Writers that were held back because flushes could not keep up, since opening.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StallStats {
+    /// Writes that were slowed down to the rate of flushes.
+    pub slowed: u64,
+    /// By how much, in all.
+    pub slowed_time: Duration,
+    /// Writes that had to wait until a flush had ended.
+    pub stopped: u64,
+    /// How long these waited, in all.
+    pub stopped_time: Duration,
+}
+
 /// Measures one phase: runs `work` and adds its time to `phase`, also when it fails.
 pub(crate) fn timed<T>(phase: &mut Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
@@ -189,6 +381,24 @@ pub struct CompactionStats {
     pub trained: Vec<(String, Generation)>,
     /// How long it took.
     pub total: Duration,
+}
+
+impl CompactionStats {
+    /// Whether there was nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.postings_merged == 0 && self.sections_merged == 0 && self.trained.is_empty()
+    }
+
+    /// Adds what a further round did.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.postings_merged += other.postings_merged;
+        self.sections_merged += other.sections_merged;
+        self.rows += other.rows;
+        self.documents_dropped += other.documents_dropped;
+        self.bytes_written += other.bytes_written;
+        self.trained.extend(other.trained);
+        self.total += other.total;
+    }
 }
 
 impl fmt::Display for CompactionStats {
@@ -220,8 +430,21 @@ pub struct Watermarks {
     pub durable: Lsn,
     /// The last record that searches see.
     pub applied: Lsn,
-    /// Every record up to here is in files that the manifest names.
+    /// Every write up to here is in files that the manifest names. Records of jobs, which are written to the log
+    /// meanwhile, do not hold it up.
     pub flushed: Lsn,
+}
+
+/// How far a write has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// Searches see it.
+    Applied,
+    /// It is on disk, in the log.
+    Durable,
+    /// It is in files that the manifest names.
+    Flushed,
 }
 
 /// One collection in numbers.
@@ -246,6 +469,10 @@ pub struct CollectionStats {
     pub memtable_bytes: u64,
     /// Memtables that wait for their flush.
     pub sealed_memtables: usize,
+    /// When its writes are flushed.
+    pub flush_policy: FlushPolicy,
+    /// How old a write may become before it is flushed: `max_age`, or what the adaptive interval is now.
+    pub flush_interval: Option<Duration>,
     /// Posting files.
     pub posting_files: usize,
     /// Vector segments.
@@ -312,20 +539,18 @@ pub struct Stats {
     pub io: IoStats,
     /// What opening took.
     pub recovery: RecoveryStats,
-    /// Flushes that succeeded since opening, by anyone.
-    pub flushes: u64,
-    /// Flushes that failed since opening.
-    pub failed_flushes: u64,
+    /// The flushes since opening.
+    pub flushes: FlushTotals,
+    /// The jobs.
+    pub jobs: JobStats,
     /// The last flush that wrote something.
     pub last_flush: Option<FlushStats>,
     /// Compactions that did something since opening.
     pub compactions: u64,
     /// Compactions that failed since opening.
     pub failed_compactions: u64,
-    /// Writes that had to wait for flushing to catch up since opening.
-    pub stalls: u64,
-    /// The time these writes waited, in all.
-    pub stalled: Duration,
+    /// Writers that were held back.
+    pub stalls: StallStats,
     /// The last failure of background work, until it succeeds again.
     pub background_error: Option<String>,
 }

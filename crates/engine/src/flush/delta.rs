@@ -15,6 +15,7 @@ use roaring::RoaringTreemap;
 use super::Drained;
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::jobs::Job;
 use crate::manifest::{CollectionEntry, KillEntry, PostingEntry, VectorEntry};
 use crate::memtable::MemtableEntry;
 use crate::model::Key;
@@ -38,6 +39,9 @@ pub(crate) struct Delta<'a> {
     lsns: (Lsn, Lsn),
 }
 
+/// After so many documents it is said how far a flush has come.
+const PROGRESS: usize = 1000;
+
 /// The filter's size: under one false positive in a hundred.
 pub(crate) const BLOOM_BITS_PER_KEY: usize = 10;
 
@@ -50,7 +54,7 @@ pub(crate) fn bloom_of(ids: &[DocumentId]) -> Vec<u8> {
 
 impl<'a> Delta<'a> {
     /// Writes the files, which are neither synced nor named yet.
-    pub(crate) fn write(core: &'a Core, drained: &Drained) -> Result<Self> {
+    pub(crate) fn write(core: &'a Core, drained: &Drained, job: Option<&Job>) -> Result<Self> {
         let tree = &drained.collection.tree;
         let newest = newest_versions(drained)?;
         let kills = resolve(tree, &newest)?;
@@ -70,7 +74,7 @@ impl<'a> Delta<'a> {
             operations: newest.len() as u64,
             lsns,
         };
-        delta.write_files(core, drained, &documents, &kills.ordinals)?;
+        delta.write_files(core, drained, &documents, &kills.ordinals, job)?;
         Ok(delta)
     }
 
@@ -80,6 +84,7 @@ impl<'a> Delta<'a> {
         drained: &Drained,
         documents: &NewDocuments<'_>,
         kills: &RoaringTreemap,
+        job: Option<&Job>,
     ) -> Result<()> {
         let [posting, vector, kill] = core.allocate_files();
         let (storage, dir, database) = (&*core.opener.storage, &core.opener.dir, core.opener.database);
@@ -107,6 +112,9 @@ impl<'a> Delta<'a> {
             let router = collection.tree.router(generation)?;
             let mut rows = RowAssigner::new(router, collection.config.dimension);
             for (index, entry) in documents.entries.iter().enumerate() {
+                if index % PROGRESS == 0 {
+                    core.flush_progress(job, collection, index, documents.entries.len());
+                }
                 rows.add(documents.ordinal(index), entry.vectors(), entry.norms())?;
             }
             let plan = SegmentPlan {
@@ -158,15 +166,23 @@ impl<'a> Delta<'a> {
         self.posting.as_ref().map_or(0, |posting| posting.rows)
     }
 
+    /// How many files it has.
+    pub(crate) fn files(&self) -> usize {
+        self.metas().count()
+    }
+
+    /// How many bytes they have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.metas().map(|file| file.len).sum()
+    }
+
+    /// Counts what it adds for users.
     pub(crate) fn count(&self, stats: &mut FlushStats) {
+        stats.collections += 1;
         stats.operations_applied += self.operations;
         stats.rows += self.rows();
         stats.killed += self.killed_in.iter().sum::<u64>();
         stats.shards_touched += self.vector.as_ref().map_or(0, |vector| vector.live.len());
-        for file in self.metas() {
-            stats.files_synced += 1;
-            stats.bytes_written += file.len;
-        }
         if stats.first_lsn == Lsn::ZERO || self.lsns.0 < stats.first_lsn {
             stats.first_lsn = self.lsns.0;
         }

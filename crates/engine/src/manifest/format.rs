@@ -1,6 +1,7 @@
 //! The manifest's bytes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::codec::{Decoder, Encoder};
@@ -12,9 +13,10 @@ use plimsoll_shard::{FileMeta, SealedKind};
 
 use super::{CollectionEntry, IndexEntry, KillEntry, Manifest, PostingEntry, VectorEntry};
 use crate::options::CollectionConfig;
+use crate::policy::{AdaptiveInterval, FlushPolicy};
 
 /// The newest format version.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// No number is larger, so that a few of them can be added without a thought; and the sum of all is below 2^63.
 const LARGEST: u64 = 1 << 56;
 /// As [`LARGEST`], of ids.
@@ -51,7 +53,7 @@ impl Manifest {
             wal_pointer: Lsn(get_number(&mut body)?),
             durable: Lsn(get_number(&mut body)?),
             newest_segment: FileNumber(if header.version == 1 { 0 } else { get_number(&mut body)? }),
-            collections: get_all(&mut body, 53, get_collection)?,
+            collections: get_all(&mut body, 53, |from| get_collection(from, header.version))?,
         };
         body.finish()?;
         if manifest.sum().is_none_or(|sum| sum > i64::MAX as u64) {
@@ -111,6 +113,7 @@ fn get_file(from: &mut Decoder<'_>, kind: SealedKind) -> Result<FileMeta> {
 fn put_collection(out: &mut Encoder, entry: &CollectionEntry) {
     out.u32(entry.id.0).prefixed(entry.name.as_bytes());
     out.u32(entry.config.dimension as u32).u8(entry.config.metric.code());
+    put_policy(out, &entry.policy);
     out.u64(entry.flushed.0).u64(entry.next_ordinal.0).u32(entry.next_list.0).u32(entry.next_shard.0);
     put_all(out, &entry.postings, |out, posting| {
         put_file(out, &posting.file);
@@ -134,7 +137,7 @@ fn put_collection(out: &mut Encoder, entry: &CollectionEntry) {
     });
 }
 
-fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
+fn get_collection(from: &mut Decoder<'_>, version: u16) -> Result<CollectionEntry> {
     let collection = CollectionId(get_id(from)?);
     let name = from.string()?.to_owned();
     let dimension = from.u32()? as usize;
@@ -150,6 +153,7 @@ fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
         id: collection,
         name,
         config,
+        policy: if version < 3 { FlushPolicy::default() } else { get_policy(from)? },
         flushed: Lsn(get_number(from)?),
         next_ordinal: DocumentOrdinal(get_number(from)?),
         next_list: ListId(get_id(from)?),
@@ -161,6 +165,43 @@ fn get_collection(from: &mut Decoder<'_>) -> Result<CollectionEntry> {
         })?,
         indexes: get_all(from, 40, get_index)?,
     })
+}
+
+fn put_policy(out: &mut Encoder, policy: &FlushPolicy) {
+    let millis = |time: Duration| time.as_millis() as u64;
+    let FlushPolicy { max_rows, max_bytes, max_age, max_idle, adaptive } = *policy;
+    let limits = [max_rows, max_bytes, max_age.map(millis), max_idle.map(millis)];
+    let mut set = u8::from(adaptive.is_some()) << limits.len();
+    for (bit, limit) in limits.iter().enumerate() {
+        set |= u8::from(limit.is_some()) << bit;
+    }
+    out.u8(set);
+    for limit in limits.into_iter().flatten() {
+        out.u64(limit);
+    }
+    if let Some(AdaptiveInterval { min, max }) = adaptive {
+        out.u64(millis(min)).u64(millis(max));
+    }
+}
+
+fn get_policy(from: &mut Decoder<'_>) -> Result<FlushPolicy> {
+    let at = from.clone();
+    let set = from.u8()?;
+    let mut limit = |bit: u8| if set & 1 << bit == 0 { Ok(None) } else { from.u64().map(Some) };
+    let mut policy = FlushPolicy::manual();
+    policy.max_rows = limit(0)?;
+    policy.max_bytes = limit(1)?;
+    policy.max_age = limit(2)?.map(Duration::from_millis);
+    policy.max_idle = limit(3)?.map(Duration::from_millis);
+    if let Some(min) = limit(4)? {
+        let (min, max) = (Duration::from_millis(min), Duration::from_millis(from.u64()?));
+        policy.adaptive = Some(AdaptiveInterval { min, max });
+    }
+    match policy.validate() {
+        Ok(()) if set < 32 => Ok(policy),
+        Ok(()) => Err(at.corrupted(format!("unknown limits {set:#x} of a flush policy"))),
+        Err(error) => Err(at.corrupted(error.to_string())),
+    }
 }
 
 fn get_posting(from: &mut Decoder<'_>) -> Result<PostingEntry> {
@@ -228,14 +269,29 @@ mod tests {
         manifest
     }
 
+    /// As of version 3 a collection has a flush policy of its own.
+    fn with_policies() -> Manifest {
+        let mut manifest = sample();
+        let mut entry =
+            CollectionEntry::new(CollectionId(2), "log", CollectionConfig::new(3, Metric::Dot), Lsn(7));
+        entry.policy = FlushPolicy::manual();
+        entry.policy.max_bytes = Some(1 << 20);
+        entry.policy.max_idle = Some(Duration::from_millis(1500));
+        let (min, max) = (Duration::from_secs(1), Duration::from_secs(60));
+        entry.policy.adaptive = Some(AdaptiveInterval { min, max });
+        manifest.collections.push(entry);
+        manifest
+    }
+
     #[test]
     fn the_golden_manifests_of_every_version_read_and_the_newest_writes_as_ever() {
         let decode = |golden: &[u8]| Manifest::decode(golden, Path::new("golden"), FileNumber(1)).unwrap();
         let first = decode(include_bytes!("../../tests/golden/v1/manifest"));
         assert_eq!(first, Manifest { newest_segment: FileNumber(0), ..sample() });
-        let golden: &[u8] = include_bytes!("../../tests/golden/v2/manifest");
-        assert_eq!(decode(golden), sample());
-        assert_eq!(sample().encode(), golden);
+        assert_eq!(decode(include_bytes!("../../tests/golden/v2/manifest")), sample());
+        let golden: &[u8] = include_bytes!("../../tests/golden/v3/manifest");
+        assert_eq!(decode(golden), with_policies());
+        assert_eq!(with_policies().encode(), golden);
     }
 
     #[test]
@@ -243,13 +299,13 @@ mod tests {
     fn write_the_golden_manifest() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{VERSION}"));
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("manifest"), sample().encode()).unwrap();
+        std::fs::write(dir.join("manifest"), with_policies().encode()).unwrap();
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "minutes: the checksum of each flipped bit")]
     fn a_manifest_survives_and_every_damage_is_noticed() {
-        let (manifest, file) = (sample(), Path::new("MANIFEST"));
+        let (manifest, file) = (with_policies(), Path::new("MANIFEST"));
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes, file, FileNumber(1)).unwrap(), manifest);
         assert!(Manifest::decode(&bytes, file, FileNumber(2)).is_err());

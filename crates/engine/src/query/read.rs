@@ -40,7 +40,7 @@ impl Snapshot {
             state: Arc::clone(state),
             visible: self.view.visible,
         };
-        let mut all: Vec<_> = self.view.state.collections.values().map(read).collect();
+        let mut all: Vec<_> = self.view.state.users().map(read).collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }

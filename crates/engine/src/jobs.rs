@@ -1,0 +1,464 @@
+//! Background work as jobs: flushes, compactions, checks and backups.
+//!
+//! A caller submits a [`JobRequest`] and holds a [`JobHandle`]; the engine submits what its policies ask for. Jobs wait
+//! in a bounded [`queue`] and are done by a few workers, at most one of a kind and target at a time: who asks for
+//! what is under way, or waits, gets that job's id and result. What fails for a passing cause is tried again
+//! ([`retry`]), what keeps failing is not asked for any more for a while ([`breaker`]), listeners are told
+//! ([`events`]), and a [`table`] of records outlives the process.
+//!
+//! Without threads of its own (`background(false)`) whoever submits a job does it, and everything before it in the queue.
+//!
+//! **Locks**: the board (who waits, who runs) is held for moments and nothing is locked under it, so that the commit
+//! leader may submit jobs. The ledger of records is locked before the log. A job holds neither while it works.
+
+mod breaker;
+mod events;
+mod job;
+mod model;
+mod queue;
+mod retry;
+mod run;
+mod table;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use plimsoll_base::Lsn;
+use plimsoll_base::sync::atomic::{AtomicU64, Ordering};
+use plimsoll_base::sync::{Condvar, Mutex};
+
+pub use breaker::Circuit;
+pub use events::{JobEvent, JobEventKind, Subscription};
+pub use job::JobHandle;
+pub(crate) use job::Job;
+pub use model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest, JobState, JobTarget};
+pub(crate) use table::{Ledger, Records, is_system};
+
+use crate::commit::Request;
+use crate::core::{Core, lock};
+use crate::error::{Error, Result};
+use crate::options::Durability;
+use crate::stats::{FlushReason, JobStats};
+use breaker::Breaker;
+use events::Listeners;
+use queue::{Queue, Queued as _};
+
+/// How many jobs that have ended are remembered with their results.
+const REMEMBERED: usize = 256;
+/// After so long without a job, a worker above the usual number leaves.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After so long a flush that nobody waits for is submitted again when all its attempts have failed.
+const SECOND_WIND: Duration = Duration::from_secs(30);
+
+/// The jobs of an open database.
+pub(crate) struct Jobs {
+    board: Mutex<Board>,
+    /// Something on the board has changed.
+    changed: Condvar,
+    breaker: Breaker,
+    listeners: Listeners,
+    ledger: Mutex<Ledger>,
+    /// The id of the next job.
+    next_id: AtomicU64,
+    counters: Counters,
+    pools: [OnceLock<Option<rayon::ThreadPool>>; 3],
+}
+
+/// Who waits and who works.
+struct Board {
+    queue: Queue<Arc<Job>>,
+    running: Vec<Arc<Job>>,
+    finished: VecDeque<Arc<Job>>,
+    workers: usize,
+    idle: usize,
+    threads: Vec<JoinHandle<()>>,
+    is_closing: bool,
+}
+
+#[derive(Default)]
+struct Counters {
+    submitted: AtomicU64,
+    joined: AtomicU64,
+    retried: AtomicU64,
+    refused: AtomicU64,
+    waits: AtomicU64,
+    waited_nanos: AtomicU64,
+    unrecorded: AtomicU64,
+    timed_out_flushes: AtomicU64,
+}
+
+impl Jobs {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let board = Board {
+            queue: Queue::new(capacity),
+            running: Vec::new(),
+            finished: VecDeque::new(),
+            workers: 0,
+            idle: 0,
+            threads: Vec::new(),
+            is_closing: false,
+        };
+        Self {
+            board: Mutex::new(board),
+            changed: Condvar::new(),
+            breaker: Breaker::default(),
+            listeners: Listeners::default(),
+            ledger: Mutex::new(Ledger::default()),
+            next_id: AtomicU64::new(1),
+            counters: Counters::default(),
+            pools: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+
+    /// Refuses writes while flushes keep failing.
+    pub(crate) fn check_circuit(&self, core: &Core) -> Result<()> {
+        self.breaker.check(|| core.now())
+    }
+
+    pub(crate) fn subscribe(&self, listener: impl FnMut(&JobEvent) + Send + 'static) -> Result<Subscription> {
+        self.listeners.add(listener)
+    }
+
+    pub(crate) fn timed_out(&self, kind: JobKind) {
+        if kind == JobKind::Flush {
+            self.counters.timed_out_flushes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn timed_out_flushes(&self) -> u64 {
+        self.counters.timed_out_flushes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a job of this process has not ended.
+    fn is_under_way(&self, id: JobId) -> bool {
+        self.find(id).is_some_and(|job| !job.state().is_final())
+    }
+
+    fn find(&self, id: JobId) -> Option<Arc<Job>> {
+        let board = lock(&self.board);
+        let known = board.queue.jobs().chain(&board.running).chain(&board.finished);
+        known.into_iter().find(|job| job.id == id).cloned()
+    }
+
+    fn tell(&self, core: &Core, job: &Job, what: impl FnOnce() -> JobEventKind) {
+        self.listeners.tell(|| JobEvent {
+            id: job.id,
+            kind: job.request.kind,
+            target: job.request.target.clone(),
+            at: core.unix_now(),
+            what: what(),
+        });
+    }
+
+    /// A phase of a job begins.
+    pub(crate) fn phase(&self, core: &Core, job: &Job, name: &'static str) {
+        job.set_progress(0, 0);
+        self.tell(core, job, || JobEventKind::Phase(name));
+    }
+
+    /// A job has come so far.
+    pub(crate) fn progress(&self, core: &Core, job: &Job, done: u64, total: u64) {
+        job.set_progress(done, total);
+        self.tell(core, job, || JobEventKind::Progress { done, total });
+    }
+
+    pub(crate) fn stats(&self, core: &Core) -> JobStats {
+        let board = lock(&self.board);
+        let (queued, running, workers) = (board.queue.len(), board.running.len(), board.workers);
+        drop(board);
+        let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { submitted, joined, retried, refused, waits, waited_nanos, unrecorded, .. } = &self.counters;
+        JobStats {
+            queued,
+            running,
+            workers,
+            submitted: counter(submitted),
+            joined: counter(joined),
+            retried: counter(retried),
+            refused: counter(refused),
+            waits: counter(waits),
+            waited: Duration::from_nanos(counter(waited_nanos)),
+            unrecorded: counter(unrecorded),
+            events_missed: self.listeners.missed(),
+            circuit: self.breaker.circuit(core.now()),
+            circuit_opened: self.breaker.opened(),
+        }
+    }
+}
+
+impl Board {
+    /// The job that already does what is asked for.
+    fn same(&self, request: &JobRequest, accepted: Option<Lsn>) -> Option<Arc<Job>> {
+        let waiting = self.queue.find(request.kind, &request.target).filter(|job| job.is_as(request));
+        waiting.or_else(|| self.running.iter().find(|job| job.does(request, accepted))).cloned()
+    }
+
+    /// Whether a job may run beside those that do: one flush, one compaction, and of the others so many that a flush finds
+    /// a worker.
+    fn may_run_beside(running: &[Arc<Job>], kind: JobKind, most: usize) -> bool {
+        let running = |wanted| running.iter().filter(|job| job.request.kind == wanted).count();
+        match kind {
+            JobKind::Flush | JobKind::Compaction => running(kind) == 0,
+            JobKind::Verify | JobKind::Backup => {
+                running(JobKind::Verify) + running(JobKind::Backup) < most.saturating_sub(2).max(1)
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Whether it does as much as a request asks for: a compaction by itself does less than one that is asked for.
+    fn is_as(&self, request: &JobRequest) -> bool {
+        self.request.is_automatic() == request.is_automatic() || self.request.kind == JobKind::Flush
+    }
+
+    /// Whether this job, which is under way, does what a request asks for: of a flush, that it takes all that had been
+    /// accepted by then.
+    fn does(&self, request: &JobRequest, accepted: Option<Lsn>) -> bool {
+        let is_wider = self.request.target == JobTarget::Database;
+        let is_same = self.request.kind == request.kind && (self.request.target == request.target || is_wider);
+        is_same
+            && self.is_as(request)
+            && (request.kind != JobKind::Flush || accepted.is_some_and(|lsn| self.is_covering(lsn)))
+    }
+
+    /// Whether it has a record from its beginning. What compactions do by themselves is recorded only if it was something.
+    fn is_recorded(&self) -> bool {
+        !(self.request.kind == JobKind::Compaction && self.request.is_automatic())
+    }
+}
+
+impl JobRequest {
+    /// Whether the engine asks for it by itself.
+    fn is_automatic(&self) -> bool {
+        match self.kind {
+            JobKind::Flush => !matches!(self.reason, Some(FlushReason::Manual | FlushReason::Close)),
+            JobKind::Compaction => self.priority == JobPriority::Low,
+            JobKind::Verify | JobKind::Backup => false,
+        }
+    }
+}
+
+impl Core {
+    /// The time by the database's clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.options.clock.now()
+    }
+
+    /// Submits a job for a caller, or finds the one that does the same. With `durable` its record is on disk when this
+    /// returns, so that it is done even if the process ends.
+    pub(crate) fn submit_job(self: &Arc<Self>, request: JobRequest, durable: bool) -> Result<JobHandle> {
+        self.check_open()?;
+        self.check_target(&request)?;
+        let accepted = match request.kind {
+            JobKind::Flush => {
+                self.jobs.check_circuit(self)?;
+                // What was submitted to the log before is accepted before.
+                Some(self.submit(Request::Barrier, 0)?)
+            }
+            _ => None,
+        };
+        let (job, is_new) = self.enqueue(request, accepted, Some(self.options.job_deadline))?;
+        if is_new && durable {
+            self.write_job_record(&job.record(), Durability::Durable)?;
+        }
+        if !self.options.background {
+            self.work_until(&job);
+        }
+        Ok(JobHandle { job, core: Arc::clone(self) })
+    }
+
+    fn check_target(&self, request: &JobRequest) -> Result<()> {
+        match &request.target {
+            JobTarget::Collection(name) if self.published.state().by_name(name).is_none() => {
+                Err(Error::CollectionNotFound(name.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Submits a job that the engine asks for by itself: never waits.
+    pub(crate) fn request_job(&self, request: JobRequest) {
+        // It fails only while the database is being closed, which does what there is to do.
+        let _closing = self.enqueue(request, None, None);
+    }
+
+    /// Finds a place for a job. With a deadline, waits for one that long at most.
+    fn enqueue(
+        &self,
+        request: JobRequest,
+        accepted: Option<Lsn>,
+        deadline: Option<Duration>,
+    ) -> Result<(Arc<Job>, bool)> {
+        let jobs = &self.jobs;
+        let mut board = lock(&jobs.board);
+        let start = Instant::now();
+        let mut has_waited = false;
+        loop {
+            if board.is_closing && request.priority != JobPriority::Critical {
+                return Err(Error::Closed);
+            }
+            if let Some(same) = board.same(&request, accepted) {
+                jobs.counters.joined.fetch_add(1, Ordering::Relaxed);
+                if !request.is_automatic() {
+                    board.queue.hurry(request.priority, |job| job.id == same.id);
+                    jobs.changed.notify_all();
+                }
+                return Ok((same, false));
+            }
+            let Some(deadline) = deadline.filter(|_| !board.queue.has_room_for(request.priority)) else { break };
+            if !has_waited {
+                jobs.counters.waits.fetch_add(1, Ordering::Relaxed);
+                has_waited = true;
+            }
+            let left = deadline.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                jobs.counters.refused.fetch_add(1, Ordering::Relaxed);
+                jobs.note_wait(start.elapsed());
+                return Err(Error::QueueFull { queued: board.queue.len(), waited: deadline });
+            }
+            board = jobs.changed.wait_timeout(board, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if has_waited {
+            jobs.note_wait(start.elapsed());
+        }
+        let id = JobId(jobs.next_id.fetch_add(1, Ordering::Relaxed));
+        let job = Arc::new(Job::new(id, request, self.unix_now(), 0));
+        let now = self.now();
+        board.queue.push(Arc::clone(&job), now, now);
+        jobs.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        self.hire(&mut board);
+        drop(board);
+        jobs.changed.notify_all();
+        jobs.tell(self, &job, || JobEventKind::Queued);
+        Ok((job, true))
+    }
+
+    /// Sees to a worker for what waits, if one more may be hired.
+    fn hire(&self, board: &mut Board) {
+        let most = self.options.max_workers.max(self.options.workers);
+        if !self.options.background || board.is_closing || board.idle > 0 || board.workers >= most {
+            return;
+        }
+        let Some(core) = self.me.upgrade() else { return };
+        let spawned = std::thread::Builder::new()
+            .name(format!("plimsoll-worker-{}", board.workers))
+            .spawn(move || core.work());
+        match spawned {
+            Ok(thread) => {
+                board.workers += 1;
+                board.threads.retain(|thread| !thread.is_finished());
+                board.threads.push(thread);
+            }
+            Err(error) if board.workers == 0 => {
+                tracing::error!(%error, "no worker can be started: jobs are done by whoever closes the database");
+            }
+            Err(error) => tracing::warn!(%error, "no further worker can be started"),
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let jobs = &self.jobs;
+        let mut board = lock(&jobs.board);
+        let mut idle_since = self.now();
+        loop {
+            if let Some(job) = self.next(&mut board) {
+                // While this one works, another one may be needed.
+                if board.queue.len() > 0 {
+                    self.hire(&mut board);
+                }
+                drop(board);
+                self.run(&job);
+                board = lock(&jobs.board);
+                idle_since = self.now();
+                continue;
+            }
+            let now = self.now();
+            let is_superfluous = board.workers > self.options.workers && now.saturating_sub(idle_since) >= PATIENCE;
+            if board.is_closing || is_superfluous {
+                board.workers -= 1;
+                jobs.changed.notify_all();
+                return;
+            }
+            let next = board.queue.next_at(now).into_iter().chain(jobs.breaker.probe_at()).min();
+            let sleep = next.map_or(PATIENCE, |at| at.saturating_sub(now)).clamp(Duration::from_millis(1), PATIENCE);
+            board.idle += 1;
+            board = jobs.changed.wait_timeout(board, sleep).unwrap_or_else(PoisonError::into_inner).0;
+            board.idle -= 1;
+        }
+    }
+
+    /// Takes the next job that may run now.
+    fn next(&self, board: &mut Board) -> Option<Arc<Job>> {
+        if board.is_closing {
+            return None;
+        }
+        let now = self.now();
+        let most = self.options.max_workers.max(self.options.workers);
+        let admits = self.jobs.breaker.admits(now);
+        let (queue, running) = (&mut board.queue, &board.running);
+        let may_run = |kind| Board::may_run_beside(running, kind, most);
+        let job = queue.take(now, |job| may_run(job.kind()) && (admits || job.kind() != JobKind::Flush))?;
+        if job.kind() == JobKind::Flush {
+            self.jobs.breaker.begin();
+        }
+        board.running.push(Arc::clone(&job));
+        Some(job)
+    }
+
+    /// Without workers: does what waits until `job` has ended.
+    fn work_until(&self, job: &Arc<Job>) {
+        let jobs = &self.jobs;
+        let mut board = lock(&jobs.board);
+        while !job.state().is_final() {
+            match self.next(&mut board) {
+                Some(next) => {
+                    drop(board);
+                    self.run(&next);
+                    board = lock(&jobs.board);
+                }
+                // Another thread is at it.
+                None => board = jobs.changed.wait(board).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Without workers: does what waits and may run.
+    pub(crate) fn work_off(&self) {
+        loop {
+            let next = self.next(&mut lock(&self.jobs.board));
+            let Some(next) = next else { return };
+            self.run(&next);
+        }
+    }
+
+    /// Cancels a job of this process, or one that another one has left.
+    pub(crate) fn cancel_job(&self, id: JobId) -> Result<()> {
+        let jobs = &self.jobs;
+        let mut board = lock(&jobs.board);
+        if let Some(job) = board.queue.remove(|job| job.id == id) {
+            drop(board);
+            job.cancel();
+            self.end(&job, JobState::Cancelled, Err(Error::Cancelled));
+            return Ok(());
+        }
+        if let Some(job) = board.running.iter().find(|job| job.id == id) {
+            if job.kind() == JobKind::Flush {
+                return Err(Error::JobFinished { job: id, state: JobState::Running });
+            }
+            job.cancel();
+            return Ok(());
+        }
+        drop(board);
+        self.cancel_left(id)
+    }
+}
+
+impl Jobs {
+    fn note_wait(&self, time: Duration) {
+        self.counters.waited_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+}

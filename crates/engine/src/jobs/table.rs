@@ -1,0 +1,443 @@
+//! Durable records of jobs: rows of a system table (rule R14).
+//!
+//! The table is a collection that no user sees. A job is a document with its id as key; one more document, the *ledger*,
+//! says which ids there are and which jobs have not ended, so that opening reads one document and no more. Both are
+//! written in one record of the log, and carried to files by flushes like anything else.
+//!
+//! A flush is known to be done by the data: when nothing that was accepted before its record is unflushed, its goal is
+//! reached, whoever reached it. So the record of a flush that a crash cut off after its manifest reads as completed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use plimsoll_base::sync::atomic::Ordering;
+use plimsoll_base::{Lsn, Metric, StorageError};
+
+use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobState, JobTarget};
+use crate::batch::WriteBatch;
+use crate::core::{Core, lock};
+use crate::error::{Error, Result};
+use crate::model::{Document, Key, Metadata, Value};
+use crate::options::{CollectionConfig, Durability};
+use crate::state::{CollectionState, State, View};
+use crate::stats::{FlushReason, FlushStats};
+
+/// Names of collections that begin like this are the database's own.
+pub(crate) const SYSTEM_PREFIX: &str = "plimsoll.";
+/// The collection of the records.
+const TABLE: &str = "plimsoll.jobs";
+/// The key of the ledger.
+const LEDGER: &str = "ledger";
+/// How long a record is kept after its job ended.
+pub(super) const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many records are removed at a time at most.
+const PRUNED: u64 = 100;
+
+/// Which jobs there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// The id of the next job, as of the last record.
+    next: u64,
+    /// Records of jobs before this one were removed.
+    first: u64,
+    /// The jobs that have records and have not ended.
+    open: BTreeSet<u64>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { next: 1, first: 1, open: BTreeSet::new() }
+    }
+}
+
+impl Ledger {
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn open(&self) -> impl Iterator<Item = JobId> {
+        self.open.iter().copied().map(JobId)
+    }
+
+    pub(super) fn close(&mut self, id: JobId) {
+        self.open.remove(&id.0);
+    }
+
+    fn document(&self) -> Document {
+        let open: Vec<Value> = self.open.iter().map(|id| Value::from(*id)).collect();
+        row(Key::from(LEDGER)).metadata("next", self.next).metadata("first", self.first).metadata("open", open)
+    }
+
+    fn decode(document: &Document) -> Option<Self> {
+        let Some(Value::List(open)) = document.metadata.get("open") else { return None };
+        let open = open.iter().map(unsigned).collect::<Option<_>>()?;
+        let number = |name| document.metadata.get(name).and_then(unsigned);
+        Some(Self { next: number("next")?, first: number("first")?, open })
+    }
+}
+
+/// A document of a table: it has a vector only because every document has one.
+fn row(key: Key) -> Document {
+    Document::new(key).vector([0.0])
+}
+
+fn config() -> CollectionConfig {
+    CollectionConfig::new(1, Metric::L2)
+}
+
+/// The records that a view shows.
+pub(crate) struct Records<'a> {
+    view: &'a View,
+    table: &'a CollectionState,
+}
+
+impl<'a> Records<'a> {
+    /// `None` if there are none yet.
+    pub(crate) fn of(view: &'a View) -> Option<Self> {
+        let table = view.state.system(TABLE)?;
+        Some(Self { view, table })
+    }
+
+    pub(crate) fn ledger(&self) -> Result<Ledger> {
+        let Some((document, _)) = self.get(&Key::from(LEDGER))? else { return Ok(Ledger::default()) };
+        Ledger::decode(&document).ok_or_else(|| malformed("the ledger"))
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<(Document, Lsn)>> {
+        let Some(found) = self.table.find_key(key, self.view.visible)? else { return Ok(None) };
+        Ok(Some((found.document()?, found.version()?.lsn)))
+    }
+
+    /// The record of a job.
+    pub(crate) fn record(&self, id: JobId) -> Result<Option<JobRecord>> {
+        let Some((document, lsn)) = self.get(&Key::from(id.0))? else { return Ok(None) };
+        let mut record = decode(id, &document).ok_or_else(|| malformed(&format!("the record of job {id}")))?;
+        if record.kind == JobKind::Flush && !record.state.is_final() && self.is_flushed(&record.target, lsn) {
+            record.state = JobState::Completed;
+            record.outcome = Some(JobOutcome::Unknown);
+            record.summary = Some("found done: everything accepted before it is in files".to_owned());
+        }
+        Ok(Some(record))
+    }
+
+    /// Whether all writes to `target` up to `lsn` are in files.
+    fn is_flushed(&self, target: &JobTarget, lsn: Lsn) -> bool {
+        let mut of_target = self.view.state.users().filter(|collection| match target {
+            JobTarget::Collection(name) => *collection.name == **name,
+            _ => true,
+        });
+        of_target.all(|collection| collection.first_unflushed().is_none_or(|first| first > lsn))
+    }
+
+    /// The records, newest first, `limit` at most.
+    pub(crate) fn newest(&self, limit: usize) -> Result<Vec<JobRecord>> {
+        let Ledger { next, first, .. } = self.ledger()?;
+        let mut all = Vec::new();
+        for id in (first..next).rev() {
+            if all.len() == limit {
+                break;
+            }
+            all.extend(self.record(JobId(id))?);
+        }
+        Ok(all)
+    }
+}
+
+fn malformed(what: &str) -> Error {
+    StorageError::corrupted(Path::new(TABLE), 0, format!("{what} has not the fields that it should have")).into()
+}
+
+impl Core {
+    /// Writes the record of a job, and which jobs have not ended.
+    pub(super) fn write_job_record(&self, record: &JobRecord, durability: Durability) -> Result<Lsn> {
+        // The ledger is written in the order of its changes.
+        let mut ledger = lock(&self.jobs.ledger);
+        ledger.next = self.jobs.next_id.load(Ordering::Relaxed);
+        if record.state.is_final() {
+            ledger.open.remove(&record.id.0);
+        } else {
+            ledger.open.insert(record.id.0);
+        }
+        let mut batch = WriteBatch::new();
+        self.prune(&mut ledger, &mut batch)?;
+        batch.upsert(encode(record)).upsert(ledger.document());
+        let table = self.table()?;
+        self.write_system(&[(table.id, &table.config, &batch)], durability)
+    }
+
+    /// The records' collection, which the first record creates.
+    fn table(&self) -> Result<Arc<CollectionState>> {
+        if let Some(table) = self.published.state().system(TABLE) {
+            return Ok(Arc::clone(table));
+        }
+        self.create_collection(TABLE, &config())?;
+        let state = self.published.state();
+        state.system(TABLE).cloned().ok_or(Error::Closed)
+    }
+
+    /// Removes records of jobs that ended long ago.
+    fn prune(&self, ledger: &mut Ledger, batch: &mut WriteBatch) -> Result<()> {
+        let view = self.published.view();
+        let Some(records) = Records::of(&view) else { return Ok(()) };
+        let now = self.unix_now();
+        let last = ledger.first.saturating_add(PRUNED).min(ledger.next);
+        while ledger.first < last && !ledger.open.contains(&ledger.first) {
+            let record = records.record(JobId(ledger.first))?;
+            let ended = record.as_ref().and_then(|record| record.finished_at.or(record.started_at));
+            let is_old = |ended| now.duration_since(ended).is_ok_and(|age| age > KEPT);
+            match record {
+                Some(_) if ended.is_some_and(is_old) => {
+                    batch.delete(ledger.first);
+                }
+                Some(_) => break,
+                // A job without a record of its own.
+                None if self.jobs.is_under_way(JobId(ledger.first)) => break,
+                None => {}
+            }
+            ledger.first += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unix_now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.options.clock.unix_time()
+    }
+}
+
+fn encode(record: &JobRecord) -> Document {
+    let mut document = row(Key::from(record.id.0));
+    let mut put = |name: &str, value: Value| document.metadata.insert(name.to_owned(), value);
+    put("kind", record.kind.name().into());
+    let (target, name) = match &record.target {
+        JobTarget::Database => ("database", None),
+        JobTarget::Collection(name) => ("collection", Some(name.clone())),
+        JobTarget::Directory(path) => ("directory", Some(path.display().to_string())),
+    };
+    put("target", target.into());
+    put("state", record.state.name().into());
+    put("priority", record.priority.name().into());
+    put("attempts", record.attempts.into());
+    put("queued_at", millis(record.queued_at).into());
+    let optional = [
+        ("name", name.map(Value::from)),
+        ("reason", record.reason.map(|reason| reason.name().into())),
+        ("started_at", record.started_at.map(|at| millis(at).into())),
+        ("finished_at", record.finished_at.map(|at| millis(at).into())),
+        ("summary", record.summary.clone().map(Value::from)),
+        ("error", record.error.clone().map(Value::from)),
+        ("flush", match &record.outcome {
+            Some(JobOutcome::Flush(stats)) => Some(put_stats(stats).into()),
+            _ => None,
+        }),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            put(name, value);
+        }
+    }
+    document
+}
+
+fn decode(id: JobId, document: &Document) -> Option<JobRecord> {
+    let text = |name: &str| match document.metadata.get(name) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let time = |name: &str| {
+        let millis = document.metadata.get(name).and_then(unsigned)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+    };
+    let target = match (text("target")?.as_str(), text("name")) {
+        ("database", _) => JobTarget::Database,
+        ("collection", Some(name)) => JobTarget::Collection(name),
+        ("directory", Some(path)) => JobTarget::Directory(path.into()),
+        _ => return None,
+    };
+    let kind = JobKind::from_name(&text("kind")?)?;
+    let state = JobState::from_name(&text("state")?)?;
+    let summary = text("summary");
+    let flush = match document.metadata.get("flush") {
+        Some(Value::Map(stats)) => Some(get_stats(stats)?),
+        _ => None,
+    };
+    let lsns = flush.as_ref().filter(|stats| !stats.is_empty()).map(|stats| (stats.first_lsn, stats.last_lsn));
+    Some(JobRecord {
+        id,
+        kind,
+        target,
+        state,
+        priority: JobPriority::from_name(&text("priority")?)?,
+        reason: match text("reason") {
+            Some(name) => Some(FlushReason::from_name(&name)?),
+            None => None,
+        },
+        attempts: u32::try_from(document.metadata.get("attempts").and_then(unsigned)?).ok()?,
+        queued_at: time("queued_at")?,
+        started_at: time("started_at"),
+        finished_at: time("finished_at"),
+        lsns,
+        outcome: flush.map(|stats| JobOutcome::Flush(Box::new(stats))),
+        summary,
+        error: text("error"),
+    })
+}
+
+fn millis(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn unsigned(value: &Value) -> Option<u64> {
+    match value {
+        Value::Integer(value) => u64::try_from(*value).ok(),
+        Value::Unsigned(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn put_stats(stats: &FlushStats) -> Metadata {
+    let mut map: Metadata = BTreeMap::new();
+    let times = stats.phases().into_iter().chain([("total", stats.total)]);
+    map.extend(times.map(|(name, took)| (name.to_owned(), (took.as_nanos() as u64).into())));
+    for (name, value) in [
+        ("shards_touched", stats.shards_touched as u64),
+        ("files_synced", stats.files_synced as u64),
+        ("operations_applied", stats.operations_applied),
+        ("rows", stats.rows),
+        ("killed", stats.killed),
+        ("collections", stats.collections as u64),
+        ("bytes_written", stats.bytes_written),
+        ("first_lsn", stats.first_lsn.0),
+        ("last_lsn", stats.last_lsn.0),
+    ] {
+        map.insert(name.to_owned(), value.into());
+    }
+    map.insert("reason".to_owned(), stats.reason.name().into());
+    map
+}
+
+fn get_stats(map: &Metadata) -> Option<FlushStats> {
+    let number = |name: &str| map.get(name).and_then(unsigned);
+    let time = |name: &str| number(name).map(Duration::from_nanos);
+    let Some(Value::String(reason)) = map.get("reason") else { return None };
+    Some(FlushStats {
+        wal_drain: time("wal_drain")?,
+        shard_apply: time("shard_apply")?,
+        file_sync: time("file_sync")?,
+        manifest_publish: time("manifest_publish")?,
+        wal_advance: time("wal_advance")?,
+        validation: time("validation")?,
+        total: time("total")?,
+        shards_touched: usize::try_from(number("shards_touched")?).ok()?,
+        files_synced: usize::try_from(number("files_synced")?).ok()?,
+        operations_applied: number("operations_applied")?,
+        rows: number("rows")?,
+        killed: number("killed")?,
+        collections: usize::try_from(number("collections")?).ok()?,
+        bytes_written: number("bytes_written")?,
+        first_lsn: Lsn(number("first_lsn")?),
+        last_lsn: Lsn(number("last_lsn")?),
+        reason: FlushReason::from_name(reason)?,
+    })
+}
+
+impl State {
+    /// The collections that users made.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
+        self.collections.values().filter(|collection| !collection.is_system())
+    }
+
+    /// The system table of that name.
+    fn system(&self, name: &str) -> Option<&Arc<CollectionState>> {
+        self.collections.values().find(|collection| &*collection.name == name)
+    }
+}
+
+impl CollectionState {
+    /// Whether it is a system table.
+    pub(crate) fn is_system(&self) -> bool {
+        is_system(&self.name)
+    }
+}
+
+/// Whether the name of a collection is that of a system table.
+pub(crate) fn is_system(name: &str) -> bool {
+    name.starts_with(SYSTEM_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> JobRecord {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let stats = FlushStats {
+            file_sync: Duration::from_nanos(1_234_567),
+            total: Duration::from_millis(3),
+            operations_applied: 7,
+            rows: 6,
+            killed: 1,
+            collections: 2,
+            first_lsn: Lsn(3),
+            last_lsn: Lsn(9),
+            reason: FlushReason::Age,
+            ..FlushStats::default()
+        };
+        JobRecord {
+            id: JobId(12),
+            kind: JobKind::Flush,
+            target: JobTarget::Collection("notes".to_owned()),
+            state: JobState::Completed,
+            priority: JobPriority::Low,
+            reason: Some(FlushReason::Age),
+            attempts: 2,
+            queued_at: at(1_000),
+            started_at: Some(at(1_001)),
+            finished_at: Some(at(1_002)),
+            lsns: Some((Lsn(3), Lsn(9))),
+            outcome: Some(JobOutcome::Flush(Box::new(stats))),
+            summary: None,
+            error: Some("the first attempt's".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_record_survives_as_a_document() {
+        let wanted = record();
+        let document = encode(&wanted);
+        assert_eq!(format!("{:?}", decode(wanted.id, &document).unwrap()), format!("{wanted:?}"));
+        let queued = JobRecord {
+            kind: JobKind::Backup,
+            target: JobTarget::Directory("/backups/monday".into()),
+            state: JobState::Queued,
+            reason: None,
+            started_at: None,
+            finished_at: None,
+            lsns: None,
+            outcome: None,
+            error: None,
+            ..wanted
+        };
+        assert_eq!(format!("{:?}", decode(queued.id, &encode(&queued)).unwrap()), format!("{queued:?}"));
+    }
+
+    #[test]
+    fn a_record_that_lacks_a_field_or_has_another_type_is_none() {
+        let whole = encode(&record());
+        for name in ["kind", "target", "state", "priority", "attempts", "queued_at", "name"] {
+            let mut damaged = whole.clone();
+            damaged.metadata.remove(name);
+            assert!(decode(JobId(12), &damaged).is_none(), "{name} is missing");
+            damaged.metadata.insert(name.to_owned(), Value::Null);
+            assert!(decode(JobId(12), &damaged).is_none(), "{name} is null");
+        }
+    }
+
+    #[test]
+    fn the_ledger_survives_as_a_document() {
+        let ledger = Ledger { next: 9, first: 3, open: BTreeSet::from([4, 8]) };
+        assert_eq!(Ledger::decode(&ledger.document()), Some(ledger));
+        assert_eq!(Ledger::decode(&row(Key::from(LEDGER))), None);
+    }
+}
