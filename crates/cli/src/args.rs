@@ -65,9 +65,20 @@ pub(crate) enum Command {
     /// Print all documents of a collection as JSON lines that `import` reads, ordered by id
     Export(ReadTarget),
     /// Move what is only in the log into sealed files
-    Flush(Dir),
+    Flush(Flush),
+    /// List the jobs of a database (flushes, compactions, checks, backups), show, cancel or repeat one
+    Jobs(Jobs),
     /// Print watermarks, collections, log and input/output figures
-    Stats(Dir),
+    Stats(Stats),
+    /// Copy a database to another directory, where it opens like any other
+    ///
+    /// What is written meanwhile is not in the copy. Every file is checked on the way.
+    Backup(Backup),
+    /// Say whether a database is in good order, and what to do if it is not; exit 1 then
+    ///
+    /// Looks at what can be known at once: the files' presence, what waits in the log, jobs that failed, room on the disk.
+    /// `verify` reads every byte.
+    Doctor(Dir),
     /// Merge files and give the space of deleted rows back
     Compact(Dir),
     /// Calibrate searches on queries like those that a collection gets
@@ -96,6 +107,93 @@ pub(crate) enum Command {
 pub(crate) struct Dir {
     /// The database's directory
     pub dir: PathBuf,
+}
+
+const FLUSH_HELP: &str = "\
+Only one process writes to a database at a time: while another one has it open, it is that one that flushes.
+
+Examples:
+  plimsoll flush notes.db
+  plimsoll flush notes.db --collection passages
+  plimsoll jobs notes.db show $(plimsoll flush notes.db --no-wait)";
+
+#[derive(Debug, Args)]
+#[command(after_help = FLUSH_HELP)]
+pub(crate) struct Flush {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Only this collection
+    #[arg(long, value_name = "COLLECTION", conflicts_with = "all")]
+    pub collection: Option<String>,
+    /// All collections, which is the default
+    #[arg(long)]
+    pub all: bool,
+    /// Return when the flush has ended, which is the default
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
+    /// Print the job's id and return at once; a process in the background does the rest
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What the process in the background is told
+    #[arg(long, hide = true, conflicts_with_all = ["wait", "no_wait"])]
+    pub in_background: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Jobs {
+    #[command(flatten)]
+    pub dir: Dir,
+    #[command(subcommand)]
+    pub action: JobsAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsAction {
+    /// List the newest jobs, newest first
+    Ls {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = parse_limit)]
+        limit: usize,
+    },
+    /// Show all that is known about a job
+    Show {
+        /// The job's id
+        id: u64,
+    },
+    /// Cancel a job that no process is doing
+    Cancel {
+        /// The job's id
+        id: u64,
+    },
+    /// Do once more what a job that failed or was cancelled was to do, and wait for it
+    Retry {
+        /// The job's id
+        id: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Look again and again: watermarks, jobs, the last flush, and what changed since the look before
+    #[arg(long)]
+    pub watch: bool,
+    /// How long to wait between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// Stop after so many looks
+    #[arg(long, value_name = "N", requires = "watch", value_parser = parse_limit)]
+    pub times: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    pub dir: Dir,
+    /// Where the copy goes: a directory that is empty or not there
+    #[arg(value_name = "TO")]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -361,6 +459,13 @@ fn parse_at_least_one(text: &str, what: &str) -> Result<usize, String> {
     }
 }
 
+/// Nobody reads faster, or waits longer.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("10ms to 24h are allowed".to_owned()) }
+}
+
 pub(crate) fn parse_recall(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(recall) if recall > 0.0 && recall <= 1.0 => Ok(recall),
@@ -407,6 +512,18 @@ mod tests {
             "plimsoll calibrate d c --reset --limit 3",
             "plimsoll calibrate d c --queries f --limit 0",
             "plimsoll import d c f --batch-size 0",
+            "plimsoll flush d --collection c --all",
+            "plimsoll flush d --wait --no-wait",
+            "plimsoll jobs d",
+            "plimsoll jobs d show",
+            "plimsoll jobs d show x",
+            "plimsoll jobs d show -1",
+            "plimsoll jobs d ls --limit 0",
+            "plimsoll stats d --interval 1s",
+            "plimsoll stats d --times 2",
+            "plimsoll stats d --watch --interval 0s",
+            "plimsoll stats d --watch --times 0",
+            "plimsoll backup d",
         ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }

@@ -1,15 +1,18 @@
 //! The commands, one module each, and what they share: opening a database for reading or for writing.
 
+mod backup;
 mod calibrate;
 mod compact;
 mod create;
 mod delete;
+mod doctor;
 mod drop;
 mod dump;
 mod export;
 mod flush;
 mod get;
 mod import;
+mod jobs;
 mod ls;
 mod repair;
 mod search;
@@ -47,7 +50,10 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<()> {
         Command::Count(args) => ls::count(&args, output),
         Command::Export(args) => export::run(&args, output),
         Command::Flush(args) => flush::run(&args, output),
+        Command::Jobs(args) => jobs::run(&args, output),
         Command::Stats(args) => stats::run(&args, output),
+        Command::Backup(args) => backup::run(&args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
         Command::Compact(args) => compact::run(&args, output),
         Command::Calibrate(args) => calibrate::run(&args, output),
         Command::Verify(args) => verify::run(&args, output),

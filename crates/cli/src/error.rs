@@ -67,6 +67,16 @@ impl CliError {
         Self::Failed { kind, message: message.into() }
     }
 
+    /// What another process of this program has said on its standard error, as JSON.
+    pub(crate) fn of_process(said: &str) -> Self {
+        let message = |line: &str| {
+            let report: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some(report.get("error")?.as_str()?.to_owned())
+        };
+        let message = said.lines().rev().find_map(message);
+        Self::failed("other", message.unwrap_or_else(|| said.trim().to_owned()))
+    }
+
     /// Output that could not be written.
     pub(crate) fn output(error: &io::Error) -> Self {
         match error.kind() {
@@ -167,6 +177,11 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::Stalled(_) => "stalled",
         Error::Timeout => "timeout",
         Error::Cancelled => "cancelled",
+        Error::CircuitOpen { .. } => "circuit_open",
+        Error::QueueFull { .. } => "queue_full",
+        Error::JobTimeout { .. } => "job_timeout",
+        Error::JobNotFound(_) => "job_not_found",
+        Error::JobFinished { .. } => "job_finished",
         Error::Filter(_) => "filter",
         Error::Closed => "closed",
         Error::Background { cause, .. } => kind_of(cause),

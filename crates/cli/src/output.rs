@@ -25,6 +25,11 @@ impl Output {
         writeln!(self.writer, "{text}").map_err(|error| CliError::output(&error))
     }
 
+    /// Prints text that is no line.
+    pub(crate) fn text(&mut self, text: impl Display) -> Result<()> {
+        write!(self.writer, "{text}").map_err(|error| CliError::output(&error))
+    }
+
     /// Prints a value as one line of JSON.
     pub(crate) fn value(&mut self, value: &impl Serialize) -> Result<()> {
         serde_json::to_writer(&mut self.writer, value).map_err(|error| match error.io_error_kind() {

@@ -269,9 +269,9 @@ fn sustained(
     remove(&dir.join("sustained"))?;
     round.sustained_bytes = rate(log.bytes_appended as f64, elapsed);
     round.sustained_rows = rate(rows as f64, elapsed);
-    round.sustained_flushes = stats.flushes;
+    round.sustained_flushes = stats.flushes.successful;
     round.sustained_compactions = stats.compactions;
-    round.sustained_stalls = stats.stalls;
+    round.sustained_stalls = stats.stalls.stopped;
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! `plimsoll flush`: moves what is only in the log into sealed files, and says what each phase took.
 
-use plimsoll::{Database, FlushStats};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use plimsoll::{Database, FlushStats, JobHandle, JobOutcome, JobRequest};
 use serde::Serialize;
 
-use crate::args::Dir;
-use crate::error::Result;
+use crate::args::Flush;
+use crate::error::{CliError, Result};
 use crate::output::Output;
 
 /// What a flush did, for JSON. Times are in seconds.
@@ -59,14 +62,84 @@ impl From<&FlushStats> for FlushReport {
 
 /// Flushes, and says what that took, also when the background was quicker, or opening had to flush already.
 pub(crate) fn flush(db: &Database) -> Result<FlushStats> {
-    let stats = db.flush()?;
+    flushed(db, &db.start(JobRequest::flush())?)
+}
+
+/// What is printed of a flush that is waited for.
+#[derive(Serialize)]
+struct Waited {
+    job: u64,
+    #[serde(flatten)]
+    report: FlushReport,
+}
+
+/// What is printed of a flush that is not waited for.
+#[derive(Serialize)]
+struct Started {
+    job: u64,
+}
+
+pub(super) fn run(args: &Flush, output: &mut Output) -> Result<()> {
+    if args.no_wait {
+        return in_background(args, output);
+    }
+    let db = super::writer(&args.dir.dir)?;
+    let request = match &args.collection {
+        Some(name) => {
+            super::named(db.collection(name), || super::names(&db))?;
+            JobRequest::flush_collection(name)
+        }
+        None => JobRequest::flush(),
+    };
+    let job = db.start(request)?;
+    if args.in_background {
+        // Whoever has started this process reads the id, and is gone then.
+        println!("{}", job.id());
+        std::io::stdout().flush().map_err(|error| CliError::output(&error))?;
+        job.wait()?;
+        return Ok(db.close()?);
+    }
+    let stats = flushed(&db, &job)?;
+    db.close()?;
+    let report = FlushReport::from(&stats);
+    output.either(&Waited { job: job.id().0, report }, format_args!("job {}: {stats}", job.id()))
+}
+
+/// What a flush did, also when opening had to flush already.
+fn flushed(db: &Database, job: &JobHandle) -> Result<FlushStats> {
+    let stats = match job.wait()? {
+        JobOutcome::Flush(stats) => *stats,
+        _ => FlushStats::default(),
+    };
     let by_others = db.stats().last_flush.filter(|_| stats.is_empty());
     Ok(by_others.unwrap_or(stats))
 }
 
-pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let db = super::writer(&args.dir)?;
-    let stats = flush(&db)?;
-    db.close()?;
-    output.either(&FlushReport::from(&stats), &stats)
+/// Has another process flush, and returns as soon as that one has a durable record of the job.
+fn in_background(args: &Flush, output: &mut Output) -> Result<()> {
+    let failed = |what: &str, error: std::io::Error| CliError::failed("io", format!("{what}: {error}"));
+    let program = std::env::current_exe().map_err(|error| failed("finding this program", error))?;
+    let mut command = Command::new(program);
+    command.arg("flush").arg("--in-background").arg("--json");
+    if let Some(name) = &args.collection {
+        // Also names that look like options.
+        command.arg(format!("--collection={name}"));
+    }
+    command.arg("--").arg(&args.dir.dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().map_err(|error| failed("starting a process in the background", error))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| failed("reading the job's id", error))?;
+    }
+    match line.trim().parse() {
+        Ok(job) => output.either(&Started { job }, job),
+        Err(_) => {
+            // It has failed before it had a job, and said why.
+            let ended = child.wait_with_output().map_err(|error| failed("waiting for the flush", error))?;
+            Err(CliError::of_process(&String::from_utf8_lossy(&ended.stderr)))
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! `plimsoll stats`: the database in numbers.
 
+mod watch;
+
 use plimsoll::{CollectionStats, ReadOnlyDatabase, Stats};
 use serde::Serialize;
 
-use crate::args::Dir;
+use crate::args::Stats as Args;
 use crate::error::Result;
 use crate::output::{Output, bytes, duration};
 
@@ -25,6 +27,17 @@ struct Watermarks {
     durable: u64,
     applied: u64,
     flushed: u64,
+}
+
+impl From<&plimsoll::Watermarks> for Watermarks {
+    fn from(lsn: &plimsoll::Watermarks) -> Self {
+        Self {
+            appended: lsn.appended.0,
+            durable: lsn.durable.0,
+            applied: lsn.applied.0,
+            flushed: lsn.flushed.0,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,14 +109,8 @@ struct Io {
 
 impl<'a> From<&'a Stats> for Report<'a> {
     fn from(stats: &'a Stats) -> Self {
-        let lsn = &stats.lsn;
         Self {
-            lsn: Watermarks {
-                appended: lsn.appended.0,
-                durable: lsn.durable.0,
-                applied: lsn.applied.0,
-                flushed: lsn.flushed.0,
-            },
+            lsn: Watermarks::from(&stats.lsn),
             collections: stats.collections.iter().map(Collection::from).collect(),
             wal: knows_log(stats)
                 .then_some(Wal { segments: stats.wal.segments, disk_bytes: stats.wal.disk_bytes }),
@@ -127,8 +134,11 @@ fn knows_log(stats: &Stats) -> bool {
     stats.wal.segments > 0
 }
 
-pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let stats = ReadOnlyDatabase::open(&args.dir)?.stats();
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<()> {
+    if args.watch {
+        return watch::run(args, output);
+    }
+    let stats = ReadOnlyDatabase::open(&args.dir.dir)?.stats();
     if output.json { output.value(&Report::from(&stats)) } else { print(&stats, output) }
 }
 
