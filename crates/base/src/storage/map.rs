@@ -39,9 +39,9 @@ impl Map {
         let _unused = (offset, length);
     }
 
-    /// Which of the 64 pieces of `piece` bytes from `offset` on are wholly in memory: one bit each, the lowest for the
+    /// Which of the 16 pieces of `piece` bytes from `offset` on are wholly in memory: one bit each, the lowest for the
     /// first. None are where the kernel does not say, and what is beyond the end is not.
-    pub fn in_memory(&self, offset: usize, piece: usize) -> u64 {
+    pub fn in_memory(&self, offset: usize, piece: usize) -> u16 {
         #[cfg(target_os = "linux")]
         if self.is_own {
             return linux::in_memory(&self.map, offset, piece);
@@ -64,10 +64,10 @@ mod linux {
         Ok(file.metadata()?.uid() == rustix::process::geteuid().as_raw())
     }
 
-    pub(super) fn in_memory(map: &[u8], offset: usize, piece: usize) -> u64 {
+    pub(super) fn in_memory(map: &[u8], offset: usize, piece: usize) -> u16 {
         let page = rustix::param::page_size();
         let start = offset - offset % page;
-        let end = offset.saturating_add(piece.saturating_mul(64)).min(map.len());
+        let end = offset.saturating_add(piece.saturating_mul(16)).min(map.len());
         let Some(bytes) = map.get(start..end) else { return 0 };
         let mut pages = vec![0; bytes.len().div_ceil(page)];
         // SAFETY: the bytes are of a mapping, from the beginning of a page on, and `pages` has a byte for each of their
@@ -84,8 +84,8 @@ mod linux {
                     .iter()
                     .all(|page| page & 1 == 1)
         };
-        (0..64).fold(0, |bits, number| {
-            bits | u64::from(is_in_memory(offset.saturating_add(piece.saturating_mul(number)))) << number
+        (0..16).fold(0, |bits, number| {
+            bits | u16::from(is_in_memory(offset.saturating_add(piece.saturating_mul(number)))) << number
         })
     }
 }
@@ -102,16 +102,16 @@ mod tests {
         const PAGE: usize = 64 << 10;
         let file = tempfile::tempfile().unwrap();
         // A hole is not in memory before it is read, whatever the file system. The last page is a begun one.
-        file.set_len(99 * PAGE as u64 + 1).unwrap();
+        file.set_len(29 * PAGE as u64 + 1).unwrap();
         let write = |page: usize| file.write_all_at(&[1; PAGE], (page * PAGE) as u64).unwrap();
-        [3, 4, 65, 66].into_iter().for_each(write);
-        file.write_all_at(&[1], 99 * PAGE as u64).unwrap();
+        [3, 4, 17, 18].into_iter().for_each(write);
+        file.write_all_at(&[1], 29 * PAGE as u64).unwrap();
         let map = Map::new(&file).unwrap();
         assert_eq!(map.in_memory(0, PAGE), 1 << 3 | 1 << 4);
-        assert_eq!(map.in_memory(64 * PAGE, PAGE), 1 << 1 | 1 << 2 | 1 << 35, "up to the end of the file");
-        assert_eq!(map.in_memory(3 * PAGE + 100, 100), u64::MAX, "pieces of a page");
-        assert_eq!(map.in_memory(PAGE, 2 * PAGE), 1 << 1 | 1 << 32 | 1 << 49, "and of several");
-        for (offset, piece) in [(0, 0), (100 * PAGE, PAGE), (usize::MAX, usize::MAX), (0, usize::MAX)] {
+        assert_eq!(map.in_memory(16 * PAGE, PAGE), 1 << 1 | 1 << 2 | 1 << 13, "up to the end of the file");
+        assert_eq!(map.in_memory(3 * PAGE + 100, 100), u16::MAX, "pieces of a page");
+        assert_eq!(map.in_memory(PAGE, 2 * PAGE), 1 << 1 | 1 << 8 | 1 << 14, "and of several");
+        for (offset, piece) in [(0, 0), (30 * PAGE, PAGE), (usize::MAX, usize::MAX), (0, usize::MAX)] {
             assert_eq!(map.in_memory(offset, piece), 0, "{offset}, {piece}");
         }
     }

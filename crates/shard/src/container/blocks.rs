@@ -63,20 +63,21 @@ impl SealedFile {
     #[cold]
     pub(super) fn ask_for_untouched(&self, map: &Map, bytes: Range<usize>) {
         let size = self.footer.block_size as usize;
-        if let Some(wanted) = self.wanted(bytes, |word| map.in_memory(word * 64 * size, size)) {
+        if let Some(wanted) = self.wanted(bytes, |first| map.in_memory(first * size, size)) {
             #[cfg(test)]
             self.asks.fetch_add(1, Ordering::Relaxed);
             map.will_need(wanted.start, wanted.len());
         }
     }
 
-    /// Bytes of the mapping from the first block of them on that was neither touched nor found in memory. That is looked
-    /// for with `look`, once for 64 blocks: a look takes less than asking for two of them one by one.
-    pub(super) fn wanted(&self, bytes: Range<usize>, look: impl Fn(usize) -> u64) -> Option<Range<usize>> {
+    /// Bytes of the mapping from the first block of them on that was neither touched nor found in memory. Which of 16 blocks
+    /// are in memory `look` says, from the number of the first of them. It is asked once: that takes as long as asking the
+    /// disk for five of them one by one.
+    pub(super) fn wanted(&self, bytes: Range<usize>, look: impl Fn(usize) -> u16) -> Option<Range<usize>> {
         let size = self.footer.block_size as usize;
         let was_found = |block: usize| {
-            let found = self.found.get(block / 64).map(|found| found.get_or_init(|| look(block / 64)));
-            found.is_some_and(|found| found >> (block % 64) & 1 == 1)
+            let found = self.found.get(block / 16).map(|found| found.get_or_init(|| look(block / 16 * 16)));
+            found.is_some_and(|found| found >> (block % 16) & 1 == 1)
         };
         let mut blocks = bytes.start / size..bytes.end.div_ceil(size);
         let first = blocks.find(|block| !self.is_touched(*block) && !was_found(*block))?;

@@ -49,8 +49,8 @@ pub struct SealedFile {
     pub(super) blocks: OnceLock<Vec<u32>>,
     /// Mapped mode: one bit for each verified block.
     pub(super) verified: Box<[AtomicU64]>,
-    /// Mapped mode: for each 64 blocks, those that were in memory when the first of them was to be asked for.
-    pub(super) found: Box<[OnceLock<u64>]>,
+    /// Mapped mode: for each 16 blocks, those that were in memory when the first of them was to be asked for.
+    pub(super) found: Box<[OnceLock<u16>]>,
     /// How often the disk was asked for blocks.
     #[cfg(test)]
     pub(super) asks: AtomicU64,
@@ -148,7 +148,7 @@ impl SealedFile {
         Ok(Self {
             meta: FileMeta { kind: name.kind, number: name.number, len, crc },
             verified: std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect(),
-            found: std::iter::repeat_with(OnceLock::new).take(words).collect(),
+            found: std::iter::repeat_with(OnceLock::new).take(4 * words).collect(),
             #[cfg(test)]
             asks: AtomicU64::new(0),
             owned: std::iter::repeat_with(OnceLock::new).take(loads).collect(),
