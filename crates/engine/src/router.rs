@@ -47,7 +47,7 @@ impl Router {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        self.file.sealed().ask_for_all();
+        self.file.ask_for();
         let lists = self.file.lists()?;
         let centroids = Centroids::new(
             self.file.header().dimension as usize,

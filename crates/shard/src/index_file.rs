@@ -38,6 +38,7 @@
 //!     72    4 CRC-32 of bytes 0 to 71
 //! ```
 
+use std::ops::Range;
 use std::path::Path;
 
 use plimsoll_base::codec::{Decoder, Encoder};
@@ -342,6 +343,18 @@ fn queries_of(file: &SealedFile, len: u64) -> Result<Option<Section>> {
 }
 
 impl IndexFile {
+    /// Asks the disk for what searches read; a hint.
+    pub fn ask_for(&self) {
+        self.searched().into_iter().for_each(|part| self.file.ask_for_bytes(part));
+    }
+
+    /// The parts of the file that searches read: all but the queries.
+    pub fn searched(&self) -> [Range<u64>; 2] {
+        let end = self.file.file_meta().len;
+        let queries = self.queries.map_or(end..end, |queries| queries.offset..queries.offset + queries.len);
+        [0..queries.start, queries.end..end]
+    }
+
     /// What the file says about itself.
     pub const fn header(&self) -> &IndexHeader {
         &self.header

@@ -200,12 +200,18 @@ fn an_index() {
         assert_eq!(file.centroids().unwrap()[14], 14.0 / 11.0 - 0.5);
         assert_eq!(file.stops().unwrap()[1], StopRule { k: 10, recall: 0.95, stop: 1.05 });
         assert_eq!((file.query_count(), file.queries().unwrap()), (0, &[][..]));
+        let end = file.sealed().file_meta().len;
+        assert_eq!(file.searched(), [0..end, end..end]);
         file.verify().unwrap();
     }
     let meta = write_calibrated_index(dir.path(), 2);
     for mode in MODES {
         let file = IndexFile::open(&OsStorage, dir.path(), &meta, DATABASE, mode).unwrap();
         assert_eq!((file.query_count(), bits(file.queries().unwrap())), (2, bits(&QUERIES)));
+        let [front, behind] = file.searched();
+        let queries = file.sealed().section(index_file::QUERIES, 0).unwrap();
+        let end = queries.offset + queries.len;
+        assert_eq!((front, behind), (0..queries.offset, end..file.sealed().file_meta().len));
         file.verify().unwrap();
     }
 }

@@ -59,19 +59,28 @@ impl SealedFile {
         word.is_some_and(|verified| wanted & !verified.load(Ordering::Relaxed) == 0)
     }
 
-    /// Asks the disk for bytes of the mapping, as far as they were never touched.
+    /// Asks the disk for bytes of the mapping, as far as they were never touched and may not be in memory.
     #[cold]
     pub(super) fn ask_for_untouched(&self, map: &Map, bytes: Range<usize>) {
-        if let Some(untouched) = self.untouched(bytes) {
-            map.will_need(untouched.start, untouched.len());
+        let size = self.footer.block_size as usize;
+        if let Some(wanted) = self.wanted(bytes, |first| map.in_memory(first * size, size)) {
+            #[cfg(test)]
+            self.asks.fetch_add(1, Ordering::Relaxed);
+            map.will_need(wanted.start, wanted.len());
         }
     }
 
-    /// Bytes of the mapping from the first block of them that was never touched on.
-    pub(super) fn untouched(&self, bytes: Range<usize>) -> Option<Range<usize>> {
+    /// Bytes of the mapping from the first block of them on that was neither touched nor found in memory. Which of 16 blocks
+    /// are in memory `look` says, from the number of the first of them. It is asked once: that takes as long as asking the
+    /// disk for five of them one by one.
+    pub(super) fn wanted(&self, bytes: Range<usize>, look: impl Fn(usize) -> u16) -> Option<Range<usize>> {
         let size = self.footer.block_size as usize;
+        let was_found = |block: usize| {
+            let found = self.found.get(block / 16).map(|found| found.get_or_init(|| look(block / 16 * 16)));
+            found.is_some_and(|found| found >> (block % 16) & 1 == 1)
+        };
         let mut blocks = bytes.start / size..bytes.end.div_ceil(size);
-        let first = blocks.find(|block| !self.is_touched(*block))?;
+        let first = blocks.find(|block| !self.is_touched(*block) && !was_found(*block))?;
         Some(bytes.start.max(first * size)..bytes.end)
     }
 

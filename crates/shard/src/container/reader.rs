@@ -49,6 +49,11 @@ pub struct SealedFile {
     pub(super) blocks: OnceLock<Vec<u32>>,
     /// Mapped mode: one bit for each verified block.
     pub(super) verified: Box<[AtomicU64]>,
+    /// Mapped mode: for each 16 blocks, those that were in memory when the first of them was to be asked for.
+    pub(super) found: Box<[OnceLock<u16>]>,
+    /// How often the disk was asked for blocks.
+    #[cfg(test)]
+    pub(super) asks: AtomicU64,
     /// Owned mode: the sections loaded so far.
     pub(super) owned: Box<[OnceLock<OwnedSection>]>,
     /// Owned mode: held while a section is loaded, so that two threads do not both read it. One for each, so that nobody
@@ -143,6 +148,9 @@ impl SealedFile {
         Ok(Self {
             meta: FileMeta { kind: name.kind, number: name.number, len, crc },
             verified: std::iter::repeat_with(|| AtomicU64::new(0)).take(words).collect(),
+            found: std::iter::repeat_with(OnceLock::new).take(4 * words).collect(),
+            #[cfg(test)]
+            asks: AtomicU64::new(0),
             owned: std::iter::repeat_with(OnceLock::new).take(loads).collect(),
             blocks: OnceLock::new(),
             loading: std::iter::repeat_with(PlainMutex::default).take(loads).collect(),
@@ -338,8 +346,8 @@ impl SealedFile {
         }
     }
 
-    /// Asks for a part of a section ahead of its use, if the file is mapped: the disk for what was never touched, the
-    /// processor, for its nearest cache, for all else. A hint: nothing is verified, and a range beyond the section is
+    /// Asks for a part of a section ahead of its use, if the file is mapped: the disk for what was never touched nor in
+    /// memory anyhow, the processor, for its nearest cache, for what was touched. A hint: nothing is verified, and a range beyond the section is
     /// cut off.
     #[inline]
     pub fn prefetch(&self, section: &Section, range: Range<u64>) {
@@ -362,10 +370,10 @@ impl SealedFile {
         }
     }
 
-    /// Asks the disk for the whole file, if it is mapped.
-    pub fn ask_for_all(&self) {
+    /// Asks the disk for these bytes of the file, whatever they are, if it is mapped.
+    pub(crate) fn ask_for_bytes(&self, range: Range<u64>) {
         if let Some(map) = &self.map {
-            map.will_need(0, map.len());
+            map.will_need(range.start as usize, range.end.saturating_sub(range.start) as usize);
         }
     }
 

@@ -90,14 +90,17 @@ fn only_what_was_never_touched_is_asked_for() {
         let inner = |at: usize| (at as u64).saturating_sub(section.offset);
         file.bytes(&section, inner(range.start)..inner(range.end)).unwrap();
     };
-    assert_eq!(file.untouched(100..9000), Some(100..9000));
+    // Nothing of it is in memory, as far as the file learns.
+    let untouched = |range| file.wanted(range, |_| 0);
+    (0..BLOCKS).for_each(|block| assert!(untouched(of_file(block..block + 1)).is_some()));
+    assert_eq!(untouched(100..9000), Some(100..9000));
     touch(0..1);
     // As `is_verified` says nothing of blocks in two of its words, these are looked at one by one.
     touch(60..70);
-    assert_eq!(file.untouched(100..4000), None);
-    assert_eq!(file.untouched(100..9000), Some(BLOCK_LEN..9000));
-    assert_eq!(file.untouched(of_file(61..69)), None);
-    assert_eq!(file.untouched(of_file(61..90)), Some(of_file(70..90)));
+    assert_eq!(untouched(100..4000), None);
+    assert_eq!(untouched(100..9000), Some(BLOCK_LEN..9000));
+    assert_eq!(untouched(of_file(61..69)), None);
+    assert_eq!(untouched(of_file(61..90)), Some(of_file(70..90)));
     assert!(!file.is_passed_to(70 * BLOCK_LEN) && !file.is_passed_to(BLOCK_LEN) && !file.is_passed_to(0));
     touch(54..60);
     assert!(file.is_passed_to(70 * BLOCK_LEN) && file.is_passed_to(71 * BLOCK_LEN - 1));
@@ -107,8 +110,56 @@ fn only_what_was_never_touched_is_asked_for() {
         file.prefetch(&section, range.clone());
         file.ask_for(&section, range);
     }
-    file.ask_for_all();
-    assert_eq!(file.untouched(of_file(1..2)), Some(of_file(1..2)));
+    file.ask_for_bytes(0..u64::MAX);
+    assert_eq!(untouched(of_file(1..2)), Some(of_file(1..2)));
+}
+
+/// What is in memory is not asked for, and looking whether it is there is done once for 16 blocks.
+#[test]
+fn what_is_in_memory_is_not_asked_for() {
+    let dir = TempDir::new().unwrap();
+    const BLOCKS: usize = 75;
+    let meta = write(dir.path(), 1, &[(0, bytes_of(BLOCKS * BLOCK_LEN, 1))], 1 << 20);
+    let open = || SealedFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Mapped).unwrap();
+    let of_file = |blocks: std::ops::Range<usize>| blocks.start * BLOCK_LEN..blocks.end * BLOCK_LEN;
+    // What a process asks for that comes to one block after another, and where it looks.
+    let passed = |file: &SealedFile, look: fn(usize) -> u16| {
+        let looks = std::cell::RefCell::new(Vec::new());
+        let counted = |first| {
+            looks.borrow_mut().push(first);
+            look(first)
+        };
+        let wanted: Vec<_> =
+            (0..BLOCKS).filter(|block| file.wanted(of_file(*block..block + 1), counted).is_some()).collect();
+        (wanted, looks.into_inner())
+    };
+    assert_eq!(passed(&open(), |_| u16::MAX), (vec![], vec![0, 16, 32, 48, 64]));
+    assert_eq!(passed(&open(), |_| 0), ((0..BLOCKS).collect(), vec![0, 16, 32, 48, 64]));
+    let file = open();
+    let mixed = |first| [u16::MAX, 0b1001, 0, u16::MAX, 0][first / 16];
+    assert_eq!(file.wanted(of_file(0..16), mixed), None);
+    assert_eq!(file.wanted(of_file(10..22), mixed), Some(of_file(17..22)));
+    assert_eq!(file.wanted(of_file(19..20), mixed), None);
+    assert_eq!(file.wanted(of_file(46..50), mixed), Some(of_file(46..50)));
+    // What was seen stays so.
+    assert_eq!(passed(&file, |_| 0), ((17..19).chain(20..BLOCKS).collect(), vec![48, 64]));
+}
+
+/// The files that this process has just written are in memory, and nothing is asked for.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_is_in_memory_is_never_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let meta = write(dir.path(), 1, &[(0, bytes_of(300 * BLOCK_LEN, 1))], 1 << 20);
+    let file = SealedFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Mapped).unwrap();
+    let section = file.section(A, 0).unwrap();
+    for at in (0..section.len).step_by(7 * BLOCK_LEN) {
+        let range = at..(at + 100).min(section.len);
+        file.prefetch(&section, range.clone());
+        file.bytes(&section, range).unwrap();
+    }
+    file.ask_for(&section, 0..section.len);
+    assert_eq!(file.asks.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 /// Damage far from what is read is not noticed by reading, but by touching and by verifying.
