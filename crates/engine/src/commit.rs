@@ -340,11 +340,11 @@ impl Core {
             return;
         }
         if state.memtable_bytes() > self.options.memtable_bytes
-            && let Some(largest) = state.sound().max_by_key(|collection| collection.active.bytes())
+            && let Some(largest) = state.sound_users().max_by_key(|collection| collection.active.bytes())
         {
             self.seal_and_flush(seal, largest, FlushReason::MemtableSize);
         }
-        for collection in state.sound().filter(|collection| !collection.is_system()) {
+        for collection in state.sound_users() {
             let unflushed = collection.active.unflushed(Duration::ZERO);
             if let Some(reason) = collection.tree.entry.policy.due_by_size(&unflushed) {
                 self.seal_and_flush(seal, collection, reason);
@@ -354,10 +354,7 @@ impl Core {
 
     fn seal_and_flush(&self, seal: Lsn, chosen: &CollectionState, reason: FlushReason) {
         self.seal_at(seal, |collection| collection.id == chosen.id);
-        let target = match chosen.is_system() {
-            true => JobTarget::Database,
-            false => JobTarget::Collection(chosen.name.to_string()),
-        };
+        let target = JobTarget::Collection(chosen.name.to_string());
         self.request_job(JobRequest::flush_for(target, reason));
     }
 

@@ -28,7 +28,7 @@ use plimsoll_shard::{FileMeta, PendingFile, commit_files};
 
 use crate::core::{Core, Counters, Grave, Root, lock};
 use crate::error::{Error, Result};
-use crate::jobs::{Job, JobPriority, JobRequest};
+use crate::jobs::{Job, JobRequest};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::state::CollectionState;
 use crate::stats::CompactionStats;
@@ -56,7 +56,7 @@ impl Core {
     /// Asks for a compaction if one is due; without threads for it there is one only when somebody else asks.
     pub(crate) fn compaction_due(&self) {
         if self.options.background && self.is_compaction_due() {
-            self.request_job(JobRequest::compaction().priority(JobPriority::Low));
+            self.request_job(JobRequest::compaction_when_idle());
         }
     }
 

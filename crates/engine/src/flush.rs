@@ -37,6 +37,9 @@ pub(crate) struct Drained {
     pub seal: Lsn,
 }
 
+/// System tables are flushed at the latest when they have so many bytes in memory.
+const SYSTEM_BYTES: usize = 4 << 20;
+
 /// What a flush is to do, and who is told how far it has come.
 #[derive(Clone, Copy)]
 pub(crate) struct FlushRun<'a> {
@@ -62,7 +65,7 @@ impl Core {
     ) -> Result<FlushStats> {
         let run = FlushRun { reason, only, job };
         let state = self.published.state();
-        let of_target = state.users().filter(|collection| run.takes(collection) && collection.damage.is_none());
+        let of_target = state.sound_users().filter(|collection| run.takes(collection));
         let unflushed = of_target.flat_map(|collection| collection.memtables()).filter_map(|m| m.lsns());
         let last_unflushed = unflushed.map(|(_, last)| last).max();
         let with_system = self.system_is_due(&state, reason);
@@ -112,12 +115,13 @@ impl Core {
     /// Whether records of jobs are flushed, too. They are few and small, and two files more a flush are not: so only
     /// where they hold up the log, which is to shrink now or has grown by segments.
     fn system_is_due(&self, state: &State, reason: FlushReason) -> bool {
-        let mut tables = state.sound().filter(|collection| collection.is_system());
-        if tables.all(|table| table.first_unflushed().is_none()) {
+        let tables = state.sound().filter(|collection| collection.is_system());
+        let unflushed: usize = tables.map(|table| table.active.bytes()).sum();
+        if unflushed == 0 {
             return false;
         }
         let is_last = matches!(reason, FlushReason::Close | FlushReason::WalSize | FlushReason::Checkpoint);
-        is_last || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
+        is_last || unflushed > SYSTEM_BYTES || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
     }
 
     /// Flushes everything that is sealed, and returns what each phase took.

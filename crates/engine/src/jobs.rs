@@ -34,13 +34,13 @@ pub use events::{JobEvent, JobEventKind, Subscription};
 pub use job::JobHandle;
 pub(crate) use job::Job;
 pub use model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest, JobState, JobTarget};
-pub(crate) use table::{Ledger, Records, is_system};
+pub(crate) use table::{Ledger, Records, is_system, table_config};
 
 use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::stats::{FlushReason, JobStats};
+use crate::stats::JobStats;
 use breaker::Breaker;
 use events::Listeners;
 use queue::{Queue, Queued as _};
@@ -211,7 +211,7 @@ impl Board {
 impl Job {
     /// Whether it does as much as a request asks for: a compaction by itself does less than one that is asked for.
     fn is_as(&self, request: &JobRequest) -> bool {
-        self.request.is_automatic() == request.is_automatic() || self.request.kind == JobKind::Flush
+        self.request.automatic == request.automatic || self.request.kind == JobKind::Flush
     }
 
     /// Whether this job, which is under way, does what a request asks for: of a flush, that it takes all that had been
@@ -226,18 +226,7 @@ impl Job {
 
     /// Whether it has a record from its beginning. What compactions do by themselves is recorded only if it was something.
     fn is_recorded(&self) -> bool {
-        !(self.request.kind == JobKind::Compaction && self.request.is_automatic())
-    }
-}
-
-impl JobRequest {
-    /// Whether the engine asks for it by itself.
-    fn is_automatic(&self) -> bool {
-        match self.kind {
-            JobKind::Flush => !matches!(self.reason, Some(FlushReason::Manual | FlushReason::Close)),
-            JobKind::Compaction => self.priority == JobPriority::Low,
-            JobKind::Verify | JobKind::Backup => false,
-        }
+        !(self.request.kind == JobKind::Compaction && self.request.automatic)
     }
 }
 
@@ -254,7 +243,10 @@ impl Core {
         self.check_target(&request)?;
         let accepted = match request.kind {
             JobKind::Flush => {
-                self.jobs.check_circuit(self)?;
+                // While the circuit is open, whoever asks at the right time makes the attempt that may close it.
+                if !self.jobs.breaker.admits(self.now()) {
+                    self.jobs.check_circuit(self)?;
+                }
                 // What was submitted to the log before is accepted before.
                 Some(self.submit(Request::Barrier, 0)?)
             }
@@ -302,7 +294,7 @@ impl Core {
             }
             if let Some(same) = board.same(&request, accepted) {
                 jobs.counters.joined.fetch_add(1, Ordering::Relaxed);
-                if !request.is_automatic() {
+                if !request.automatic {
                     board.queue.hurry(request.priority, |job| job.id == same.id);
                     jobs.changed.notify_all();
                 }

@@ -223,7 +223,7 @@ impl Core {
         let now = self.now();
         let state = self.published.state();
         let mut next = None;
-        for collection in state.users().filter(|collection| collection.damage.is_none()) {
+        for collection in state.sound_users() {
             let left = match self.time_left(collection, now) {
                 Ok(reason) => {
                     let target = JobTarget::Collection(collection.name.to_string());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{FileNumber, Lsn, StorageError};
+use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, ReadMode};
 use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
 
@@ -19,7 +19,8 @@ use crate::commit::apply;
 use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
 use crate::flush::FlushRun;
-use crate::manifest::{self, Manifest};
+use crate::jobs;
+use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::options::Options;
 use crate::repair::{LOST_DIR, finish_cut_off};
 use crate::reserve::{RESERVE_NAME, Reserve, ReserveState};
@@ -233,7 +234,10 @@ fn create_database(storage: &dyn Storage, options: &Options, directory: &Directo
     storage.sync_dir(path)?;
     let mut random = salts(options.seed);
     let (high, low) = (random(), random());
-    let manifest = Manifest::new((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
+    let mut manifest = Manifest::new((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
+    let (id, (name, config)) = (manifest.next_collection, jobs::table_config());
+    manifest.next_collection = CollectionId(id.0 + 1);
+    manifest.collections.push(CollectionEntry::new(id, name, config, Lsn::ZERO));
     manifest.publish(storage, path)?;
     Ok(manifest)
 }

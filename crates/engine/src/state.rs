@@ -71,9 +71,15 @@ impl State {
         first.map_or(visible, |first| Lsn(first.0.saturating_sub(1)).min(visible))
     }
 
-    /// Bytes of unflushed writes, over all collections that can be flushed.
+    /// The collections of users that can be flushed.
+    pub(crate) fn sound_users(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
+        self.sound().filter(|collection| !collection.is_system())
+    }
+
+    /// Bytes of unflushed writes, over all collections of users that can be flushed. Records of jobs do not count: a flush
+    /// makes more of them.
     pub(crate) fn memtable_bytes(&self) -> usize {
-        self.sound().map(|collection| collection.active.bytes()).sum()
+        self.sound_users().map(|collection| collection.active.bytes()).sum()
     }
 }
 

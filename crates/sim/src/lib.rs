@@ -34,6 +34,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod content;
 mod crash;
 mod disk;
@@ -48,6 +49,7 @@ mod random;
 mod state;
 mod storage;
 
+pub use clock::SimClock;
 pub use crash::{CrashPolicy, DirectoryModel, SECTOR};
 pub use fault::{Failure, Times};
 pub use moment::{Moment, PendingChange, PendingKind};

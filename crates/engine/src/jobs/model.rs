@@ -223,6 +223,8 @@ pub struct JobRequest {
     pub(crate) target: JobTarget,
     pub(crate) priority: JobPriority,
     pub(crate) reason: Option<FlushReason>,
+    /// Whether the engine asks for it by itself.
+    pub(crate) automatic: bool,
 }
 
 impl JobRequest {
@@ -236,6 +238,7 @@ impl JobRequest {
         Self::flush_for(JobTarget::Collection(name.into()), FlushReason::Manual)
     }
 
+    /// A flush that the engine asks for by itself, but for those that someone has called for.
     pub(crate) fn flush_for(target: JobTarget, reason: FlushReason) -> Self {
         let priority = match reason {
             FlushReason::Manual | FlushReason::Checkpoint => JobPriority::High,
@@ -243,7 +246,8 @@ impl JobRequest {
             FlushReason::Age | FlushReason::Idle => JobPriority::Low,
             _ => JobPriority::Normal,
         };
-        Self { kind: JobKind::Flush, target, priority, reason: Some(reason) }
+        let automatic = !matches!(reason, FlushReason::Manual | FlushReason::Close);
+        Self { kind: JobKind::Flush, target, priority, reason: Some(reason), automatic }
     }
 
     /// Compacts every collection as far as there is something to gain.
@@ -261,8 +265,13 @@ impl JobRequest {
         Self::of(JobKind::Backup, JobTarget::Directory(directory.into()))
     }
 
-    pub(crate) const fn of(kind: JobKind, target: JobTarget) -> Self {
-        Self { kind, target, priority: JobPriority::Normal, reason: None }
+    /// The compaction that the engine asks for by itself: of what is due, when writes pause.
+    pub(crate) fn compaction_when_idle() -> Self {
+        Self { priority: JobPriority::Low, automatic: true, ..Self::compaction() }
+    }
+
+    const fn of(kind: JobKind, target: JobTarget) -> Self {
+        Self { kind, target, priority: JobPriority::Normal, reason: None, automatic: false }
     }
 
     /// Sets which job goes first. Default: `high` for flushes, `normal` for all others.

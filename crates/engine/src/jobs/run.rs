@@ -40,7 +40,7 @@ impl Core {
             Err(error) => {
                 let is_closing = lock(&self.jobs.board).is_closing;
                 self.end(job, JobState::Failed, Err(error.clone()));
-                if job.request.is_automatic() && !is_closing {
+                if job.request.automatic && !is_closing {
                     self.follow_up(&job.request, &error);
                 }
             }
@@ -71,7 +71,7 @@ impl Core {
                 let stats = self.flush_target(only, reason, Some(job))?;
                 Ok(JobOutcome::Flush(Box::new(stats)))
             }
-            (JobKind::Compaction, _) if job.request.is_automatic() => {
+            (JobKind::Compaction, _) if job.request.automatic => {
                 self.compact_due(job).map(JobOutcome::Compaction)
             }
             (JobKind::Compaction, _) => self.compact_everything(Some(job)).map(JobOutcome::Compaction),
@@ -358,5 +358,5 @@ impl Core {
 
 fn request_of(record: &JobRecord) -> JobRequest {
     let JobRecord { kind, priority, reason, .. } = *record;
-    JobRequest { kind, target: record.target.clone(), priority, reason }
+    JobRequest { kind, target: record.target.clone(), priority, reason, automatic: false }
 }

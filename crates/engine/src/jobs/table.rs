@@ -83,8 +83,9 @@ fn row(key: Key) -> Document {
     Document::new(key).vector([0.0])
 }
 
-fn config() -> CollectionConfig {
-    CollectionConfig::new(1, Metric::L2)
+/// The name of the records' collection, and how it is made: by whoever creates the database.
+pub(crate) fn table_config() -> (&'static str, CollectionConfig) {
+    (TABLE, CollectionConfig::new(1, Metric::L2))
 }
 
 /// The records that a view shows.
@@ -167,12 +168,13 @@ impl Core {
         self.write_system(&[(table.id, &table.config, &batch)], durability)
     }
 
-    /// The records' collection, which the first record creates.
+    /// The records' collection; in a database from before there were any, the first record creates it.
     fn table(&self) -> Result<Arc<CollectionState>> {
         if let Some(table) = self.published.state().system(TABLE) {
             return Ok(Arc::clone(table));
         }
-        self.create_collection(TABLE, &config())?;
+        let (name, config) = table_config();
+        self.create_collection(name, &config)?;
         let state = self.published.state();
         state.system(TABLE).cloned().ok_or(Error::Closed)
     }

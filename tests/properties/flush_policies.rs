@@ -1,0 +1,344 @@
+//! Flush policies: each limit flushes when it is reached and not before, by the reason it says; and writers are held back
+//! gradually when flushes can not keep up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll::{
+    AdaptiveInterval, Collection, CollectionConfig, Database, Document, Error, FlushPolicy, FlushReason,
+    JobKind, Metric, ReadOnlyDatabase,
+};
+use plimsoll_sim::{SimClock, SimStorage};
+
+use crate::gate::Gate;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A database without threads, whose time a test lets pass.
+struct Fixture {
+    disk: SimStorage,
+    clock: Arc<SimClock>,
+    db: Database,
+    collection: Collection,
+}
+
+fn fixture(policy: FlushPolicy) -> Fixture {
+    let (disk, clock) = (SimStorage::new(), Arc::new(SimClock::default()));
+    let db = Database::builder("/db").storage(Arc::new(disk.clone())).clock(clock.clone()).background(false);
+    let db = db.open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(policy).unwrap();
+    Fixture { disk, clock, db, collection }
+}
+
+impl Fixture {
+    fn write(&self, key: u64) {
+        self.collection.upsert(Document::new(key).vector([key as f32, 1.0])).unwrap();
+    }
+
+    fn flushes(&self) -> u64 {
+        self.db.stats().flushes.successful
+    }
+
+    fn last_reason(&self) -> FlushReason {
+        self.db.stats().last_flush.unwrap().reason
+    }
+
+    /// Lets time pass in small steps, as a thread would see it.
+    fn pass(&self, time: Duration) {
+        let step = Duration::from_millis(50);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            self.clock.advance(step);
+            self.db.run_due_jobs().unwrap();
+        }
+    }
+}
+
+fn policy(set: impl FnOnce(&mut FlushPolicy)) -> FlushPolicy {
+    let mut policy = FlushPolicy::manual();
+    set(&mut policy);
+    policy
+}
+
+#[test]
+fn rows_and_deletions_count_towards_max_rows() {
+    let on = fixture(policy(|policy| policy.max_rows = Some(10)));
+    for key in 0..9 {
+        on.write(key);
+        assert_eq!(on.flushes(), 0);
+    }
+    on.collection.delete(3).unwrap();
+    assert_eq!((on.flushes(), on.last_reason()), (1, FlushReason::Rows));
+    let stats = on.db.stats();
+    assert_eq!((stats.collections[0].memtable_rows, stats.collections[0].flushed_documents), (0, 8));
+}
+
+#[test]
+fn max_bytes_flushes_at_that_many() {
+    let on = fixture(policy(|policy| policy.max_bytes = Some(1 << 20)));
+    let text = "a text".repeat(1 << 14);
+    let mut most = 0;
+    for key in 0..100_u64 {
+        on.collection.upsert(Document::new(key).text(&text[..]).vector([1.0, 2.0])).unwrap();
+        if on.flushes() == 1 {
+            assert_eq!(on.last_reason(), FlushReason::Bytes);
+            assert!((500_000..1 << 20).contains(&most), "flushed after {most} bytes");
+            return;
+        }
+        most = on.db.stats().collections[0].memtable_bytes;
+    }
+    panic!("never flushed");
+}
+
+#[test]
+fn ages_fire_within_a_twentieth_for_an_hour() {
+    for seconds in [1, 7, 60, 300] {
+        let interval = SECOND * seconds;
+        let on = fixture(policy(|policy| policy.max_age = Some(interval)));
+        let (mut fired, mut key) = (Vec::new(), 0);
+        let mut since = None;
+        while on.clock_now() < 3600 * SECOND {
+            // Somebody writes all the time: what counts is the oldest write.
+            on.write(key);
+            key = (key + 1) % 100;
+            let now = on.clock_now();
+            let first = *since.get_or_insert(now);
+            on.pass((interval / 50).max(Duration::from_millis(50)));
+            if on.flushes() > fired.len() as u64 {
+                assert_eq!(on.last_reason(), FlushReason::Age);
+                let flush = on.db.jobs(1).unwrap().remove(0);
+                let at = flush.started_at.unwrap().duration_since(on.epoch()).unwrap();
+                fired.push(at - first);
+                since = None;
+            }
+        }
+        let expected = 3600 / u64::from(seconds);
+        assert!(fired.len() as u64 * 100 >= expected * 93, "{} of {expected} in an hour", fired.len());
+        for took in fired {
+            let error = took.as_secs_f64() / interval.as_secs_f64() - 1.0;
+            assert!(error.abs() < 0.05, "{interval:?} took {took:?}");
+        }
+    }
+}
+
+impl Fixture {
+    fn clock_now(&self) -> Duration {
+        use plimsoll::Clock as _;
+        self.clock.now()
+    }
+
+    /// When the clock began, by its calendar.
+    fn epoch(&self) -> std::time::SystemTime {
+        use plimsoll::Clock as _;
+        std::time::SystemTime::UNIX_EPOCH + self.clock.unix_time() - self.clock.now()
+    }
+}
+
+#[test]
+fn idle_flushes_only_when_nobody_writes() {
+    let on = fixture(policy(|policy| policy.max_idle = Some(10 * SECOND)));
+    for key in 0..20 {
+        on.write(key);
+        on.pass(9 * SECOND);
+        assert_eq!(on.flushes(), 0, "somebody wrote nine seconds ago");
+    }
+    on.pass(SECOND / 2);
+    assert_eq!(on.flushes(), 0);
+    on.pass(SECOND);
+    assert_eq!((on.flushes(), on.last_reason()), (1, FlushReason::Idle));
+    on.pass(100 * SECOND);
+    assert_eq!(on.flushes(), 1, "there is nothing more to flush");
+}
+
+#[test]
+fn without_limits_nothing_is_flushed_but_by_hand() {
+    let on = fixture(FlushPolicy::manual());
+    for key in 0..20_000 {
+        on.write(key);
+    }
+    on.pass(1000 * SECOND);
+    assert_eq!(on.flushes(), 0);
+    assert_eq!(on.collection.flush().unwrap().rows, 20_000);
+}
+
+#[test]
+fn the_default_limits_are_the_documented_ones() {
+    let on = fixture(FlushPolicy::default());
+    for key in 0..9_999 {
+        on.write(key);
+    }
+    assert_eq!(on.flushes(), 0);
+    on.write(9_999);
+    assert_eq!((on.flushes(), on.last_reason()), (1, FlushReason::Rows));
+    on.write(1);
+    on.pass(59 * SECOND);
+    assert_eq!(on.flushes(), 1);
+    on.pass(2 * SECOND);
+    assert_eq!((on.flushes(), on.last_reason()), (2, FlushReason::Age));
+}
+
+#[test]
+fn a_policy_is_kept_and_is_the_collections_own() {
+    let wanted = policy(|policy| {
+        policy.max_rows = Some(3);
+        policy.max_idle = Some(Duration::from_millis(1500));
+        policy.adaptive = Some(AdaptiveInterval { min: SECOND, max: 9 * SECOND });
+    });
+    let on = fixture(wanted.clone());
+    let other = on.db.create_collection("other", CollectionConfig::new(2, Metric::L2)).unwrap();
+    assert_eq!(other.flush_policy().unwrap(), FlushPolicy::default());
+    on.db.close().unwrap();
+    let db = Database::builder("/db").storage(Arc::new(on.disk.clone())).background(false).open().unwrap();
+    let collection = db.collection("c").unwrap();
+    assert_eq!(collection.flush_policy().unwrap(), wanted);
+    for key in 0..3_u64 {
+        collection.upsert(Document::new(key).vector([1.0, 2.0])).unwrap();
+    }
+    assert_eq!(db.stats().last_flush.unwrap().reason, FlushReason::Rows);
+    let stats = db.stats().collections.remove(0);
+    assert_eq!((stats.flush_policy, stats.name), (wanted.clone(), "c".to_owned()));
+    db.close().unwrap();
+    let storage = Arc::new(on.disk.clone());
+    let reader = ReadOnlyDatabase::open_in(std::path::Path::new("/db"), storage, false).unwrap();
+    assert_eq!(reader.stats().collections[0].flush_policy, wanted);
+}
+
+#[test]
+fn the_adaptive_interval_is_shown_and_stays_in_its_bounds() {
+    let (min, max) = (2 * SECOND, 40 * SECOND);
+    let on = fixture(policy(|policy| policy.adaptive = Some(AdaptiveInterval { min, max })));
+    let interval = || on.db.stats().collections[0].flush_interval.unwrap();
+    assert_eq!(interval(), min, "nothing is measured yet");
+    // A row a second: a thousand of them would take longer than the longest interval.
+    let mut flushed = Vec::new();
+    for key in 0..150 {
+        on.write(key);
+        on.pass(SECOND);
+        if on.flushes() > flushed.len() as u64 {
+            assert_eq!(on.last_reason(), FlushReason::Age);
+            flushed.push(key);
+            assert!((min..=max).contains(&interval()));
+        }
+    }
+    assert_eq!(interval(), max);
+    assert!(flushed[0] <= 2 && flushed.len() < 8, "{flushed:?}");
+    // A thousand rows a second: as often as it may be.
+    for round in 0..30 {
+        for key in 0..1000 {
+            on.write(round * 1000 + key);
+        }
+        on.pass(SECOND);
+    }
+    assert_eq!(interval(), min);
+}
+
+#[test]
+fn what_was_unflushed_at_a_crash_ages_again() {
+    let on = fixture(policy(|policy| policy.max_age = Some(5 * SECOND)));
+    on.write(1);
+    on.db.sync().unwrap();
+    let after = on.disk.after_crash(plimsoll_sim::CrashPolicy::LoseAll);
+    let db = Database::builder("/db").storage(Arc::new(after)).clock(on.clock.clone()).background(false);
+    let db = db.open().unwrap();
+    db.run_due_jobs().unwrap();
+    assert_eq!(db.stats().flushes.total, 0);
+    on.clock.advance(5 * SECOND);
+    db.run_due_jobs().unwrap();
+    assert_eq!(db.stats().last_flush.unwrap().reason, FlushReason::Age);
+}
+
+#[test]
+fn limits_of_time_fire_by_themselves() {
+    let db = Database::builder("/db").storage(Arc::new(SimStorage::new())).open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(policy(|policy| policy.max_age = Some(SECOND / 10))).unwrap();
+    for round in 1..=3 {
+        collection.upsert(Document::new(round).vector([1.0, 2.0])).unwrap();
+        while db.stats().flushes.successful < round {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(db.stats().last_flush.unwrap().reason, FlushReason::Age);
+    }
+    db.close().unwrap();
+}
+
+/// A single sealed memtable may wait, and two: then the third writer is slowed, and the fourth memtable stops them.
+#[test]
+fn writers_are_slowed_before_they_are_stopped() {
+    let gate = Gate::new(SimStorage::new());
+    let deadline = Duration::from_millis(100);
+    let builder = Database::builder("/db").storage(Arc::new(gate.clone())).max_sealed(3);
+    let db = builder.stall_deadline(deadline).open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(policy(|policy| policy.max_rows = Some(2))).unwrap();
+    let write = |key: u64| collection.upsert(Document::new(key).vector([key as f32, 1.0]));
+    write(0).unwrap();
+    write(1).unwrap();
+    while db.stats().flushes.successful == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(db.stats().stalls, plimsoll::StallStats::default());
+    gate.hold();
+    let mut key = 2;
+    let stalled = loop {
+        match write(key) {
+            Ok(_) => key += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(stalled, Error::Stalled(_)) && stalled.is_retryable(), "{stalled}");
+    let stalls = db.stats().stalls;
+    assert_eq!(stalls.stopped, 1);
+    assert!(stalls.stopped_time >= deadline, "{stalls:?}");
+    // With two and with three memtables that wait, of two rows each.
+    assert!((2..=4).contains(&stalls.slowed) && stalls.slowed_time > Duration::ZERO, "{stalls:?}");
+    assert_eq!(collection.count().unwrap(), key, "nothing that was accepted is missing, or there twice");
+    gate.open_gate();
+    db.flush().unwrap();
+    write(key).unwrap();
+    db.close().unwrap();
+    assert_eq!(collection.count().unwrap(), key + 1);
+}
+
+#[test]
+fn every_counter_of_flushes_says_what_happened() {
+    let on = fixture(FlushPolicy::manual());
+    let disk = &on.disk;
+    let (mut rows, mut bytes) = (0, 0);
+    for round in 0..4 {
+        for key in 0..10 {
+            on.write(round * 10 + key);
+        }
+        if round == 2 {
+            disk.fail_next(plimsoll_sim::OperationKind::Rename, plimsoll_sim::Failure::errno(5), 1);
+            assert!(on.db.flush().is_err());
+        }
+        let stats = on.db.flush().unwrap();
+        rows += stats.rows;
+        bytes += stats.bytes_written;
+    }
+    // Nothing to flush is no flush.
+    assert!(on.db.flush().unwrap().is_empty());
+    let totals = on.db.stats().flushes;
+    assert_eq!((totals.total, totals.successful, totals.failed, totals.timed_out), (5, 4, 1, 0));
+    assert_eq!((totals.rows, totals.bytes, rows), (40, bytes, 40));
+    let names: Vec<_> = totals.phases.iter().map(|(name, _)| *name).collect();
+    let expected = ["wal_drain", "shard_apply", "file_sync", "manifest_publish", "wal_advance", "validation"];
+    assert_eq!(names, expected);
+    let mut of_phases = Duration::ZERO;
+    for (name, times) in totals.phases.iter().chain([("total", totals.times)].iter()) {
+        assert_eq!((times.count, times.buckets.iter().sum::<u64>()), (4, 4), "{name}");
+        assert!(times.min <= times.average() && times.average() <= times.max, "{name}: {times:?}");
+        assert!(times.total >= times.max && times.max > Duration::ZERO, "{name}");
+        if *name != "total" {
+            of_phases += times.total;
+        }
+    }
+    assert!(of_phases <= totals.times.total);
+    let jobs = on.db.stats().jobs;
+    assert_eq!((jobs.submitted, jobs.joined, jobs.queued, jobs.running, jobs.workers), (6, 0, 0, 0, 0));
+    assert_eq!((jobs.refused, jobs.retried, jobs.waits, jobs.events_missed), (0, 0, 0, 0));
+    let flushes = on.db.jobs(100).unwrap();
+    assert!(flushes.len() == 6 && flushes.iter().all(|job| job.kind == JobKind::Flush));
+    on.db.close().unwrap();
+}

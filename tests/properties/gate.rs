@@ -1,0 +1,143 @@
+//! A storage whose sealed files and manifests a test can hold up, or let fail, while the log goes on.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+use plimsoll::StorageError;
+use plimsoll::storage::{DirEntry, Lock, ReadFile, Storage, WriteFile};
+
+/// What becomes of calls that change sealed files or manifests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Rule {
+    #[default]
+    Open,
+    Held,
+    Failing,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rule: Rule,
+    held: usize,
+}
+
+/// The storage.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    inner: Arc<dyn Storage>,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    inner: Box<dyn WriteFile>,
+    gate: Gate,
+    path: std::path::PathBuf,
+}
+
+impl Gate {
+    pub(crate) fn new(inner: impl Storage) -> Self {
+        Self { inner: Arc::new(inner), state: Arc::default() }
+    }
+
+    fn set(&self, rule: Rule) {
+        self.state.0.lock().unwrap().rule = rule;
+        self.state.1.notify_all();
+    }
+
+    pub(crate) fn open_gate(&self) {
+        self.set(Rule::Open);
+    }
+
+    pub(crate) fn hold(&self) {
+        self.set(Rule::Held);
+    }
+
+    pub(crate) fn fail(&self) {
+        self.set(Rule::Failing);
+    }
+
+    /// Waits until somebody is held up.
+    pub(crate) fn wait_until_held(&self) {
+        let state = self.state.1.wait_while(self.state.0.lock().unwrap(), |state| state.held == 0);
+        drop(state.unwrap());
+    }
+
+    fn pass(&self, path: &Path) -> Result<(), StorageError> {
+        if path.components().any(|part| part.as_os_str() == "wal") {
+            return Ok(());
+        }
+        let mut state = self.state.0.lock().unwrap();
+        if state.rule == Rule::Held {
+            state.held += 1;
+            self.state.1.notify_all();
+            state = self.state.1.wait_while(state, |state| state.rule == Rule::Held).unwrap();
+            state.held -= 1;
+        }
+        match state.rule {
+            Rule::Failing => Err(StorageError::io("reach", path, std::io::Error::from_raw_os_error(5))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Storage for Gate {
+    fn create_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        self.inner.create_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, StorageError> {
+        self.inner.list(dir)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>, StorageError> {
+        self.pass(path)?;
+        let inner = self.inner.create(path)?;
+        Ok(Box::new(GatedFile { inner, gate: self.clone(), path: path.to_path_buf() }))
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>, StorageError> {
+        self.inner.open(path)
+    }
+
+    fn rename_noreplace(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.pass(to)?;
+        self.inner.rename_noreplace(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        self.inner.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        self.pass(dir)?;
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, StorageError> {
+        self.inner.lock(path)
+    }
+
+    fn free_space(&self, dir: &Path) -> Result<u64, StorageError> {
+        self.inner.free_space(dir)
+    }
+}
+
+impl WriteFile for GatedFile {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.inner.append(bytes)
+    }
+
+    fn preallocate(&mut self, bytes: u64) -> Result<(), StorageError> {
+        self.inner.preallocate(bytes)
+    }
+
+    fn position(&self) -> u64 {
+        self.inner.position()
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.gate.pass(&self.path)?;
+        self.inner.sync()
+    }
+}
