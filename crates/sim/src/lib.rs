@@ -38,6 +38,7 @@ mod content;
 mod crash;
 mod disk;
 mod fault;
+mod gate;
 mod handle;
 mod inspect;
 mod moment;
@@ -50,6 +51,7 @@ mod storage;
 
 pub use crash::{CrashPolicy, DirectoryModel, SECTOR};
 pub use fault::{Failure, Times};
+pub use gate::HeldSyncs;
 pub use moment::{Moment, PendingChange, PendingKind};
 pub use operation::{Operation, OperationKind};
 pub use storage::SimStorage;
