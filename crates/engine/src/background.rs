@@ -15,6 +15,7 @@ use plimsoll_base::arena::Preparation;
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::sync::{Condvar, Mutex};
 
+use crate::buffer::EVERYTHING;
 use crate::commit::Request;
 use crate::core::{Core, Counters, lock};
 use crate::error::Error;
@@ -85,10 +86,10 @@ impl Signals {
         }
     }
 
-    /// Buffered writes are to be synced by `at`, unless something syncs them sooner.
+    /// A sync of buffered writes is to begin by `at`, unless something syncs them sooner.
     pub(crate) fn sync_due(&self, at: Instant) {
         let mut due = lock(&self.state);
-        if due.sync_at.is_none() {
+        if due.sync_at.is_none_or(|due_at| at < due_at) {
             due.sync_at = Some(at);
             drop(due);
             self.changed.notify_all();
@@ -295,7 +296,7 @@ fn log_loop(core: &Core) {
         };
         let done = match core.signals.next(take) {
             None => return,
-            Some(LogJob::Sync) => core.submit(Request::Sync, 0).map(drop).inspect_err(|_| {
+            Some(LogJob::Sync) => core.sync_up_to(EVERYTHING).map(drop).inspect_err(|_| {
                 core.signals.sync_due(Instant::now() + RETRY);
             }),
             Some(LogJob::Mark) => {

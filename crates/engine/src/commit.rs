@@ -8,7 +8,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_base::arena;
 use plimsoll_base::mutant::{self, Mutant};
@@ -18,6 +18,7 @@ use plimsoll_wal::{GroupLimits, Record};
 
 use crate::background::RETRY;
 use crate::batch::WriteBatch;
+use crate::buffer::Room;
 use crate::core::{Core, Counters, Log, lock};
 use crate::error::{Error, Result};
 use crate::options::{CollectionConfig, Durability};
@@ -27,9 +28,10 @@ use crate::stats::FlushReason;
 
 /// What a thread asks of the commit leader.
 pub(crate) enum Request {
-    Write(PreparedBatch, Durability),
-    /// Make everything appended so far durable.
-    Sync,
+    /// A batch; with room in the buffer, if it is a buffered write.
+    Write(PreparedBatch, Option<Room>),
+    /// Say how far the log goes, with everything that was submitted before.
+    Appended,
     /// Seal the memtables of one collection, or of all.
     Seal(Option<CollectionId>),
     /// Tell reader processes what is durable (rule R10).
@@ -77,7 +79,14 @@ impl Core {
         let prepared = self.prepare(batches)?;
         self.wait_for_room(&prepared.collections)?;
         let weight = prepared.record.encoded_len() as u64;
-        let lsn = self.submit(Request::Write(prepared, durability), weight)?;
+        let room = match durability {
+            Durability::Durable => None,
+            Durability::Buffered => Some(self.room_in_buffer(weight)?),
+        };
+        let lsn = self.submit(Request::Write(prepared, room), weight).inspect_err(|_| {
+            // Someone may wait for the room that it had.
+            self.signals.progressed();
+        })?;
         self.after_write();
         Ok(lsn)
     }
@@ -142,13 +151,13 @@ impl Core {
         let mut pending = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             match request {
-                Request::Write(prepared, durability) => {
+                Request::Write(prepared, room) => {
                     // What a condition speaks of is the state after every write before it.
                     if !prepared.conditions.is_empty() {
                         self.commit(&mut log, &mut pending, &mut outcomes);
                     }
                     match self.check(&prepared) {
-                        Ok(()) => pending.push((index, prepared.record, durability)),
+                        Ok(()) => pending.push((index, prepared.record, room)),
                         Err(error) => outcomes[index] = Some(Err(error)),
                     }
                 }
@@ -168,7 +177,7 @@ impl Core {
     fn commit(
         &self,
         log: &mut Log,
-        pending: &mut Vec<(usize, Record, Durability)>,
+        pending: &mut Vec<(usize, Record, Option<Room>)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         if pending.is_empty() {
@@ -184,17 +193,31 @@ impl Core {
         }
     }
 
-    fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Durability)>) -> Result<Vec<Lsn>> {
-        let buffered = group.iter().filter(|(_, _, durability)| *durability == Durability::Buffered).count();
-        let is_full = log.buffered + buffered >= self.options.buffer_records;
-        let sync = buffered < group.len() || (is_full && !mutant::is(Mutant::IgnoreBufferBound));
-        let mut records: Vec<Record> = group.into_iter().map(|(_, record, _)| record).collect();
+    fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Option<Room>)>) -> Result<Vec<Lsn>> {
+        let (mut records, mut buffered) = (Vec::with_capacity(group.len()), Vec::new());
+        for (_, record, room) in group {
+            records.push(record);
+            buffered.extend(room);
+        }
+        let gathered = log.buffer.gathered() + buffered.len();
+        let is_full = gathered >= self.options.buffer_records && !mutant::is(Mutant::IgnoreBufferBound);
+        let is_due = is_full || self.budget.is_waited_for();
+        // The log's thread syncs what is only buffered; the group itself where there is none.
+        let sync = buffered.len() < records.len() || (is_due && !self.options.background);
         let wal = log.wal.as_mut().ok_or(Error::Closed)?;
+        let newest = wal.newest();
         let mut references: Vec<&mut Record> = records.iter_mut().collect();
-        wal.append_group(&mut references, sync)?;
-        log.buffered = if sync { 0 } else { log.buffered + buffered };
-        if log.buffered > 0 {
-            self.signals.sync_due(Instant::now() + self.options.buffer_delay);
+        let appended = wal.append_group(&mut references, sync);
+        if appended.is_err() || wal.newest() != newest {
+            // A new segment has made durable what came before the group.
+            self.settle_buffer(log);
+        }
+        log.buffer.accept(appended?.last, buffered);
+        if sync {
+            self.settle_buffer(log);
+        } else {
+            let delay = if is_due { Duration::ZERO } else { self.options.buffer_delay };
+            self.signals.sync_due(Instant::now() + delay);
         }
         self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
         let state = self.published.state();
@@ -212,15 +235,13 @@ impl Core {
     fn control(&self, log: &mut Log, request: &Request) -> Outcome {
         let wal = log.wal.as_mut().ok_or(Error::Closed)?;
         match request {
-            Request::Sync => {
-                let durable = wal.sync()?;
-                log.buffered = 0;
-                self.signals.mark_due();
-                Ok(durable)
-            }
+            Request::Appended => Ok(wal.appended()),
             Request::Mark => {
-                wal.append_mark()?;
-                Ok(wal.appended())
+                let appended = wal.appended();
+                let marked = wal.append_mark();
+                self.settle_buffer(log);
+                marked?;
+                Ok(appended)
             }
             Request::Seal(collection) => {
                 // Whoever asked for it flushes it.
@@ -241,7 +262,7 @@ impl Core {
     /// Names a segment that the log has started in a manifest, before anything in it is acknowledged: if it is gone
     /// one day, it is missed. A failure does not hold the acknowledgement up, for the records are durable all the
     /// same; it is tried again with the next group, or by the log's thread.
-    fn name_new_segment(&self, log: &Log) {
+    pub(crate) fn name_new_segment(&self, log: &Log) {
         let is_new = self.note_segment(log);
         if is_new && mutant::is(Mutant::NameSegmentLate) {
             return self.signals.segment_due(RETRY);

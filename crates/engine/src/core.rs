@@ -1,7 +1,7 @@
 //! The open database: what the commit leader, the flusher, the compactor and every handle share.
 //!
 //! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one job of a kind at a
-//! time; a compaction takes `flushing` only to install) → `log` (the commit leader; also creation and
+//! time; a compaction takes `flushing` only to install) → `syncing` (a sync beside the writers) → `log` (the commit leader; also creation and
 //! dropping of collections) → `root` (the manifest). Readers take none.
 
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use plimsoll_shard::FileMeta;
 use plimsoll_wal::{GroupCommit, Wal};
 
 use crate::background::Signals;
+use crate::buffer::{Budget, Buffer};
 use crate::commit::{Outcome, Request};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     pub opener: FileOpener,
     pub published: Published,
     pub commits: GroupCommit<Request, Outcome>,
+    pub syncing: Mutex<()>,
     pub log: Mutex<Log>,
     pub root: Mutex<Root>,
     pub flushing: Mutex<()>,
@@ -40,6 +42,8 @@ pub(crate) struct Core {
     pub signals: Signals,
     pub counters: Counters,
     pub reserve: Reserve,
+    /// What buffered writes may take until they are durable.
+    pub budget: Budget,
     recovery: OnceLock<RecoveryStats>,
     /// While the log is being replayed: what is known to be durable.
     pub replayed_durable: AtomicU64,
@@ -58,8 +62,7 @@ pub(crate) struct Core {
 pub(crate) struct Log {
     /// `None` while it is being replayed, and once the database is closed.
     pub wal: Option<Wal>,
-    /// Buffered writes that no sync has covered yet.
-    pub buffered: usize,
+    pub buffer: Buffer,
     /// How much had been logged when everything was last sealed to let the log shrink.
     pub checkpoint: u64,
 }
@@ -134,19 +137,22 @@ impl Core {
         let reuse = mutant::is(Mutant::ReuseFileNumbers);
         let next_file = AtomicU64::new(if reuse { 1 } else { parts.root.manifest.next_file.0 });
         let newest_segment = AtomicU64::new(parts.root.manifest.newest_segment.0);
+        let budget = Budget::new(parts.options.memtable_bytes as u64);
         Self {
             options: parts.options,
             storage: parts.storage,
             opener: parts.opener,
             published: parts.published,
             commits: GroupCommit::new(crate::commit::group_limits()),
-            log: Mutex::new(Log { wal: None, buffered: 0, checkpoint: 0 }),
+            syncing: Mutex::new(()),
+            log: Mutex::new(Log { wal: None, buffer: Buffer::default(), checkpoint: 0 }),
             root: Mutex::new(parts.root),
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),
             signals: Signals::default(),
             counters: Counters::default(),
             reserve: parts.reserve,
+            budget,
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),

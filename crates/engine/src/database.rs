@@ -160,7 +160,8 @@ impl Database {
     /// [`Error::Poisoned`] if the sync fails: it is then unknown which of them are on disk.
     pub fn sync(&self) -> Result<Lsn> {
         self.core().check_open()?;
-        self.core().submit(Request::Sync, 0)
+        let appended = self.core().submit(Request::Appended, 0)?;
+        self.core().sync_up_to(appended)
     }
 
     /// Moves every write accepted before this call from the log to sealed files, and says how long each phase
@@ -271,8 +272,7 @@ impl Core {
         // With the commit leader's lock no record is between being numbered and being visible (rule R7).
         let mut no_commits = lock(&self.log);
         // A flushed LSN is never above what is durable, or a lost tail would look like damage (rule R4).
-        let durable = no_commits.wal.as_mut().ok_or(Error::Closed)?.sync()?;
-        no_commits.buffered = 0;
+        let durable = self.sync_holding(&mut no_commits)?;
         if self.note_segment(&no_commits) {
             self.signals.segment_due(Duration::ZERO);
         }
@@ -385,9 +385,15 @@ impl Core {
             }
             wal.close()
         };
-        let closed = lock(&self.log).wal.take().map_or(Ok(()), close);
+        let closed = {
+            let mut log = lock(&self.log);
+            // What becomes of buffered writes is counted; closing says how it ended.
+            let synced = self.sync_holding(&mut log);
+            let closed = log.wal.take().map_or(Ok(()), close);
+            synced.and(closed.map_err(Into::into))
+        };
         self.bury(&mut lock(&self.root));
         lock(&self.lock).take();
-        closed.map_err(Into::into)
+        closed
     }
 }

@@ -115,8 +115,8 @@ pub enum Error {
         /// The first and last LSN whose outcome is unknown, when any was pending.
         lost: Option<(Lsn, Lsn)>,
     },
-    /// Writers were held back because flushing could not keep up, until the deadline passed. Nothing of the
-    /// batch was stored.
+    /// Writers were held back because flushing, or syncing the log, could not keep up, until the deadline passed.
+    /// Nothing of the batch was stored.
     #[error("writes are stalled: {0}")]
     Stalled(String),
     /// The time of a search was over before it was done; see [`Search::timeout`](crate::Search::timeout).

@@ -16,7 +16,6 @@ use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::commit_files;
 
-use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -91,7 +90,7 @@ impl Core {
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
         if durable < seal && !mutant::is(Mutant::FlushBeforeDurable) {
-            durable = self.submit(Request::Sync, 0)?;
+            durable = self.sync_up_to(seal)?;
         }
         match self.poisoned() {
             Some(error) => Err(error),

@@ -15,6 +15,7 @@
 mod append_list;
 mod background;
 mod batch;
+mod buffer;
 mod calibration;
 mod check;
 mod codebook;
@@ -68,12 +69,13 @@ pub use query::{
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};
 pub use stats::{
-    CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats, Watermarks,
+    BufferStats, CollectionStats, CompactionStats, FlushReason, FlushStats, LogStats, RecoveryStats, Stats,
+    Watermarks,
 };
 
 /// Where files live: the one seam for all input and output.
 pub mod storage {
     pub use plimsoll_base::storage::{
-        DirEntry, IoStats, Lock, Map, MeteredStorage, OsStorage, ReadFile, Storage, WriteFile,
+        DirEntry, IoStats, Lock, Map, MeteredStorage, OsStorage, ReadFile, Storage, SyncFile, WriteFile,
     };
 }

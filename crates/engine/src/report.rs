@@ -8,7 +8,7 @@ use plimsoll_base::sync::atomic::Ordering::Relaxed;
 
 use crate::core::{Core, lock};
 use crate::state::CollectionState;
-use crate::stats::{CollectionStats, LogStats, RecoveryStats, Stats, Watermarks};
+use crate::stats::{BufferStats, CollectionStats, LogStats, RecoveryStats, Stats, Watermarks};
 use crate::tree::Tree;
 
 impl CollectionStats {
@@ -55,6 +55,7 @@ impl Stats {
             lsn: Watermarks { appended: visible, durable: visible, applied: visible, flushed },
             collections,
             wal: LogStats::default(),
+            buffer: BufferStats::default(),
             io,
             recovery: RecoveryStats::default(),
             flushes: 0,
@@ -86,7 +87,10 @@ impl Core {
         let state = self.published.state();
         let mut collections: Vec<_> = state.collections.values().map(|c| CollectionStats::of(c)).collect();
         collections.sort_by(|a, b| a.name.cmp(&b.name));
-        let wal = lock(&self.log).wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default();
+        let (wal, buffer) = {
+            let log = lock(&self.log);
+            (log.wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default(), log.buffer.stats())
+        };
         let counters = &self.counters;
         Stats {
             lsn: self.watermarks(),
@@ -99,6 +103,7 @@ impl Core {
                 syncs: wal.syncs,
                 groups: wal.groups,
             },
+            buffer,
             io: self.io(),
             recovery: self.recovery(),
             flushes: counters.flushes.load(Relaxed),
