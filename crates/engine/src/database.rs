@@ -154,7 +154,8 @@ impl Database {
         self.core().write(&batches, Durability::Durable)
     }
 
-    /// Makes every write accepted before this call durable, [`Durability::Buffered`] ones too.
+    /// Makes every write accepted before this call durable, [`Durability::Buffered`] ones too. Buffered writes go on
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if the sync fails: it is then unknown which of them are on disk.
