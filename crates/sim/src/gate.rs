@@ -1,6 +1,7 @@
 //! Holding syncs up, so that a test can look at what goes on meanwhile.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What syncs pass before they begin to do anything.
 #[derive(Debug, Default)]
@@ -46,11 +47,14 @@ impl HeldSyncs {
     }
 
     /// Waits until at least one sync is held up.
+    ///
+    /// # Panics
+    /// If none is for a minute.
     pub fn wait_for_one(&self) {
-        let mut state = self.gate.state();
-        while state.waiting == 0 {
-            state = self.gate.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let (state, patience) = (self.gate.state(), Duration::from_secs(60));
+        let waited = self.gate.changed.wait_timeout_while(state, patience, |state| state.waiting == 0);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(state.waiting > 0, "nothing has been synced for {patience:?}");
     }
 }
 
