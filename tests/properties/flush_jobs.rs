@@ -7,12 +7,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use plimsoll::storage::Storage as _;
 use plimsoll::{
     Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, FlushPolicy,
-    FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState, JobTarget, Level,
-    Lsn, Metric, ReadOnlyDatabase, WriteBatch,
+    FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState, JobTarget,
+    Level, Lsn, Metric, ReadOnlyDatabase, WriteBatch,
 };
-use plimsoll::storage::Storage as _;
 use plimsoll_sim::{CrashPolicy, SimClock, SimStorage};
 
 use crate::gate::Gate;
@@ -202,8 +202,9 @@ fn jobs_begin_in_the_order_of_their_priorities() {
 
 #[test]
 fn a_full_queue_refuses_after_the_deadline_and_takes_when_there_is_room() {
-    let (_, gate, db) =
-        gated(|builder| builder.workers(1).max_workers(1).job_queue(2).job_deadline(Duration::from_millis(50)));
+    let (_, gate, db) = gated(|builder| {
+        builder.workers(1).max_workers(1).job_queue(2).job_deadline(Duration::from_millis(50))
+    });
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
     gate.hold();
@@ -256,9 +257,11 @@ fn a_flush_that_fails_is_tried_again_and_loses_nothing() {
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
     let (told, events) = mpsc::channel();
-    let subscription = db.subscribe(move |event| {
-        let _gone = told.send(event.clone());
-    }).unwrap();
+    let subscription = db
+        .subscribe(move |event| {
+            let _gone = told.send(event.clone());
+        })
+        .unwrap();
     gate.fail();
     let job = db.start(JobRequest::flush()).unwrap();
     let (attempt, pause) = loop {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
 
 mod background_log;
+mod buffered_writes;
 mod calibration;
 mod concurrency_interleaved;
 mod concurrency_threads;

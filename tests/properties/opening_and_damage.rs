@@ -1,12 +1,17 @@
 //! What opening costs, and what a damaged file takes from the answers of a search that may do without it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plimsoll::storage::Storage;
-use plimsoll::{CollectionConfig, Database, Document, Effort, Error, Key, Metric, StorageError, WriteBatch};
+use plimsoll::{
+    CollectionConfig, Database, Document, Effort, Error, Key, Metric, ReadOnlyDatabase, StorageError,
+    WriteBatch,
+};
 use plimsoll_sim::{CrashPolicy, OperationKind, SimStorage};
 
-use plimsoll_torture::recovery::builder;
+use plimsoll_torture::hook::HookStorage;
+use plimsoll_torture::recovery::{PATH, builder};
 
 fn store(db: &Database, rows: std::ops::Range<u64>) {
     let collection = db.create_collection("c", CollectionConfig::new(8, Metric::L2)).unwrap();
@@ -32,6 +37,28 @@ fn opening_reads_the_same_for_ten_times_the_rows() {
     let (few, many) = (opened(400), opened(4000));
     assert_eq!(few.1, many.1, "as many files");
     assert!(few.0 > 0 && many.0 <= few.0 + 64, "{few:?} {many:?}: only numbers may be longer");
+}
+
+/// A listing that is made while a writer replaces the manifest may show neither the old one nor the new one.
+#[test]
+fn a_manifest_that_is_replaced_while_the_directory_is_listed_is_found() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).open().unwrap();
+    store(&db, 0..100);
+    db.flush().unwrap();
+    let hook = Arc::new(HookStorage::new(Arc::new(disk.clone())));
+    for listings in 1..=2 {
+        hook.list_without_manifests(listings);
+        let reader = ReadOnlyDatabase::open_in(Path::new(PATH), Arc::clone(&hook) as _, false).unwrap();
+        assert_eq!(reader.collection("c").unwrap().count().unwrap(), 100);
+        hook.list_without_manifests(listings);
+        let second = builder(&disk).storage(Arc::clone(&hook) as _).open();
+        assert!(matches!(second, Err(Error::Storage(StorageError::Locked { .. }))), "{second:?}");
+    }
+    // One that stays away is missing.
+    hook.list_without_manifests(usize::MAX);
+    let missing = ReadOnlyDatabase::open_in(Path::new(PATH), hook, false);
+    assert!(matches!(missing, Err(Error::Storage(StorageError::Corrupted { .. }))), "{missing:?}");
 }
 
 #[test]

@@ -56,6 +56,7 @@ mutants! {
     IgnoreAppendError "R6" "a failed append to the log counts as done"
     IgnoreSyncError "R6" "a failed sync of the log counts as done"
     BelieveRetriedSync "R6" "a failed sync does not poison: the next one is believed"
+    SyncCoversLater "R6" "a sync of the log counts for what was appended while it ran"
     IgnoreBufferBound "R6" "buffered writes are not synced when there are as many as are allowed"
     PublishPoisoned "R6" "a poisoned database publishes what it flushes or compacts"
     NamePoisoned "R6" "a poisoned database names a new log segment in a manifest"

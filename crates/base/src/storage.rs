@@ -79,6 +79,18 @@ pub trait WriteFile: Send + fmt::Debug {
     /// After an error nothing is known about any byte appended since the last success, and the file must
     /// never be appended to or believed again: the kernel may have dropped the dirty pages.
     fn sync(&mut self) -> Result<()>;
+
+    /// A handle by which another thread syncs this file while it is appended to.
+    fn syncer(&self) -> Result<Box<dyn SyncFile>>;
+}
+
+/// A file that is synced while another thread appends to it: see [`WriteFile::syncer`].
+pub trait SyncFile: Send + fmt::Debug {
+    /// Makes durable what had been appended when this call began.
+    ///
+    /// An error means what it means for [`WriteFile::sync`]. The kernel may tell it to one caller only: of two syncs at
+    /// the same time, by whatever handles, the other one must not be believed.
+    fn sync(&self) -> Result<()>;
 }
 
 /// An existing file, read at any offset by any number of threads.

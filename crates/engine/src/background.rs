@@ -13,6 +13,7 @@ use plimsoll_base::arena::Preparation;
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::sync::{Condvar, Mutex};
 
+use crate::buffer::EVERYTHING;
 use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::Error;
@@ -69,10 +70,10 @@ impl Signals {
         }
     }
 
-    /// Buffered writes are to be synced by `at`, unless something syncs them sooner.
+    /// A sync of buffered writes is to begin by `at`, unless something syncs them sooner.
     pub(crate) fn sync_due(&self, at: Instant) {
         let mut due = lock(&self.state);
-        if due.sync_at.is_none() {
+        if due.sync_at.is_none_or(|due_at| at < due_at) {
             due.sync_at = Some(at);
             drop(due);
             self.changed.notify_all();
@@ -87,6 +88,10 @@ impl Signals {
             drop(due);
             self.changed.notify_all();
         }
+    }
+
+    fn is_sync_due(&self) -> bool {
+        lock(&self.state).sync_at.is_some_and(|at| at <= Instant::now())
     }
 
     pub(crate) fn stopping(&self) -> bool {
@@ -194,7 +199,7 @@ enum LogJob {
     Mark,
     /// Name a new segment in a manifest.
     Segment,
-    /// Prepare a segment: that is done before each job.
+    /// Prepare a segment: that is done before each job that can wait.
     Retry,
     /// Look at the limits of time of flush policies.
     Policies,
@@ -209,7 +214,8 @@ fn log_loop(core: &Core) {
     let mut preparation: Option<Preparation> = None;
     let mut retry_at = None;
     loop {
-        if retry_at.is_none_or(|at| at <= Instant::now()) {
+        // A sync that is due comes before a segment that is not needed yet: on a slow disk each takes its time.
+        if !core.signals.is_sync_due() && retry_at.is_none_or(|at| at <= Instant::now()) {
             retry_at = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
         }
         // What bounds a loss comes first, what is only for speed comes last.
@@ -240,7 +246,7 @@ fn log_loop(core: &Core) {
         };
         let done = match core.signals.next(take) {
             None => return,
-            Some(LogJob::Sync) => core.submit(Request::Sync, 0).map(drop).inspect_err(|_| {
+            Some(LogJob::Sync) => core.sync_up_to(EVERYTHING).map(drop).inspect_err(|_| {
                 core.signals.sync_due(Instant::now() + RETRY);
             }),
             Some(LogJob::Mark) => {

@@ -55,7 +55,8 @@ impl Core {
         match storage.list(directory) {
             Ok(entries) if entries.is_empty() => {}
             Ok(_) => {
-                let what = format!("{} is not empty: a backup needs a directory of its own", directory.display());
+                let what =
+                    format!("{} is not empty: a backup needs a directory of its own", directory.display());
                 return Err(Error::InvalidArgument(what));
             }
             Err(error) if error.is_not_found() => {}

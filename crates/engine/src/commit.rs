@@ -18,6 +18,7 @@ use plimsoll_wal::{GroupLimits, Record};
 
 use crate::background::RETRY;
 use crate::batch::WriteBatch;
+use crate::buffer::Room;
 use crate::core::{Core, Counters, Log, lock};
 use crate::error::{Error, Result};
 use crate::jobs::{JobRequest, JobTarget};
@@ -28,15 +29,24 @@ use crate::stats::FlushReason;
 
 /// What a thread asks of the commit leader.
 pub(crate) enum Request {
-    Write(PreparedBatch, Durability),
-    /// Make everything appended so far durable.
-    Sync,
-    /// Nothing: all that was asked for before this has been done when it returns.
-    Barrier,
+    /// A batch, and what is promised when it is acknowledged.
+    Write(PreparedBatch, Promise),
+    /// Say how far the log goes, with everything that was submitted before.
+    Appended,
     /// Seal the memtables of one collection, or of all; and those of the system tables if that is said, too.
     Seal { only: Option<CollectionId>, with_system: bool },
     /// Tell reader processes what is durable (rule R10).
     Mark,
+}
+
+/// What a write is promised when it is acknowledged.
+pub(crate) enum Promise {
+    /// It is on disk.
+    Durable,
+    /// It is counted until it is, and has room in the buffer.
+    Buffered(Room),
+    /// It will be on disk as soon as what is buffered: what the engine writes for itself.
+    Nothing,
 }
 
 /// The LSN of the write; for the other requests, the last LSN that they cover.
@@ -84,12 +94,19 @@ impl Core {
         let prepared = self.prepare(batches)?;
         let weight = prepared.record.encoded_len() as u64;
         self.wait_for_room(&prepared.collections, weight)?;
-        let lsn = self.submit(Request::Write(prepared, durability), weight)?;
+        let promise = match durability {
+            Durability::Durable => Promise::Durable,
+            Durability::Buffered => Promise::Buffered(self.room_in_buffer(weight)?),
+        };
+        let lsn = self.submit(Request::Write(prepared, promise), weight).inspect_err(|_| {
+            // Someone may wait for the room that it had.
+            self.signals.progressed();
+        })?;
         self.after_write();
         Ok(lsn)
     }
 
-    /// Writes rows of system tables, which nothing holds up.
+    /// Writes rows of system tables, which nothing holds up, and no user's statistics count.
     pub(crate) fn write_system(
         &self,
         batches: &[(CollectionId, &CollectionConfig, &WriteBatch)],
@@ -97,7 +114,11 @@ impl Core {
     ) -> Result<Lsn> {
         let prepared = self.prepare(batches)?;
         let weight = prepared.record.encoded_len() as u64;
-        self.submit(Request::Write(prepared, durability), weight)
+        let promise = match durability {
+            Durability::Durable => Promise::Durable,
+            Durability::Buffered => Promise::Nothing,
+        };
+        self.submit(Request::Write(prepared, promise), weight)
     }
 
     fn prepare(&self, batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
@@ -157,7 +178,8 @@ impl Core {
         if waiting * 2 <= most {
             return;
         }
-        let rate = lock(&self.counters.last_flush).as_ref().map_or(0.0, |last| last.megabytes_per_second() * 1e6);
+        let rate =
+            lock(&self.counters.last_flush).as_ref().map_or(0.0, |last| last.megabytes_per_second() * 1e6);
         if rate <= 0.0 {
             return;
         }
@@ -181,13 +203,13 @@ impl Core {
         let mut pending = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             match request {
-                Request::Write(prepared, durability) => {
+                Request::Write(prepared, promise) => {
                     // What a condition speaks of is the state after every write before it.
                     if !prepared.conditions.is_empty() {
                         self.commit(&mut log, &mut pending, &mut outcomes);
                     }
                     match self.check(&prepared) {
-                        Ok(()) => pending.push((index, prepared.record, durability)),
+                        Ok(()) => pending.push((index, prepared.record, promise)),
                         Err(error) => outcomes[index] = Some(Err(error)),
                     }
                 }
@@ -207,7 +229,7 @@ impl Core {
     fn commit(
         &self,
         log: &mut Log,
-        pending: &mut Vec<(usize, Record, Durability)>,
+        pending: &mut Vec<(usize, Record, Promise)>,
         outcomes: &mut [Option<Outcome>],
     ) {
         if pending.is_empty() {
@@ -223,17 +245,36 @@ impl Core {
         }
     }
 
-    fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Durability)>) -> Result<Vec<Lsn>> {
-        let buffered = group.iter().filter(|(_, _, durability)| *durability == Durability::Buffered).count();
-        let is_full = log.buffered + buffered >= self.options.buffer_records;
-        let sync = buffered < group.len() || (is_full && !mutant::is(Mutant::IgnoreBufferBound));
-        let mut records: Vec<Record> = group.into_iter().map(|(_, record, _)| record).collect();
+    fn append_and_apply(&self, log: &mut Log, group: Vec<(usize, Record, Promise)>) -> Result<Vec<Lsn>> {
+        let (mut records, mut buffered) = (Vec::with_capacity(group.len()), Vec::new());
+        let mut is_durable = false;
+        for (_, record, promise) in group {
+            records.push(record);
+            match promise {
+                Promise::Durable => is_durable = true,
+                Promise::Buffered(room) => buffered.push(room),
+                Promise::Nothing => {}
+            }
+        }
+        let gathered = log.buffer.gathered() + buffered.len();
+        let is_full = gathered >= self.options.buffer_records && !mutant::is(Mutant::IgnoreBufferBound);
+        let is_due = is_full || self.budget.is_waited_for();
+        // The log's thread syncs what is only buffered; the group itself where there is none.
+        let sync = is_durable || (is_due && !self.options.background);
         let wal = log.wal.as_mut().ok_or(Error::Closed)?;
+        let newest = wal.newest();
         let mut references: Vec<&mut Record> = records.iter_mut().collect();
-        wal.append_group(&mut references, sync)?;
-        log.buffered = if sync { 0 } else { log.buffered + buffered };
-        if log.buffered > 0 {
-            self.signals.sync_due(Instant::now() + self.options.buffer_delay);
+        let appended = wal.append_group(&mut references, sync);
+        if appended.is_err() || wal.newest() != newest {
+            // A new segment has made durable what came before the group.
+            self.settle_buffer(log);
+        }
+        log.buffer.accept(appended?.last, buffered);
+        if sync {
+            self.settle_buffer(log);
+        } else {
+            let delay = if is_due { Duration::ZERO } else { self.options.buffer_delay };
+            self.signals.sync_due(Instant::now() + delay);
         }
         self.counters.batches.fetch_add(records.len() as u64, Ordering::Relaxed);
         let state = self.published.state();
@@ -263,17 +304,14 @@ impl Core {
     fn control(&self, log: &mut Log, request: &Request) -> Outcome {
         let wal = log.wal.as_mut().ok_or(Error::Closed)?;
         match request {
-            Request::Sync => {
-                let durable = wal.sync()?;
-                log.buffered = 0;
-                self.signals.mark_due();
-                Ok(durable)
-            }
+            Request::Appended => Ok(wal.appended()),
             Request::Mark => {
-                wal.append_mark()?;
-                Ok(wal.appended())
+                let appended = wal.appended();
+                let marked = wal.append_mark();
+                self.settle_buffer(log);
+                marked?;
+                Ok(appended)
             }
-            Request::Barrier => Ok(wal.appended()),
             Request::Seal { only, with_system } => {
                 // Whoever asked for it flushes it.
                 let seal = Lsn(wal.appended().0 + u64::from(mutant::is(Mutant::SealTooHigh)));
@@ -296,7 +334,7 @@ impl Core {
     /// Names a segment that the log has started in a manifest, before anything in it is acknowledged: if it is gone
     /// one day, it is missed. A failure does not hold the acknowledgement up, for the records are durable all the
     /// same; it is tried again with the next group, or by the log's thread.
-    fn name_new_segment(&self, log: &Log) {
+    pub(crate) fn name_new_segment(&self, log: &Log) {
         let is_new = self.note_segment(log);
         if is_new && mutant::is(Mutant::NameSegmentLate) {
             return self.signals.segment_due(RETRY);

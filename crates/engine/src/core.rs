@@ -1,7 +1,8 @@
 //! The open database: what the commit leader, the flusher, the compactor and every handle share.
 //!
-//! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one of a kind at a
-//! time; a compaction takes `flushing` only to install) → the ledger of `jobs` → `log` (the commit leader; also creation and
+//! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one of a kind at a time; a compaction
+//! takes `flushing` only to install) → the ledger of `jobs` → `syncing` (a sync beside the writers) → `log` (the commit
+//! leader; also creation and
 //! dropping of collections) → `root` (the manifest). Readers take none.
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use plimsoll_shard::FileMeta;
 use plimsoll_wal::{GroupCommit, Wal};
 
 use crate::background::Signals;
+use crate::buffer::{Budget, Buffer};
 use crate::commit::{Outcome, Request};
 use crate::error::{Error, Result};
 use crate::jobs::Jobs;
@@ -36,6 +38,7 @@ pub(crate) struct Core {
     pub opener: FileOpener,
     pub published: Published,
     pub commits: GroupCommit<Request, Outcome>,
+    pub syncing: Mutex<()>,
     pub log: Mutex<Log>,
     pub root: Mutex<Root>,
     pub flushing: Mutex<()>,
@@ -46,6 +49,8 @@ pub(crate) struct Core {
     pub measured: Mutex<HashMap<CollectionId, Measured>>,
     pub counters: Counters,
     pub reserve: Reserve,
+    /// What buffered writes may take until they are durable.
+    pub budget: Budget,
     recovery: OnceLock<RecoveryStats>,
     /// While the log is being replayed: what is known to be durable.
     pub replayed_durable: AtomicU64,
@@ -66,8 +71,7 @@ pub(crate) struct Core {
 pub(crate) struct Log {
     /// `None` while it is being replayed, and once the database is closed.
     pub wal: Option<Wal>,
-    /// Buffered writes that no sync has covered yet.
-    pub buffered: usize,
+    pub buffer: Buffer,
     /// How much had been logged when everything was last sealed to let the log shrink.
     pub checkpoint: u64,
 }
@@ -162,13 +166,15 @@ impl Core {
         let next_file = AtomicU64::new(if reuse { 1 } else { parts.root.manifest.next_file.0 });
         let newest_segment = AtomicU64::new(parts.root.manifest.newest_segment.0);
         let jobs = Jobs::new(parts.options.job_queue);
+        let budget = Budget::new(parts.options.memtable_bytes as u64);
         Self {
             options: parts.options,
             storage: parts.storage,
             opener: parts.opener,
             published: parts.published,
             commits: GroupCommit::new(crate::commit::group_limits()),
-            log: Mutex::new(Log { wal: None, buffered: 0, checkpoint: 0 }),
+            syncing: Mutex::new(()),
+            log: Mutex::new(Log { wal: None, buffer: Buffer::default(), checkpoint: 0 }),
             root: Mutex::new(parts.root),
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),
@@ -177,6 +183,7 @@ impl Core {
             measured: Mutex::new(HashMap::new()),
             counters: Counters::default(),
             reserve: parts.reserve,
+            budget,
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),

@@ -16,9 +16,7 @@ use crate::collection::Collection;
 use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
-use crate::jobs::{
-    JobEvent, JobHandle, JobId, JobOutcome, JobRecord, JobRequest, Subscription, is_system,
-};
+use crate::jobs::{JobEvent, JobHandle, JobId, JobOutcome, JobRecord, JobRequest, Subscription, is_system};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::model::limits::MAX_NAME_BYTES;
 use crate::options::{CollectionConfig, DatabaseBuilder, Durability};
@@ -98,7 +96,9 @@ impl Database {
     pub fn create_collection(&self, name: &str, config: CollectionConfig) -> Result<Collection> {
         config.validate()?;
         if is_system(name) {
-            let what = format!("{name:?} is no name for a collection: names that begin like this are the database's own");
+            let what = format!(
+                "{name:?} is no name for a collection: names that begin like this are the database's own"
+            );
             return Err(Error::InvalidArgument(what));
         }
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
@@ -162,13 +162,15 @@ impl Database {
         self.core().write(&batches, Durability::Durable)
     }
 
-    /// Makes every write accepted before this call durable, [`Durability::Buffered`] ones too.
+    /// Makes every write accepted before this call durable, [`Durability::Buffered`] ones too. Buffered writes go on
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if the sync fails: it is then unknown which of them are on disk.
     pub fn sync(&self) -> Result<Lsn> {
         self.core().check_open()?;
-        self.core().submit(Request::Sync, 0)
+        let appended = self.core().submit(Request::Appended, 0)?;
+        self.core().sync_up_to(appended)
     }
 
     /// Moves every write accepted before this call from the log to sealed files, and says how long each phase
@@ -398,8 +400,7 @@ impl Core {
         // With the commit leader's lock no record is between being numbered and being visible (rule R7).
         let mut no_commits = lock(&self.log);
         // A flushed LSN is never above what is durable, or a lost tail would look like damage (rule R4).
-        let durable = no_commits.wal.as_mut().ok_or(Error::Closed)?.sync()?;
-        no_commits.buffered = 0;
+        let durable = self.sync_holding(&mut no_commits)?;
         if self.note_segment(&no_commits) {
             self.signals.segment_due(Duration::ZERO);
         }
@@ -471,10 +472,10 @@ impl Core {
         }
         match level {
             Level::Applied => {
-                self.submit(Request::Barrier, 0)?;
+                self.submit(Request::Appended, 0)?;
             }
             Level::Durable => {
-                self.submit(Request::Sync, 0)?;
+                self.sync_up_to(lsn)?;
             }
             Level::Flushed => match self.submit_job(JobRequest::flush(), false)?.wait_for(timeout) {
                 Err(Error::JobTimeout { .. }) => return Err(Error::Timeout),
@@ -533,9 +534,15 @@ impl Core {
             }
             wal.close()
         };
-        let closed = lock(&self.log).wal.take().map_or(Ok(()), close);
+        let closed = {
+            let mut log = lock(&self.log);
+            // What becomes of buffered writes is counted; closing says how it ended.
+            let synced = self.sync_holding(&mut log);
+            let closed = log.wal.take().map_or(Ok(()), close);
+            synced.and(closed.map_err(Into::into))
+        };
         self.bury(&mut lock(&self.root));
         lock(&self.lock).take();
-        closed.map_err(Into::into)
+        closed
     }
 }

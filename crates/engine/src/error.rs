@@ -117,13 +117,15 @@ pub enum Error {
         /// The first and last LSN whose outcome is unknown, when any was pending.
         lost: Option<(Lsn, Lsn)>,
     },
-    /// Writers were held back because flushing could not keep up, until the deadline passed. Nothing of the
-    /// batch was stored.
+    /// Writers were held back because flushing, or syncing the log, could not keep up, until the deadline passed.
+    /// Nothing of the batch was stored.
     #[error("writes are stalled: {0}")]
     Stalled(String),
     /// Flushes keep failing: new writes and flushes are refused until one succeeds, which is tried by itself. What was
     /// accepted before is in the log and in memory.
-    #[error("flushes keep failing, the last one for: {cause}; writes are taken again when one succeeds, which is tried in {retry_in:?}")]
+    #[error(
+        "flushes keep failing, the last one for: {cause}; writes are taken again when one succeeds, which is tried in {retry_in:?}"
+    )]
     CircuitOpen {
         /// Why the last flush failed.
         cause: String,

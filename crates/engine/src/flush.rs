@@ -88,7 +88,9 @@ impl Core {
             tracing::warn!("a flush was asked for, and there is nothing to flush");
         }
         match self.unflushable(only) {
-            Some(damage) if matches!(reason, FlushReason::Manual | FlushReason::Checkpoint) => Err(damage.into()),
+            Some(damage) if matches!(reason, FlushReason::Manual | FlushReason::Checkpoint) => {
+                Err(damage.into())
+            }
             Some(damage) => {
                 tracing::warn!(%damage, "the writes of a damaged collection stay in the log");
                 Ok(stats)
@@ -121,7 +123,9 @@ impl Core {
             return false;
         }
         let is_last = matches!(reason, FlushReason::Close | FlushReason::WalSize | FlushReason::Checkpoint);
-        is_last || unflushed > SYSTEM_BYTES || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
+        is_last
+            || unflushed > SYSTEM_BYTES
+            || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
     }
 
     /// Flushes everything that is sealed, and returns what each phase took.
@@ -136,7 +140,8 @@ impl Core {
             Ok(stats) if stats.is_empty() => {}
             Ok(stats) => {
                 self.counters.flushed(stats);
-                let FlushStats { rows, collections, shards_touched, files_synced, bytes_written, .. } = *stats;
+                let FlushStats { rows, collections, shards_touched, files_synced, bytes_written, .. } =
+                    *stats;
                 let duration_ms = stats.total.as_secs_f64() * 1e3;
                 tracing::info!(
                     %reason, rows_flushed = rows, namespaces = collections, shards = shards_touched,
@@ -227,7 +232,7 @@ impl Core {
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
         if durable < seal && !mutant::is(Mutant::FlushBeforeDurable) {
-            durable = self.submit(Request::Sync, 0)?;
+            durable = self.sync_up_to(seal)?;
         }
         match self.poisoned() {
             Some(error) => Err(error),

@@ -31,8 +31,8 @@ use plimsoll_base::sync::{Condvar, Mutex};
 
 pub use breaker::Circuit;
 pub use events::{JobEvent, JobEventKind, Subscription};
-pub use job::JobHandle;
 pub(crate) use job::Job;
+pub use job::JobHandle;
 pub use model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest, JobState, JobTarget};
 pub(crate) use table::{Ledger, Records, is_system, table_config};
 
@@ -169,7 +169,8 @@ impl Jobs {
         let (queued, running, workers) = (board.queue.len(), board.running.len(), board.workers);
         drop(board);
         let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { submitted, joined, retried, refused, waits, waited_nanos, unrecorded, .. } = &self.counters;
+        let Counters { submitted, joined, retried, refused, waits, waited_nanos, unrecorded, .. } =
+            &self.counters;
         JobStats {
             queued,
             running,
@@ -218,7 +219,8 @@ impl Job {
     /// accepted by then.
     fn does(&self, request: &JobRequest, accepted: Option<Lsn>) -> bool {
         let is_wider = self.request.target == JobTarget::Database;
-        let is_same = self.request.kind == request.kind && (self.request.target == request.target || is_wider);
+        let is_same =
+            self.request.kind == request.kind && (self.request.target == request.target || is_wider);
         is_same
             && self.is_as(request)
             && (request.kind != JobKind::Flush || accepted.is_some_and(|lsn| self.is_covering(lsn)))
@@ -248,7 +250,7 @@ impl Core {
                     self.jobs.check_circuit(self)?;
                 }
                 // What was submitted to the log before is accepted before.
-                Some(self.submit(Request::Barrier, 0)?)
+                Some(self.submit(Request::Appended, 0)?)
             }
             _ => None,
         };
@@ -300,7 +302,9 @@ impl Core {
                 }
                 return Ok((same, false));
             }
-            let Some(deadline) = deadline.filter(|_| !board.queue.has_room_for(request.priority)) else { break };
+            let Some(deadline) = deadline.filter(|_| !board.queue.has_room_for(request.priority)) else {
+                break;
+            };
             if !has_waited {
                 jobs.counters.waits.fetch_add(1, Ordering::Relaxed);
                 has_waited = true;
@@ -369,14 +373,16 @@ impl Core {
                 continue;
             }
             let now = self.now();
-            let is_superfluous = board.workers > self.options.workers && now.saturating_sub(idle_since) >= PATIENCE;
+            let is_superfluous =
+                board.workers > self.options.workers && now.saturating_sub(idle_since) >= PATIENCE;
             if board.is_closing || is_superfluous {
                 board.workers -= 1;
                 jobs.changed.notify_all();
                 return;
             }
             let next = board.queue.next_at(now).into_iter().chain(jobs.breaker.probe_at()).min();
-            let sleep = next.map_or(PATIENCE, |at| at.saturating_sub(now)).clamp(Duration::from_millis(1), PATIENCE);
+            let sleep =
+                next.map_or(PATIENCE, |at| at.saturating_sub(now)).clamp(Duration::from_millis(1), PATIENCE);
             board.idle += 1;
             board = jobs.changed.wait_timeout(board, sleep).unwrap_or_else(PoisonError::into_inner).0;
             board.idle -= 1;

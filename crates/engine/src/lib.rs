@@ -16,6 +16,7 @@ mod append_list;
 mod background;
 mod backup;
 mod batch;
+mod buffer;
 mod calibration;
 mod check;
 mod codebook;
@@ -62,8 +63,8 @@ pub use database::Database;
 pub use error::{Error, Result};
 pub use filter::{Field, Filter, FilterError};
 pub use jobs::{
-    Circuit, JobEvent, JobEventKind, JobHandle, JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest,
-    JobState, JobTarget, Subscription,
+    Circuit, JobEvent, JobEventKind, JobHandle, JobId, JobKind, JobOutcome, JobPriority, JobRecord,
+    JobRequest, JobState, JobTarget, Subscription,
 };
 pub use model::{Document, Key, Metadata, Posting, Value, limits};
 pub use options::{CollectionConfig, DatabaseBuilder, Durability};
@@ -78,13 +79,13 @@ pub use query::{
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};
 pub use stats::{
-    CollectionStats, CompactionStats, FlushReason, FlushStats, FlushTotals, Histogram, JobStats, Level, LogStats,
-    RecoveryStats, StallStats, Stats, Watermarks,
+    BufferStats, CollectionStats, CompactionStats, FlushReason, FlushStats, FlushTotals, Histogram, JobStats,
+    Level, LogStats, RecoveryStats, StallStats, Stats, Watermarks,
 };
 
 /// Where files live: the one seam for all input and output.
 pub mod storage {
     pub use plimsoll_base::storage::{
-        DirEntry, IoStats, Lock, Map, MeteredStorage, OsStorage, ReadFile, Storage, WriteFile,
+        DirEntry, IoStats, Lock, Map, MeteredStorage, OsStorage, ReadFile, Storage, SyncFile, WriteFile,
     };
 }

@@ -49,8 +49,13 @@ pub enum Durability {
     /// When it is on disk: after the sync of its group of commits.
     #[default]
     Durable,
-    /// At once. It is on disk after at most `buffer_delay`, or once `buffer_records` such writes have
-    /// gathered, or when `sync` or `flush` returns. Until then a crash may lose it, whole.
+    /// At once: it never waits for its sync, which begins after `buffer_delay` at the latest, or once `buffer_records`
+    /// such writes have gathered. It is on disk when that sync is done, or when `sync` or `flush` returns. Until then
+    /// a crash may lose it, whole; with it whatever else has gathered, and what gathered while the sync before ran.
+    ///
+    /// What is not on disk yet is at most `memtable_bytes`. On a disk that is slower than the writers they wait from
+    /// there on, for at most `stall_deadline`. A write also waits where the log begins a new segment, and for
+    /// [`Durable`](Self::Durable) writes that are being committed.
     Buffered,
 }
 
@@ -131,8 +136,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// How many bytes of unflushed writes start a flush, over all collections. Default 64 MiB,
-    /// at most 32 GiB.
+    /// How many bytes of unflushed writes start a flush, over all collections; also how many bytes of
+    /// [`Durability::Buffered`] writes may be in the log and not on disk. Default 64 MiB, at most 32 GiB.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.options.memtable_bytes = bytes;
@@ -146,8 +151,8 @@ impl DatabaseBuilder {
         self
     }
 
-    /// How long a write waits for flushing to catch up before it fails with
-    /// [`Error::Stalled`](crate::Error::Stalled). Default 30 s.
+    /// How long a write waits for flushing, or a [`Durability::Buffered`] one for a sync, to catch up before it fails
+    /// with [`Error::Stalled`](crate::Error::Stalled). Default 30 s.
     #[must_use]
     pub fn stall_deadline(mut self, deadline: Duration) -> Self {
         self.options.stall_deadline = deadline;
@@ -169,14 +174,16 @@ impl DatabaseBuilder {
         self
     }
 
-    /// How long a [`Durability::Buffered`] write may stay only in memory. Default 1 s.
+    /// How long a [`Durability::Buffered`] write waits for others before a sync of them begins, or for the sync that
+    /// is under way to end. Default 1 s. Without a background this has no effect.
     #[must_use]
     pub fn buffer_delay(mut self, delay: Duration) -> Self {
         self.options.buffer_delay = delay;
         self
     }
 
-    /// How many [`Durability::Buffered`] writes may stay only in memory. Default 100.
+    /// How many [`Durability::Buffered`] writes gather before a sync of them begins, if none is under way. Default
+    /// 100. Without a background the last of them does that sync.
     #[must_use]
     pub fn buffer_records(mut self, records: usize) -> Self {
         self.options.buffer_records = records;

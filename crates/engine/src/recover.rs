@@ -36,6 +36,10 @@ pub(crate) const WAL_DIR: &str = "wal";
 /// The directory of the sealed files.
 pub(crate) const DATA_DIR: &str = "data";
 
+/// How often a directory without a manifest is listed again. A listing is not of one moment: where a writer replaces the
+/// manifest meanwhile, it may show neither the one nor the other.
+const LISTINGS: usize = 3;
+
 /// What a database's directory holds.
 pub(crate) struct Directory {
     pub manifests: Vec<FileNumber>,
@@ -53,6 +57,19 @@ pub(crate) struct Directory {
 impl Directory {
     /// Looks into a directory; `None` if it does not exist.
     pub(crate) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
+        let mut read = Self::list(storage, path)?;
+        for _ in 0..LISTINGS {
+            match &read {
+                Some(directory) if directory.manifests.is_empty() && !directory.is_empty => {
+                    read = Self::list(storage, path)?;
+                }
+                _ => break,
+            }
+        }
+        Ok(read)
+    }
+
+    fn list(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
         let entries = match storage.list(path) {
             Ok(entries) => entries,
             Err(error) if error.is_not_found() => return Ok(None),

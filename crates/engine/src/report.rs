@@ -10,7 +10,8 @@ use crate::core::{Core, lock};
 use crate::policy::Measured;
 use crate::state::{CollectionState, View};
 use crate::stats::{
-    CollectionStats, FlushTotals, JobStats, LogStats, RecoveryStats, StallStats, Stats, Watermarks,
+    BufferStats, CollectionStats, FlushTotals, JobStats, LogStats, RecoveryStats, StallStats, Stats,
+    Watermarks,
 };
 use crate::tree::Tree;
 
@@ -60,6 +61,7 @@ impl Stats {
             lsn: Watermarks { appended: visible, durable: visible, applied: visible, flushed },
             collections,
             wal: LogStats::default(),
+            buffer: BufferStats::default(),
             io,
             recovery: RecoveryStats::default(),
             flushes: FlushTotals::default(),
@@ -95,9 +97,13 @@ impl Core {
         };
         let mut collections: Vec<_> = state.users().map(of).collect();
         collections.sort_by(|a, b| a.name.cmp(&b.name));
-        let wal = lock(&self.log).wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default();
+        let (wal, buffer) = {
+            let log = lock(&self.log);
+            (log.wal.as_ref().map(plimsoll_wal::Wal::stats).unwrap_or_default(), log.buffer.stats())
+        };
         let counters = &self.counters;
-        let ((slowed, slowed_time), (stopped, stopped_time)) = (counters.slowed.get(), counters.stopped.get());
+        let ((slowed, slowed_time), (stopped, stopped_time)) =
+            (counters.slowed.get(), counters.stopped.get());
         Stats {
             lsn: self.watermarks(),
             collections,
@@ -109,6 +115,7 @@ impl Core {
                 syncs: wal.syncs,
                 groups: wal.groups,
             },
+            buffer,
             io: self.io(),
             recovery: self.recovery(),
             flushes: lock(&counters.phases)

@@ -232,3 +232,47 @@ fn flushes_and_a_drop_beside_a_writer_all_come_to_an_end() {
         database.close().unwrap();
     });
 }
+
+/// Buffered writers that sync beside each other and beside a durable writer, while one of the syncs fails: what a `sync`
+/// or a durable write was told is there after a power cut, and each buffered write is counted.
+#[test]
+fn a_failed_sync_beside_the_writers_acknowledges_nobody() {
+    explore(|| {
+        let Fixture { disk, database, collection } = fixture();
+        let acknowledged = Arc::new(Mutex::new(Vec::new()));
+        let mut threads: Vec<_> = (0..2)
+            .map(|key| {
+                let (collection, acknowledged) = (collection.clone(), Arc::clone(&acknowledged));
+                let (disk, database) = (disk.clone(), database.clone());
+                thread::spawn(move || {
+                    for version in 0..2 {
+                        let written = write(&collection, key, version, Durability::Buffered);
+                        match written.and_then(|()| database.sync()) {
+                            Ok(_) => lock(&acknowledged).push((key, version)),
+                            Err(Error::Poisoned { .. }) => {}
+                            Err(error) => panic!("{error:?}"),
+                        }
+                        let buffer = database.stats().buffer;
+                        assert_eq!(buffer.buffered, buffer.flushed + buffer.errors + buffer.buffer_size);
+                        if key == 0 && version == 0 {
+                            disk.fail_next(OperationKind::Sync, Failure::errno(5), 1);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let (durable, acknowledging) = (collection.clone(), Arc::clone(&acknowledged));
+        threads.push(thread::spawn(move || match write(&durable, 7, 0, Durability::Durable) {
+            Ok(()) => lock(&acknowledging).push((7, 0)),
+            Err(Error::Poisoned { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }));
+        join(threads);
+        let buffer = database.stats().buffer;
+        assert_eq!(buffer.buffer_size, 0, "a sync has made them durable, or has failed");
+        let found = versions(&open(&disk.after_crash(CrashPolicy::LoseAll)).snapshot());
+        for (key, version) in lock(&acknowledged).iter() {
+            assert!(found.get(key).is_some_and(|found| found >= version), "{key} {version}: {found:?}");
+        }
+    });
+}

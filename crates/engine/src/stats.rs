@@ -509,6 +509,23 @@ pub struct LogStats {
     pub groups: u64,
 }
 
+/// What became of [`Durability::Buffered`](crate::Durability::Buffered) writes since opening, each batch counted once:
+/// `buffered` is at all times `flushed + errors + buffer_size`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BufferStats {
+    /// Those that were accepted.
+    pub buffered: u64,
+    /// Those of them that a sync has made durable.
+    pub flushed: u64,
+    /// Syncs that made some durable.
+    pub batches: u64,
+    /// Those whose sync failed: whether they are on disk, the next opening says.
+    pub errors: u64,
+    /// Those that are not durable yet.
+    pub buffer_size: u64,
+}
+
 /// What opening the database took.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
@@ -535,6 +552,8 @@ pub struct Stats {
     pub collections: Vec<CollectionStats>,
     /// The write-ahead log.
     pub wal: LogStats,
+    /// Buffered writes.
+    pub buffer: BufferStats,
     /// Everything that went to and came from the disk since opening.
     pub io: IoStats,
     /// What opening took.

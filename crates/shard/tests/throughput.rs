@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::*;
-use plimsoll_base::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, WriteFile};
+use plimsoll_base::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, SyncFile, WriteFile};
 use plimsoll_base::{DocumentId, DocumentOrdinal, FileNumber, Lsn, Result, Version};
 use plimsoll_shard::SealedView;
 use plimsoll_shard::posting::write_posting_file;
@@ -72,6 +72,16 @@ impl WriteFile for NoFile {
     }
 
     fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>> {
+        Ok(Box::new(NoDisk))
+    }
+}
+
+impl SyncFile for NoDisk {
+    fn sync(&self) -> Result<()> {
         Ok(())
     }
 }

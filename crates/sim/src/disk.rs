@@ -30,6 +30,8 @@ impl Change {
 #[derive(Debug, Clone)]
 pub(crate) struct Unsynced {
     pub(crate) change: Change,
+    /// How many changes of the file there were before it.
+    number: u64,
     /// Whether a sync of it failed: its pages are marked clean, and no later sync writes them.
     dropped: bool,
 }
@@ -42,27 +44,32 @@ pub(crate) struct Inode {
     /// In order. `visible` is `durable` with all of them applied, but for dropped ones that later syncs
     /// have overtaken.
     pub(crate) unsynced: Vec<Unsynced>,
+    /// How many changes there were.
+    changes: u64,
     links: u32,
 }
 
 impl Inode {
     /// A file that a sync has just made durable.
     pub(crate) fn durable(content: Arc<Content>) -> Self {
-        Self { visible: Arc::clone(&content), durable: content, unsynced: Vec::new(), links: 0 }
+        Self { visible: Arc::clone(&content), durable: content, ..Self::default() }
     }
 
     fn change(&mut self, change: Change) {
         change.apply(Arc::make_mut(&mut self.visible));
-        self.unsynced.push(Unsynced { change, dropped: false });
+        self.unsynced.push(Unsynced { change, number: self.changes, dropped: false });
+        self.changes += 1;
     }
 
-    fn sync(&mut self) {
+    /// Makes the first so many changes durable.
+    fn sync(&mut self, covered: u64) {
         let durable = &mut self.durable;
         self.unsynced.retain(|unsynced| {
-            if !unsynced.dropped {
+            let stays = unsynced.dropped || unsynced.number >= covered;
+            if !stays {
                 unsynced.change.apply(Arc::make_mut(durable));
             }
-            unsynced.dropped
+            stays
         });
     }
 
@@ -87,7 +94,8 @@ pub(crate) enum Effect {
     Remove(PathBuf),
     SyncDir(PathBuf),
     Change(InodeId, Change),
-    Sync(InodeId),
+    /// A sync of the first so many changes.
+    Sync(InodeId, u64),
     /// A sync that failed.
     DropDirtyPages(InodeId),
     /// A file put there by a test, as if it had always been there.
@@ -154,6 +162,11 @@ impl Disk {
         self.inodes.get(&id).map_or(0, |inode| inode.visible.len())
     }
 
+    /// How many changes of the inode there were.
+    pub(crate) fn changes(&self, id: InodeId) -> u64 {
+        self.inodes.get(&id).map_or(0, |inode| inode.changes)
+    }
+
     /// A hash of the names and what reads of the files see.
     pub(crate) fn fingerprint(&self) -> u64 {
         // Its keys are fixed.
@@ -196,7 +209,7 @@ impl Disk {
             }
             Effect::SyncDir(dir) => self.names.sync(dir),
             Effect::Change(id, change) => self.with(*id, |inode| inode.change(change.clone())),
-            Effect::Sync(id) => self.with(*id, Inode::sync),
+            Effect::Sync(id, covered) => self.with(*id, |inode| inode.sync(*covered)),
             Effect::DropDirtyPages(id) => self.with(*id, Inode::drop_dirty_pages),
             Effect::Put(path, content) => self.put(path, Arc::clone(content)),
             Effect::PutDir(path) => self.put_dir(path),

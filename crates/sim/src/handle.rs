@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plimsoll_base::storage::{Lock, Map, ReadFile, WriteFile};
+use plimsoll_base::storage::{Lock, Map, ReadFile, SyncFile, WriteFile};
 use plimsoll_base::{Result, StorageError};
 
 use crate::disk::{Change, Effect};
@@ -40,6 +40,32 @@ impl Handle {
         let verb = operation.kind.verb();
         let result = self.storage.state().mutate(operation, perform);
         result.map_err(|error| StorageError::io(verb, &self.path, error))
+    }
+
+    /// How many changes of the file there were.
+    fn changes(&self) -> u64 {
+        self.storage.state().disk.changes(self.inode)
+    }
+
+    /// Syncs the first so many changes.
+    fn sync(&self, covered: u64) -> Result<()> {
+        let inode = self.inode;
+        let operation = self.operation(OperationKind::Sync, 0, 0);
+        self.mutate(operation, |state, failure| {
+            state.protocol.syncing(inode, &self.path, state.operations() - 1);
+            if failure.is_none() && state.lying.contains(&OperationKind::Sync) {
+                return Ok(());
+            }
+            let Some(failure) = failure else {
+                state.apply(Effect::Sync(inode, covered));
+                return Ok(());
+            };
+            let effect =
+                if failure.is_done() { Effect::Sync(inode, covered) } else { Effect::DropDirtyPages(inode) };
+            state.apply(effect);
+            state.protocol.sync_failed(inode);
+            Err(failure.error())
+        })
     }
 }
 
@@ -117,22 +143,26 @@ impl WriteFile for SimWriteFile {
     }
 
     fn sync(&mut self) -> Result<()> {
-        let inode = self.handle.inode;
-        let operation = self.handle.operation(OperationKind::Sync, 0, 0);
-        self.handle.mutate(operation, |state, failure| {
-            state.protocol.syncing(inode, &self.handle.path, state.operations() - 1);
-            if failure.is_none() && state.lying.contains(&OperationKind::Sync) {
-                return Ok(());
-            }
-            let Some(failure) = failure else {
-                state.apply(Effect::Sync(inode));
-                return Ok(());
-            };
-            let effect = if failure.is_done() { Effect::Sync(inode) } else { Effect::DropDirtyPages(inode) };
-            state.apply(effect);
-            state.protocol.sync_failed(inode);
-            Err(failure.error())
-        })
+        self.handle.sync(self.handle.changes())
+    }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>> {
+        let Handle { storage, inode, path } = &self.handle;
+        Ok(Box::new(SimSyncFile { handle: Handle::new(storage, *inode, path) }))
+    }
+}
+
+/// A file that is synced while others append to it.
+#[derive(Debug)]
+struct SimSyncFile {
+    handle: Handle,
+}
+
+impl SyncFile for SimSyncFile {
+    fn sync(&self) -> Result<()> {
+        let covered = self.handle.changes();
+        self.handle.storage.pass_gate();
+        self.handle.sync(covered)
     }
 }
 

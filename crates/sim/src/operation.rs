@@ -15,7 +15,7 @@ pub enum OperationKind {
     Append,
     /// `WriteFile::preallocate`.
     Preallocate,
-    /// `WriteFile::sync`.
+    /// `WriteFile::sync`, and `SyncFile::sync`.
     Sync,
     /// `Storage::rename_noreplace`.
     Rename,

@@ -12,6 +12,7 @@ use plimsoll_base::{Result, StorageError};
 use crate::crash::{CrashPolicy, DirectoryModel, after_power_cut};
 use crate::disk::{Disk, Effect};
 use crate::fault::{Failure, Times};
+use crate::gate::{Gate, HeldSyncs};
 use crate::handle::{Handle, SimLock, SimReadFile, SimWriteFile};
 use crate::names::{Node, absolute};
 use crate::operation::{Operation, OperationKind};
@@ -24,6 +25,7 @@ use crate::state::State;
 #[derive(Clone)]
 pub struct SimStorage {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
 }
 
 impl fmt::Debug for SimStorage {
@@ -59,7 +61,7 @@ impl SimStorage {
     }
 
     pub(crate) fn with(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -172,6 +174,18 @@ impl SimStorage {
     /// disk on which every database must lose something, so that a test of crashes can be seen to find that.
     pub fn lie_about(&self, kind: OperationKind) {
         self.state().lying.insert(kind);
+    }
+
+    /// Holds up syncs that are made by [`SyncFile`](plimsoll_base::storage::SyncFile) until the returned guard is
+    /// dropped: they have begun, so that they cover what was appended by now and nothing later, and have done nothing
+    /// yet. Nothing else waits.
+    #[must_use]
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        HeldSyncs::new(&self.gate)
+    }
+
+    pub(crate) fn pass_gate(&self) {
+        self.gate.pass();
     }
 
     /// Lets nothing fail any more. What failed syncs have dropped stays dropped.

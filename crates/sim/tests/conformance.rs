@@ -94,7 +94,7 @@ impl<'a> Program<'a> {
                 on(&mut self.writers[slot], |file| file.append(&bytes).map(|()| file.position()))
             }
             Call::Preallocate(slot, bytes) => on(&mut self.writers[slot], |file| file.preallocate(bytes)),
-            Call::Sync(slot) => on(&mut self.writers[slot], |file| file.sync()),
+            Call::Sync(slot) => on(&mut self.writers[slot], |file| file.sync().and(file.syncer()?.sync())),
             Call::CloseWriter(slot) => show(Ok(self.writers[slot].take().is_some())),
             Call::Open(slot, path) => {
                 let result = self.storage.open(&self.path(path));

@@ -1,8 +1,9 @@
 //! A storage that does something just before a file is created: a way to put one thing into the middle of
-//! another, the same way each time.
+//! another, the same way each time. It also lists a directory as it may look while its names change.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use plimsoll::StorageError;
@@ -17,17 +18,25 @@ pub struct HookStorage {
     inner: Arc<dyn Storage>,
     /// Files still to be created before the act, and the act.
     hook: Arc<Mutex<Option<(usize, Act)>>>,
+    /// How many more listings lack the manifests.
+    without_manifests: Arc<AtomicUsize>,
 }
 
 impl HookStorage {
     /// Passes everything on to `inner`.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
-        Self { inner, hook: Arc::default() }
+        Self { inner, hook: Arc::default(), without_manifests: Arc::default() }
     }
 
     /// Acts before the n-th sealed file from now, counted from 0, is created.
     pub fn before_file(&self, n: usize, act: impl FnOnce() + Send + 'static) {
         *self.hook.lock().unwrap() = Some((n, Box::new(act)));
+    }
+
+    /// Lets the next `count` listings show no manifest, as if each had been replaced while its part of the directory was
+    /// not read yet, by one in a part that was.
+    pub fn list_without_manifests(&self, count: usize) {
+        self.without_manifests.store(count, Ordering::Relaxed);
     }
 
     /// Whether the act has not happened; it will not.
@@ -64,7 +73,12 @@ impl Storage for HookStorage {
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
-        self.inner.list(dir)
+        let mut entries = self.inner.list(dir)?;
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.without_manifests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            entries.retain(|entry| !entry.name.starts_with("MANIFEST-"));
+        }
+        Ok(entries)
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {

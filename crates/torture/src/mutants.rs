@@ -23,7 +23,7 @@ impl fmt::Display for Layer {
 }
 
 /// All layers, cheap ones first.
-const LAYERS: [Layer; 21] = [
+const LAYERS: [Layer; 23] = [
     Layer("bit_equal", ""),
     Layer("plimsoll_shard", "container"),
     Layer("round_trip", ""),
@@ -31,6 +31,7 @@ const LAYERS: [Layer; 21] = [
     Layer("wal", "damage::"),
     Layer("wal", "readers::"),
     Layer("wal", "faults::"),
+    Layer("wal", "pending::"),
     Layer("wal", "crash::"),
     Layer("properties", "smoke"),
     Layer("properties", "limits_refused"),
@@ -39,6 +40,7 @@ const LAYERS: [Layer; 21] = [
     Layer("properties", "repair_"),
     Layer("properties", "faults_poison"),
     Layer("properties", "background_log"),
+    Layer("properties", "buffered_writes"),
     Layer("properties", "crash_workloads"),
     Layer("properties", "limits_directories"),
     Layer("properties", "faults_everywhere"),
@@ -67,6 +69,7 @@ fn usual(mutant: Mutant) -> Layer {
         | Mutant::IgnoreAppendError
         | Mutant::IgnoreSyncError
         | Mutant::BelieveRetriedSync => Layer("wal", "faults::"),
+        Mutant::SyncCoversLater => Layer("wal", "pending::"),
         Mutant::SkipLogSync
         | Mutant::AcknowledgeBeforeSync
         | Mutant::RotateUnsynced

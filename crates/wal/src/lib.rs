@@ -9,7 +9,8 @@
 //! damaged, and where.
 //!
 //! The life of a record: a caller's thread builds it ([`RecordBuilder`]), [`GroupCommit`] makes one of the
-//! waiting threads the leader of all, and the leader hands the group to [`Wal::append_group`].
+//! waiting threads the leader of all, and the leader hands the group to [`Wal::append_group`]. That syncs, or leaves it to
+//! a thread that does so while others append ([`Wal::begin_sync`]).
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ mod error;
 pub mod format;
 mod group;
 mod obsolete;
+mod pending;
 mod reader;
 mod record;
 mod recovery;
@@ -33,6 +35,7 @@ pub use chain::Anchor;
 pub use error::{LsnRange, Result, WalError};
 pub use group::{GroupCommit, GroupLimits, LeaderPanicked};
 pub use obsolete::Obsolete;
+pub use pending::{FinishedSync, PendingSync};
 pub use reader::{ReadSummary, read_durable};
 pub use record::{Record, RecordBuilder};
 pub use recovery::{Cut, Position, Recovered, recover};

@@ -15,11 +15,14 @@ use plimsoll_base::sync::{Mutex, MutexGuard};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 
 use crate::format::{Previous, spare_path};
+use crate::pending::SegmentSync;
 
 /// A created and preallocated file under a temporary name.
 #[derive(Debug)]
 pub(crate) struct SpareFile {
     pub(crate) file: Box<dyn WriteFile>,
+    /// What syncs it once it is a segment.
+    pub(crate) sync: SegmentSync,
     pub(crate) path: PathBuf,
     pub(crate) capacity: u64,
     /// The file has that length: the file system could reserve it.
@@ -30,6 +33,7 @@ pub(crate) struct SpareFile {
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
     pub(crate) file: Box<dyn WriteFile>,
+    pub(crate) sync: Arc<SegmentSync>,
     pub(crate) number: FileNumber,
     pub(crate) salt: u64,
     pub(crate) capacity: u64,
@@ -148,7 +152,15 @@ impl Spares {
     fn create(&self, capacity: u64) -> Result<SpareFile, StorageError> {
         let path = spare_path(&self.inner.dir, self.inner.next.fetch_add(1, Relaxed));
         let file = self.inner.storage.create(&path)?;
-        let mut spare = SpareFile { file, path, capacity, is_preallocated: false };
+        let sync = match file.syncer() {
+            Ok(syncer) => SegmentSync::new(syncer),
+            Err(error) => {
+                drop(file);
+                remove_stray(&*self.inner.storage, &path);
+                return Err(error);
+            }
+        };
+        let mut spare = SpareFile { file, sync, path, capacity, is_preallocated: false };
         match spare.file.preallocate(capacity) {
             Ok(()) => Ok(SpareFile { is_preallocated: true, ..spare }),
             // A file system without preallocation: the log grows as it is written.

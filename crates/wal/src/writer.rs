@@ -27,6 +27,7 @@ use crate::format::{
     segment_path,
 };
 use crate::obsolete::Obsolete;
+use crate::pending::{FinishedSync, PendingSync};
 use crate::recovery::Recovered;
 use crate::segment::{ActiveSegment, SpareFile, Spares, remove_stray};
 use crate::tail::Tail;
@@ -62,7 +63,7 @@ pub struct WalStats {
     pub bytes: u64,
     /// Marks appended.
     pub marks: u64,
-    /// Syncs of segment files, also those of a rotation.
+    /// Syncs of segment files, also those of a rotation, and those beside the writer.
     pub syncs: u64,
     /// Appends that failed.
     pub failed_appends: u64,
@@ -177,6 +178,44 @@ impl Wal {
                 self.start_segment(0)?;
             }
         }
+        Ok(self.durable)
+    }
+
+    /// Begins a sync of everything appended so far, which any thread runs while this writer goes on:
+    /// [`PendingSync::run`], and then [`Wal::finish_sync`]. `None` if everything is durable; it is made so here and now
+    /// where only what recovery found is not.
+    ///
+    /// # Errors
+    /// As [`Wal::append_group`].
+    pub fn begin_sync(&mut self) -> Result<Option<PendingSync>> {
+        self.check()?;
+        if self.durable >= self.appended {
+            return Ok(None);
+        }
+        let Some(active) = &self.active else {
+            self.start_segment(0)?;
+            return Ok(None);
+        };
+        let (segment, number, end) = (Arc::clone(&active.sync), active.number, active.end);
+        Ok(Some(PendingSync { segment, number, end, appended: self.appended }))
+    }
+
+    /// Counts what a sync beside the writer has made durable, and returns the durable LSN. What was appended while it
+    /// ran waits for the next one.
+    ///
+    /// # Errors
+    /// [`WalError::Poisoned`] when the sync failed, or another one did meanwhile: also when its segment was followed by
+    /// another since, which had the rest of it synced.
+    pub fn finish_sync(&mut self, finished: FinishedSync) -> Result<Lsn> {
+        self.stats.syncs += 1;
+        self.check()?;
+        let FinishedSync { sync, result } = finished;
+        result.map_err(|cause| self.poison(cause))?;
+        if let Some(active) = self.active.as_mut().filter(|active| active.number == sync.number) {
+            active.synced = active.synced.max(sync.end);
+        }
+        let covered = if mutant::is(Mutant::SyncCoversLater) { self.appended } else { sync.appended };
+        self.durable = self.durable.max(covered);
         Ok(self.durable)
     }
 
@@ -342,10 +381,7 @@ impl Wal {
     fn sync_active(&mut self) -> Result<()> {
         if let Some(active) = &mut self.active {
             self.stats.syncs += 1;
-            if !mutant::is(Mutant::SkipLogSync)
-                && let Err(cause) = active.file.sync()
-                && !mutant::is(Mutant::IgnoreSyncError)
-            {
+            if let Err(cause) = active.sync.sync() {
                 return Err(self.poison(cause));
             }
             active.synced = active.end;
@@ -431,7 +467,7 @@ impl Wal {
         if let Some(old) = &mut self.active {
             old.broken = true;
         }
-        let SpareFile { file, path, capacity, .. } = spare;
+        let SpareFile { file, sync, path, capacity, .. } = spare;
         self.storage.rename_noreplace(&path, &segment_path(&self.dir, number))?;
         if !mutant::is(Mutant::SkipLogDirectorySync)
             && let Err(cause) = self.storage.sync_dir(&self.dir)
@@ -447,7 +483,9 @@ impl Wal {
         }
         let end = file.position();
         let salt = header.salt;
-        self.active = Some(ActiveSegment { file, number, salt, capacity, end, synced: end, broken: false });
+        let sync = Arc::new(sync);
+        let synced = end;
+        self.active = Some(ActiveSegment { file, sync, number, salt, capacity, end, synced, broken: false });
         self.tail = None;
         self.durable = self.appended;
         self.marked = previous.last_lsn;

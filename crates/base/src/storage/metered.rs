@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
+use super::{DirEntry, Lock, Map, ReadFile, Storage, SyncFile, WriteFile};
 use crate::Result;
 
 macro_rules! counters {
@@ -162,6 +162,23 @@ impl WriteFile for MeteredWriteFile {
         add(&self.counters.file_syncs, 1);
         self.inner.sync()
     }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>> {
+        Ok(Box::new(MeteredSyncFile { inner: self.inner.syncer()?, counters: Arc::clone(&self.counters) }))
+    }
+}
+
+#[derive(Debug)]
+struct MeteredSyncFile {
+    inner: Box<dyn SyncFile>,
+    counters: Arc<Counters>,
+}
+
+impl SyncFile for MeteredSyncFile {
+    fn sync(&self) -> Result<()> {
+        add(&self.counters.file_syncs, 1);
+        self.inner.sync()
+    }
 }
 
 #[derive(Debug)]
@@ -222,5 +239,9 @@ mod tests {
             dirs_listed: 1,
         };
         assert_eq!(storage.stats(), expected);
+        let syncer = storage.create(&a).unwrap().syncer().unwrap();
+        assert_eq!(storage.stats().file_syncs, 1);
+        syncer.sync().unwrap();
+        assert_eq!(storage.stats().file_syncs, 2);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fs2::FileExt;
 
 use super::writeback;
-use super::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
+use super::{DirEntry, Lock, Map, ReadFile, Storage, SyncFile, WriteFile};
 use crate::{Result, StorageError};
 
 /// The operating system's file system.
@@ -229,8 +229,30 @@ impl WriteFile for OsWriteFile {
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| StorageError::io("sync", &self.path, error))
+        sync(&self.file, &self.path)
     }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>> {
+        let clone = self.file.try_clone();
+        let file = clone.map_err(|error| StorageError::io("open a second handle of", &self.path, error))?;
+        Ok(Box::new(OsSyncFile { file, path: self.path.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct OsSyncFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl SyncFile for OsSyncFile {
+    fn sync(&self) -> Result<()> {
+        sync(&self.file, &self.path)
+    }
+}
+
+fn sync(file: &File, path: &Path) -> Result<()> {
+    file.sync_data().map_err(|error| StorageError::io("sync", path, error))
 }
 
 #[derive(Debug)]
@@ -300,6 +322,7 @@ mod tests {
         file.append(b"hello ").unwrap();
         file.append(b"world").unwrap();
         file.sync().unwrap();
+        file.syncer().unwrap().sync().unwrap();
         assert_eq!(file.position(), 11);
         assert!(OsStorage.create(&path).is_err());
         let read = OsStorage.open(&path).unwrap();

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use plimsoll_base::Lsn;
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use plimsoll_base::sync::{Condvar, Mutex};
-use plimsoll_base::Lsn;
 
 use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest, JobState, JobTarget};
 use super::queue::Queued;

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::CollectionId;
+use plimsoll_base::sync::atomic::Ordering;
 
 use super::events::JobEventKind;
 use super::model::{JobId, JobKind, JobOutcome, JobRecord, JobRequest, JobState, JobTarget};
@@ -29,7 +29,10 @@ impl Core {
         let result = if self.options.background { self.in_pool(job.request.kind, work) } else { work() };
         let result = result.unwrap_or_else(|_| {
             let what = "it panicked; what it was about is as it was".to_owned();
-            Err(Error::Background { job: job.request.kind.name(), cause: Arc::new(Error::InvalidArgument(what)) })
+            Err(Error::Background {
+                job: job.request.kind.name(),
+                cause: Arc::new(Error::InvalidArgument(what)),
+            })
         });
         self.judge(job, &result);
         match result {
@@ -138,7 +141,9 @@ impl Core {
         }
         match &error {
             None => tracing::info!(job = job.id.0, kind = %job.request.kind, %state, "job ended"),
-            Some(error) => tracing::warn!(job = job.id.0, kind = %job.request.kind, %state, %error, "job ended"),
+            Some(error) => {
+                tracing::warn!(job = job.id.0, kind = %job.request.kind, %state, %error, "job ended")
+            }
         }
         {
             let mut board = lock(&jobs.board);
@@ -208,7 +213,8 @@ impl Core {
     /// The flush of a closing database, and the end of those that it stands for.
     pub(crate) fn flush_at_close(&self, waiting: Vec<Arc<Job>>) -> Result<()> {
         let is_due = self.published.state().sound().any(|collection| collection.first_unflushed().is_some());
-        let users_are = self.published.state().users().any(|collection| collection.first_unflushed().is_some());
+        let users_are =
+            self.published.state().users().any(|collection| collection.first_unflushed().is_some());
         let result = match (users_are || !waiting.is_empty(), is_due) {
             (true, _) => {
                 let id = JobId(self.jobs.next_id.fetch_add(1, Ordering::Relaxed));
@@ -226,9 +232,7 @@ impl Core {
                 result
             }
             // Records of jobs.
-            (false, true) => {
-                self.flush_target(None, FlushReason::Close, None).map(|_| JobOutcome::Unknown)
-            }
+            (false, true) => self.flush_target(None, FlushReason::Close, None).map(|_| JobOutcome::Unknown),
             (false, false) => Ok(JobOutcome::Unknown),
         };
         for job in waiting {

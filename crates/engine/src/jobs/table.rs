@@ -67,7 +67,10 @@ impl Ledger {
 
     fn document(&self) -> Document {
         let open: Vec<Value> = self.open.iter().map(|id| Value::from(*id)).collect();
-        row(Key::from(LEDGER)).metadata("next", self.next).metadata("first", self.first).metadata("open", open)
+        row(Key::from(LEDGER))
+            .metadata("next", self.next)
+            .metadata("first", self.first)
+            .metadata("open", open)
     }
 
     fn decode(document: &Document) -> Option<Self> {
@@ -114,7 +117,8 @@ impl<'a> Records<'a> {
     /// The record of a job.
     pub(crate) fn record(&self, id: JobId) -> Result<Option<JobRecord>> {
         let Some((document, lsn)) = self.get(&Key::from(id.0))? else { return Ok(None) };
-        let mut record = decode(id, &document).ok_or_else(|| malformed(&format!("the record of job {id}")))?;
+        let mut record =
+            decode(id, &document).ok_or_else(|| malformed(&format!("the record of job {id}")))?;
         if record.kind == JobKind::Flush && !record.state.is_final() && self.is_flushed(&record.target, lsn) {
             record.state = JobState::Completed;
             record.outcome = Some(JobOutcome::Unknown);
@@ -147,7 +151,8 @@ impl<'a> Records<'a> {
 }
 
 fn malformed(what: &str) -> Error {
-    StorageError::corrupted(Path::new(TABLE), 0, format!("{what} has not the fields that it should have")).into()
+    StorageError::corrupted(Path::new(TABLE), 0, format!("{what} has not the fields that it should have"))
+        .into()
 }
 
 impl Core {
@@ -229,10 +234,13 @@ fn encode(record: &JobRecord) -> Document {
         ("finished_at", record.finished_at.map(|at| millis(at).into())),
         ("summary", record.summary.clone().map(Value::from)),
         ("error", record.error.clone().map(Value::from)),
-        ("flush", match &record.outcome {
-            Some(JobOutcome::Flush(stats)) => Some(put_stats(stats).into()),
-            _ => None,
-        }),
+        (
+            "flush",
+            match &record.outcome {
+                Some(JobOutcome::Flush(stats)) => Some(put_stats(stats).into()),
+                _ => None,
+            },
+        ),
     ];
     for (name, value) in optional {
         if let Some(value) = value {
@@ -264,7 +272,8 @@ fn decode(id: JobId, document: &Document) -> Option<JobRecord> {
         Some(Value::Map(stats)) => Some(get_stats(stats)?),
         _ => None,
     };
-    let lsns = flush.as_ref().filter(|stats| !stats.is_empty()).map(|stats| (stats.first_lsn, stats.last_lsn));
+    let lsns =
+        flush.as_ref().filter(|stats| !stats.is_empty()).map(|stats| (stats.first_lsn, stats.last_lsn));
     Some(JobRecord {
         id,
         kind,

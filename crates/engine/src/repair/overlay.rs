@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plimsoll_base::storage::{DirEntry, Lock, Map, ReadFile, Storage, WriteFile};
+use plimsoll_base::storage::{DirEntry, Lock, Map, ReadFile, Storage, SyncFile, WriteFile};
 use plimsoll_base::sync::Mutex;
 use plimsoll_base::{Result, StorageError};
 
@@ -149,11 +149,17 @@ impl Storage for Overlay {
     }
 }
 
-/// Nobody else sees the changes, so that there is nothing to keep them from.
+/// Nobody else sees the changes, so that there is nothing to keep them from; none is ever on a disk.
 #[derive(Debug)]
 struct Nothing;
 
 impl Lock for Nothing {}
+
+impl SyncFile for Nothing {
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
 
 #[derive(Debug)]
 struct Written {
@@ -177,6 +183,10 @@ impl WriteFile for Written {
 
     fn sync(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>> {
+        Ok(Box::new(Nothing))
     }
 }
 

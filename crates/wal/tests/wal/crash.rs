@@ -4,7 +4,7 @@
 use crate::common::*;
 use plimsoll_base::Lsn;
 use plimsoll_sim::{CrashPolicy, DirectoryModel, OperationKind, SimStorage};
-use plimsoll_wal::Wal;
+use plimsoll_wal::{PendingSync, Wal};
 
 /// What was true when the operation with this number was next.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ fn length(lsn: u64) -> usize {
     [0, 30, 700, 3, 1200, 64, 5000, 90][lsn as usize % 8]
 }
 
-/// Appends groups of all sizes with and without syncs, marks, prepares spares, rotates and removes.
+/// Appends groups of all sizes with and without syncs, also beside them, marks, prepares spares, rotates and removes.
 fn workload(seed: u64, steps: u64) -> Run {
     let disk = new_disk();
     let mut wal = open(&disk);
@@ -48,6 +48,7 @@ fn workload(seed: u64, steps: u64) -> Run {
     let mut flushed = 0;
     run.note(&wal, flushed);
     let mut dice = salts(seed);
+    let mut pending = None;
     for _ in 0..steps {
         match dice() % 16 {
             0 => drop(wal.append_mark().unwrap()),
@@ -62,7 +63,14 @@ fn workload(seed: u64, steps: u64) -> Run {
             5 => {
                 let (_, recovered) = read_after(&run.disk, flushed, flushed).unwrap();
                 drop(wal);
+                pending = None;
                 wal = recovered.into_wal(small(), salts(dice()));
+            }
+            6 => pending = wal.begin_sync().unwrap(),
+            7 => {
+                if let Some(finished) = pending.take().map(PendingSync::run) {
+                    wal.finish_sync(finished).unwrap();
+                }
             }
             dice => {
                 let first = wal.appended().0 + 1;

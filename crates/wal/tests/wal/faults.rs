@@ -64,6 +64,15 @@ fn script(disk: &SimStorage) -> Model {
     for round in 0..5 {
         model.append(&mut wal, &[100, 40], true);
         model.append(&mut wal, &[900, 1, 0], false);
+        // Begun before the next group, and finished after it, which may have begun a new segment.
+        let pending = wal.begin_sync();
+        if round % 2 == 1 {
+            model.append(&mut wal, &[30, 2500], round == 3);
+        }
+        if let Ok(Some(pending)) = pending {
+            drop(wal.finish_sync(pending.run()));
+            model.note(&wal);
+        }
         drop(wal.spares().prepare());
         drop(wal.append_mark());
         model.note(&wal);

@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod golden;
 mod log;
+mod pending;
 mod readers;
 mod salvage;
 mod speed;

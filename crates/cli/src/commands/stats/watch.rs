@@ -51,7 +51,11 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<()> {
         let (stats, jobs) = (db.stats(), db.jobs(JOBS)?);
         let now = Instant::now();
         let look = Look::new(&stats, &jobs, before.as_ref().map(|(at, stats)| (now - *at, stats)));
-        if output.json { output.value(&look)? } else { print(&look, &jobs, output)? }
+        if output.json {
+            output.value(&look)?
+        } else {
+            print(&look, &jobs, output)?
+        }
         output.flush()?;
         left = left.map(|left| left - 1);
         if left == Some(0) {
@@ -130,11 +134,13 @@ fn print(look: &Look, jobs: &[JobRecord], output: &mut Output) -> Result<()> {
     output.line(format_args!("jobs     {} queued, {} running", look.queued, look.running))?;
     for job in jobs.iter().filter(|job| !job.state.is_final()) {
         let error = job.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        output.line(format_args!("         {} {} of {}, {}{error}", job.id, job.kind, job.target, job.state))?;
+        output
+            .line(format_args!("         {} {} of {}, {}{error}", job.id, job.kind, job.target, job.state))?;
     }
     if let Some(last) = &look.last_flush {
         let took = duration(last.stats.total);
-        output.line(format_args!("flush    job {}, {}: {} rows in {took}", last.job, last.reason, last.rows))?;
+        output
+            .line(format_args!("flush    job {}, {}: {} rows in {took}", last.job, last.reason, last.rows))?;
         for (name, took) in last.stats.phases() {
             output.line(format_args!("         {name:<17} {}", duration(took)))?;
         }
