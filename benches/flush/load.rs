@@ -2,9 +2,10 @@
 //!
 //! A writer's next row is due when the clock says so, not when the last one was taken, and its latency counts from when it
 //! was due: what waits behind a slow call is slow, too (no coordinated omission). Rows that were due and never begun
-//! because the time was over count with the time they had waited. Only what the timer itself is late does not count.
+//! because the time was over count with the time they had waited. Only what the timer itself is late does not count. One row
+//! is added before the clock starts, and its time told apart: a new database makes its log then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,7 +43,11 @@ pub(crate) type Latencies = Histogram<u64>;
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub adds: Latencies,
+    /// Adds without the time they waited for their writer.
+    pub add_calls: Latencies,
     pub reads: Latencies,
+    /// The add before the load, which may have to prepare something.
+    pub first_add: Duration,
     /// The ids that were acknowledged.
     pub accepted: Vec<u64>,
     /// The ids whose add returned an error: whether they are stored is not promised.
@@ -68,6 +73,7 @@ struct Shared<'a> {
     end: Instant,
     accepted: Mutex<Vec<u64>>,
     refused: Mutex<Vec<u64>>,
+    add_calls: Mutex<Latencies>,
     first_error: Mutex<Option<String>>,
     timeouts: AtomicU64,
     unserved: AtomicU64,
@@ -83,33 +89,36 @@ pub(crate) fn row(id: u64, dimension: usize) -> Row {
 
 /// Runs the load against a system.
 pub(crate) fn run(load: &Load, system: &dyn System, disk: &SlowDisk) -> Measured {
+    let first = row((load.writers as u64) << 32, load.dimension);
+    let first_id = first.id;
+    let begin = Instant::now();
+    system.add(first).unwrap();
+    let first_add = begin.elapsed();
     let begin = Instant::now();
     let shared = Shared {
         load,
         system,
         begin,
         end: begin + load.length,
-        accepted: Mutex::default(),
+        accepted: Mutex::new(vec![first_id]),
         refused: Mutex::default(),
+        add_calls: Mutex::new(latencies()),
         first_error: Mutex::default(),
         timeouts: AtomicU64::new(0),
         unserved: AtomicU64::new(0),
         invisible: AtomicU64::new(0),
         failed_reads: AtomicU64::new(0),
     };
-    let is_over = AtomicBool::new(false);
     let (adds, reads, counters, elapsed) = thread::scope(|scope| {
         let shared = &shared;
         let writers: Vec<_> = (0..load.writers).map(|n| scope.spawn(move || shared.write(n))).collect();
         let readers: Vec<_> = (0..load.readers).map(|n| scope.spawn(move || shared.read(n))).collect();
         if let Some((outage, length)) = load.outage {
-            let is_over = &is_over;
             scope.spawn(move || {
                 sleep_until(begin + load.length.saturating_sub(length) / 2);
                 disk.set_outage(Some(outage));
                 thread::sleep(length);
                 disk.set_outage(None);
-                is_over.store(true, Relaxed);
             });
         }
         // What the system has done is counted when the time is over, not when the last call returns.
@@ -124,10 +133,11 @@ pub(crate) fn run(load: &Load, system: &dyn System, disk: &SlowDisk) -> Measured
         };
         (all(writers), all(readers), counters, elapsed)
     });
-    assert_eq!(is_over.into_inner(), load.outage.is_some(), "an outage ends");
     Measured {
         adds,
+        add_calls: shared.add_calls.into_inner().unwrap(),
         reads,
+        first_add,
         accepted: shared.accepted.into_inner().unwrap(),
         refused: shared.refused.into_inner().unwrap(),
         first_error: shared.first_error.into_inner().unwrap(),
@@ -146,11 +156,15 @@ impl Shared<'_> {
         self.pace(writer, self.load.writers, self.load.adds_per_second, |number, due| {
             let Some(due) = due else {
                 self.unserved.fetch_add(1, Relaxed);
-                return true;
+                return;
             };
             let row = row(first + number, self.load.dimension);
             let id = row.id;
-            match self.system.add(row) {
+            let called = Instant::now();
+            let added = self.system.add(row);
+            let micros = micros_since(called);
+            self.add_calls.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+            match added {
                 Ok(()) => push(&self.accepted, id),
                 Err(error) => {
                     push(&self.refused, id);
@@ -160,7 +174,6 @@ impl Shared<'_> {
             if due.elapsed() > CLIENT_TIMEOUT {
                 self.timeouts.fetch_add(1, Relaxed);
             }
-            true
         })
     }
 
@@ -168,13 +181,10 @@ impl Shared<'_> {
         let mut random = Random::new(reader as u64);
         self.pace(reader, self.load.readers, self.load.reads_per_second, |_, due| {
             if due.is_none() {
-                return true;
+                return;
             }
             let picked = {
                 let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-                if accepted.is_empty() {
-                    return false;
-                }
                 let among = if random.percent(50) { RECENT.min(accepted.len()) } else { accepted.len() };
                 accepted[accepted.len() - 1 - random.below(among)]
             };
@@ -188,18 +198,17 @@ impl Shared<'_> {
                     self.remember(error);
                 }
             }
-            true
         })
     }
 
     /// Calls something at a fixed rate until the time is over, with its number and when it was due, or `None` if the time
-    /// was over before it could begin. What says that it did nothing is not measured.
+    /// was over before it could begin.
     fn pace(
         &self,
         of: usize,
         all: usize,
         per_second: f64,
-        mut call: impl FnMut(u64, Option<Instant>) -> bool,
+        mut call: impl FnMut(u64, Option<Instant>),
     ) -> Latencies {
         let mut latencies = latencies();
         let offset = of as f64 / all as f64;
@@ -213,11 +222,8 @@ impl Shared<'_> {
                 sleep_until(due);
                 due = Instant::now();
             }
-            let done = call(number, (now < self.end).then_some(due));
-            if done {
-                let micros = due.elapsed().as_micros() as u64;
-                latencies.saturating_record(micros.max(1));
-            }
+            call(number, (now < self.end).then_some(due));
+            latencies.saturating_record(micros_since(due));
         }
         latencies
     }
@@ -231,6 +237,10 @@ impl Shared<'_> {
 fn latencies() -> Latencies {
     const HOUR: u64 = 3_600_000_000;
     Histogram::new_with_bounds(1, HOUR, 3).unwrap()
+}
+
+fn micros_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn sleep_until(at: Instant) {

@@ -75,6 +75,8 @@ pub(crate) struct Outcome {
     pub unserved: u64,
     pub timeouts: u64,
     pub adds: Percentiles,
+    pub add_calls: Percentiles,
+    pub first_add_seconds: f64,
     pub reads: Percentiles,
     pub failed_reads: u64,
     pub invisible: u64,
@@ -105,6 +107,8 @@ impl Outcome {
             unserved: measured.unserved,
             timeouts: measured.timeouts,
             adds: Percentiles::of(&measured.adds),
+            add_calls: Percentiles::of(&measured.add_calls),
+            first_add_seconds: measured.first_add.as_secs_f64(),
             reads: Percentiles::of(&measured.reads),
             failed_reads: measured.failed_reads,
             invisible: measured.invisible,
@@ -126,6 +130,8 @@ pub(crate) fn tables(outcomes: &[Outcome]) -> String {
         "add p50",
         "p99",
         "max",
+        "call p99",
+        "first",
         "read p50",
         "p99",
         "max",
@@ -150,11 +156,13 @@ pub(crate) fn tables(outcomes: &[Outcome]) -> String {
     ]);
     let counted = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
     for outcome in outcomes {
-        let latencies = [outcome.adds, outcome.reads].map(|of| [of.p50, of.p99, of.max].map(time));
+        let (adds, reads) = (outcome.adds, outcome.reads);
+        let adds = [adds.p50, adds.p99, adds.max, outcome.add_calls.p99, outcome.first_add_seconds];
+        let latencies = adds.into_iter().chain([reads.p50, reads.p99, reads.max]).map(time);
         let counts = [outcome.accepted, outcome.refused, outcome.unserved, outcome.timeouts];
         let name = outcome.system.name().to_owned();
         let counts = counts.iter().map(ToString::to_string);
-        calls.add_row(std::iter::once(name.clone()).chain(latencies.concat()).chain(counts));
+        calls.add_row(std::iter::once(name.clone()).chain(latencies).chain(counts));
         rows.add_row([
             name,
             format!("{:.2}", outcome.flushes_per_second),
