@@ -13,9 +13,10 @@ use crate::disk::{Outage, SlowDisk};
 use crate::flush_manager::{self, FlushManager, Priority};
 use crate::load::{self, Fate, Load, rows};
 use crate::ours::Plimsoll;
+use crate::report::{Kind, Outcome, Percentiles, claims};
 use crate::single_lock::SingleLock;
 use crate::sink::Sink;
-use crate::system::{Row, System};
+use crate::system::{Counters, Row, System};
 
 /// One second of the originals.
 const SECOND: Duration = Duration::from_millis(20);
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Vec<Trial> {
         check("load::plimsoll_loses_and_hides_nothing", plimsoll_loses_nothing),
         check("load::what_waits_counts_from_when_it_was_due", latency_counts_from_due),
         check("load::fates_are_counted", fates_are_counted),
+        check("report::claims_are_judged", claims_are_judged),
     ]
 }
 
@@ -389,4 +391,62 @@ fn latency_counts_from_due() {
 fn fates_are_counted() {
     let fate = Fate::of(&[1, 2, 3], &[4, 5], vec![3, 3, 1, 3, 5]);
     assert_eq!(fate, Fate { lost: 1, duplicated: 2, refused_yet_stored: 1 });
+}
+
+/// An outcome in which everything takes so many seconds, and so many rows are flushed in one.
+fn outcome(system: Kind, seconds: f64, rows: f64) -> Outcome {
+    let times = Percentiles { count: 1, p50: seconds, p99: seconds, max: seconds };
+    Outcome {
+        system,
+        load: short_load(None),
+        accepted: 1,
+        refused: 0,
+        unserved: 0,
+        timeouts: 0,
+        adds: times,
+        add_calls: times,
+        first_add_seconds: seconds,
+        reads: times,
+        failed_reads: 0,
+        invisible: 0,
+        counters: Counters { lock_waits: Some(0), ..Counters::default() },
+        flushes_per_second: 1.0,
+        rows_flushed_per_second: rows,
+        syncs: 1,
+        fate: Fate::default(),
+        shutdown_seconds: seconds,
+        first_error: None,
+    }
+}
+
+/// All claims hold at their limits, and each fails when its figure is worse.
+fn claims_are_judged() {
+    let good = [
+        outcome(Kind::SingleLock, 20.0, 5.0),
+        outcome(Kind::BufferedEngine, 10.0, 5.0),
+        outcome(Kind::Buffered, 1.0, 15.0),
+        outcome(Kind::Durable, 2.5, 15.0),
+        outcome(Kind::Unflushed, 0.7, 0.0),
+    ];
+    let failing = |change: &dyn Fn(&mut [Outcome; 5])| -> Vec<String> {
+        let mut outcomes = good.clone();
+        change(&mut outcomes);
+        let claims = claims(&outcomes, Duration::from_secs(1));
+        assert_eq!(claims.len(), 9, "each is judged");
+        claims.iter().filter(|claim| !claim.holds).map(ToString::to_string).collect()
+    };
+    assert_eq!(failing(&|_| {}), [""; 0]);
+    let one_fails = |change: &dyn Fn(&mut [Outcome; 5]), what: &str| {
+        let failed = failing(change);
+        assert!(failed.len() == 1 && failed[0].contains(what), "{what}: {failed:?}");
+    };
+    one_fails(&|all| all[2].fate.lost = 1, "Plimsoll, buffered: [1, 0, 0, 0]");
+    one_fails(&|all| all[3].fate.duplicated = 1, "Plimsoll, durable: [0, 1, 0, 0]");
+    one_fails(&|all| all[4].invisible = 1, "Plimsoll, not flushing: [0, 0, 1, 0]");
+    one_fails(&|all| all[2].timeouts = 1, "Plimsoll, buffered: [0, 0, 0, 1]");
+    one_fails(&|all| all[1].adds.p99 = 9.9, "of buffered engine");
+    one_fails(&|all| all[3].adds.p99 = 2.6, "the sync: 2.60 times");
+    one_fails(&|all| all[3].counters.lock_waits = Some(1), "Plimsoll, durable: 1 waits");
+    one_fails(&|all| all[4].reads.p99 = 0.6, "without flushing: 1.67 times");
+    one_fails(&|all| all[2].rows_flushed_per_second = 14.9, "14.9 rows/s beside 5.0");
 }

@@ -49,10 +49,10 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     readers: usize,
     /// Rows per second of each writer. A writer of durable rows has one in 2.5 syncs, if that is less: it waits for each.
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 100.0, value_parser = rate)]
     rate: f64,
     /// Reads per second of each reader.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = rate)]
     read_rate: f64,
     /// The dimension of the vectors.
     #[arg(long, default_value_t = 128)]
@@ -93,6 +93,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     match text {
         "none" => Ok(Duration::ZERO),
         text => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (1e-3..=1e6).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0.001 to 1000000".to_owned()),
     }
 }
 
