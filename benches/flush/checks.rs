@@ -440,6 +440,9 @@ fn claims_are_judged() {
         let failed = failing(change);
         assert!(failed.len() == 1 && failed[0].contains(what), "{what}: {failed:?}");
     };
+    let mut broken = good.clone();
+    broken[2].load.outage = Some((Outage::Fail, SECOND));
+    assert_eq!(claims(&broken, Duration::from_secs(1)).len(), 5, "in an outage nothing is said of speed");
     one_fails(&|all| all[2].fate.lost = 1, "Plimsoll, buffered: [1, 0, 0, 0]");
     one_fails(&|all| all[3].fate.duplicated = 1, "Plimsoll, durable: [0, 1, 0, 0]");
     one_fails(&|all| all[4].invisible = 1, "Plimsoll, not flushing: [0, 0, 1, 0]");
