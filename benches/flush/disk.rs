@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub(crate) struct SlowDisk {
 #[derive(Debug)]
 struct Shared {
     sync_time: Duration,
+    is_slow: AtomicBool,
     syncs: AtomicU64,
     outage: Mutex<Option<Outage>>,
     changed: Condvar,
@@ -38,8 +39,13 @@ struct Shared {
 
 impl SlowDisk {
     pub(crate) fn new(sync_time: Duration) -> Self {
-        let shared =
-            Shared { sync_time, syncs: AtomicU64::new(0), outage: Mutex::new(None), changed: Condvar::new() };
+        let shared = Shared {
+            sync_time,
+            is_slow: AtomicBool::new(true),
+            syncs: AtomicU64::new(0),
+            outage: Mutex::new(None),
+            changed: Condvar::new(),
+        };
         Self { inner: OsStorage, shared: Arc::new(shared) }
     }
 
@@ -47,6 +53,11 @@ impl SlowDisk {
     pub(crate) fn set_outage(&self, outage: Option<Outage>) {
         *self.shared.outage.lock().unwrap_or_else(PoisonError::into_inner) = outage;
         self.shared.changed.notify_all();
+    }
+
+    /// Whether syncs take long: not while a system is created, which is not measured.
+    pub(crate) fn set_slow(&self, is_slow: bool) {
+        self.shared.is_slow.store(is_slow, Relaxed);
     }
 
     /// How many syncs of files and directories it was asked for.
@@ -77,7 +88,9 @@ impl Shared {
     fn sync(&self, operation: &'static str, path: &Path) -> Result<(), StorageError> {
         self.syncs.fetch_add(1, Relaxed);
         self.admit(operation, path)?;
-        thread::sleep(self.sync_time);
+        if self.is_slow.load(Relaxed) {
+            thread::sleep(self.sync_time);
+        }
         self.admit(operation, path)
     }
 }

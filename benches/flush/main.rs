@@ -132,7 +132,9 @@ fn measure(args: &Args, kind: Kind) -> Outcome {
     };
     let disk = SlowDisk::new(args.slow_disk);
     let load = load_of(args, kind);
+    disk.set_slow(false);
     let system = create(args, kind, &disk, dir.path());
+    disk.set_slow(true);
     eprintln!("{} for {} s", kind.name(), args.seconds);
     let measured = load::run(&load, &*system, &disk);
     let start = Instant::now();
