@@ -107,6 +107,6 @@ fn main() {
         search("beside", &collection, &queries, || is_done.load(Ordering::Relaxed));
     });
     let stats = db.stats();
-    println!("{} flushes and {} compactions", stats.flushes, stats.compactions);
+    println!("{} flushes and {} compactions", stats.flushes.successful, stats.compactions);
     search("afterwards", &collection, &queries, || true);
 }

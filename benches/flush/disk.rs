@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use plimsoll::StorageError;
-use plimsoll::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, WriteFile};
+use plimsoll::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, SyncFile, WriteFile};
 
 /// What an outage does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -171,6 +171,25 @@ impl WriteFile for SlowFile {
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
+        self.shared.sync("sync", &self.path)?;
+        self.inner.sync()
+    }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>, StorageError> {
+        let inner = self.inner.syncer()?;
+        Ok(Box::new(SlowSync { inner, path: self.path.clone(), shared: Arc::clone(&self.shared) }))
+    }
+}
+
+#[derive(Debug)]
+struct SlowSync {
+    inner: Box<dyn SyncFile>,
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl SyncFile for SlowSync {
+    fn sync(&self) -> Result<(), StorageError> {
         self.shared.sync("sync", &self.path)?;
         self.inner.sync()
     }

@@ -1,14 +1,13 @@
 //! Plimsoll over the same slow disk. Everything that the comparison asks of it goes through this file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, Document, Durability, Effort, Error, Key, Metric, WriteBatch,
+    Collection, CollectionConfig, Database, Document, Durability, Effort, Error, FlushPolicy, Key, Metric,
+    WriteBatch,
 };
 
 use crate::disk::SlowDisk;
@@ -22,19 +21,11 @@ pub(crate) struct Plimsoll {
     db: Database,
     rows: Collection,
     durability: Durability,
-    flusher: Mutex<Option<Flusher>>,
     lock_waits: AtomicU64,
 }
 
-/// A thread that flushes once in an interval. An error is in the statistics, and what was not flushed is flushed with
-/// the rest the next time.
-struct Flusher {
-    stop: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
 impl Plimsoll {
-    /// Creates a database that flushes once in `flush_every`, or never before it is closed.
+    /// Creates a database that flushes what is as old as `flush_every`, or nothing before it is closed.
     pub(crate) fn create(
         disk: &SlowDisk,
         dir: &Path,
@@ -45,17 +36,10 @@ impl Plimsoll {
         let path = dir.join("plimsoll");
         let db = Database::builder(&path).storage(Arc::new(disk.clone())).open()?;
         let rows = db.create_collection(COLLECTION, CollectionConfig::new(dimension, Metric::L2))?;
-        let flusher = flush_every.map(|every| {
-            let (stop, stopped) = mpsc::channel();
-            let db = db.clone();
-            let thread = thread::spawn(move || {
-                while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                    let _is_counted = db.flush();
-                }
-            });
-            Flusher { stop, thread }
-        });
-        Ok(Self { path, db, rows, durability, flusher: Mutex::new(flusher), lock_waits: AtomicU64::new(0) })
+        let mut policy = FlushPolicy::manual();
+        policy.max_age = flush_every;
+        rows.set_flush_policy(policy)?;
+        Ok(Self { path, db, rows, durability, lock_waits: AtomicU64::new(0) })
     }
 }
 
@@ -83,23 +67,18 @@ impl System for Plimsoll {
     }
 
     fn shutdown(&self) -> Result<(), Refused> {
-        let flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Flusher { stop, thread }) = flusher {
-            drop(stop);
-            thread.join().map_err(|_| Refused("the flusher panicked".to_owned()))?;
-        }
         self.db.close().map_err(Refused::because)
     }
 
     fn counters(&self) -> Counters {
         let stats = self.db.stats();
         Counters {
-            flushes: stats.flushes,
+            flushes: stats.flushes.successful,
             rows_flushed: stats.collections.iter().map(|collection| collection.flushed_rows).sum(),
-            failed: stats.failed_flushes,
-            timed_out: 0,
+            failed: stats.flushes.failed,
+            timed_out: stats.flushes.timed_out,
             lock_waits: Some(self.lock_waits.load(Relaxed)),
-            stalls: Some(stats.stalls),
+            stalls: Some(stats.stalls.stopped),
         }
     }
 

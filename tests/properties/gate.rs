@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use plimsoll::StorageError;
-use plimsoll::storage::{DirEntry, Lock, ReadFile, Storage, WriteFile};
+use plimsoll::storage::{DirEntry, Lock, ReadFile, Storage, SyncFile, WriteFile};
 
 /// What becomes of calls that change sealed files or manifests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,6 +134,11 @@ impl WriteFile for GatedFile {
 
     fn position(&self) -> u64 {
         self.inner.position()
+    }
+
+    fn syncer(&self) -> Result<Box<dyn SyncFile>, StorageError> {
+        // Only the log's files are synced beside their writer.
+        self.inner.syncer()
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {

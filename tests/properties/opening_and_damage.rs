@@ -64,7 +64,8 @@ fn a_manifest_that_is_replaced_while_the_directory_is_listed_is_found() {
 #[test]
 fn a_search_that_may_be_partial_answers_from_the_sound_files_and_names_the_other() {
     let disk = SimStorage::new();
-    let db = builder(&disk).memtable_bytes(64 << 20).open().unwrap();
+    // A log of one segment, which no records of jobs hold up: no files but the collection's.
+    let db = builder(&disk).memtable_bytes(64 << 20).wal_segment_bytes(1 << 20).open().unwrap();
     store(&db, 0..1000);
     db.flush().unwrap();
     let first: Vec<PathBuf> = postings(&disk);

@@ -168,7 +168,7 @@ impl Core {
         stats: &mut CompactionStats,
     ) -> Result<()> {
         let Rewrite { files, change } = rewrite;
-        let metas = commit_files(&self.storage, self.data_dir(), files)?;
+        let metas = commit_files(&self.storage, self.data_dir(), files, self.options.syncs())?;
         // No flush may be between reading a tree and publishing what it made of it.
         let _no_flush = lock(&self.flushing);
         if let Some(error) = self.poisoned() {

@@ -95,12 +95,6 @@ impl Database {
     /// characters; [`Error::Storage`].
     pub fn create_collection(&self, name: &str, config: CollectionConfig) -> Result<Collection> {
         config.validate()?;
-        if is_system(name) {
-            let what = format!(
-                "{name:?} is no name for a collection: names that begin like this are the database's own"
-            );
-            return Err(Error::InvalidArgument(what));
-        }
         if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
             let what = format!(
                 "{name:?} is no name for a collection: 1 to {MAX_NAME_BYTES} bytes, no control characters"
@@ -395,7 +389,25 @@ impl Drop for Handle {
 }
 
 impl Core {
-    pub(crate) fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
+    fn create_collection(&self, name: &str, config: &CollectionConfig) -> Result<()> {
+        self.create(|manifest, flushed| {
+            let mut users = manifest.collections.iter().filter(|entry| !is_system(entry.id));
+            let is_there = users.any(|entry| entry.name == name);
+            let id = manifest.next_collection;
+            (!is_there).then(|| CollectionEntry::new(id, name, config.clone(), flushed))
+        })
+    }
+
+    /// Creates the records of jobs in a database from before there were any.
+    pub(crate) fn create_job_table(&self) -> Result<()> {
+        self.create(|manifest, flushed| {
+            let table = CollectionEntry { flushed, ..CollectionEntry::of_jobs() };
+            manifest.collection(table.id).is_none().then_some(table)
+        })
+    }
+
+    /// Adds a collection to the manifest: what `make` makes of that, and of the LSN up to which it has nothing.
+    fn create(&self, make: impl FnOnce(&Manifest, Lsn) -> Option<CollectionEntry>) -> Result<()> {
         self.check_open()?;
         // With the commit leader's lock no record is between being numbered and being visible (rule R7).
         let mut no_commits = lock(&self.log);
@@ -405,14 +417,9 @@ impl Core {
             self.signals.segment_due(Duration::ZERO);
         }
         let mut root = lock(&self.root);
-        if root.manifest.collections.iter().any(|entry| entry.name == name) {
-            return Ok(());
-        }
-        let flushed = self.published.visible().min(durable);
-        let id = root.manifest.next_collection;
-        let entry = CollectionEntry::new(id, name, config.clone(), flushed);
+        let Some(entry) = make(&root.manifest, self.published.visible().min(durable)) else { return Ok(()) };
         self.publish(&mut root, durable, |manifest| {
-            manifest.next_collection = CollectionId(id.0 + 1);
+            manifest.next_collection = manifest.next_collection.max(CollectionId(entry.id.0 + 1));
             manifest.collections.push(entry.clone());
         })?;
         let state = CollectionState::new(Tree::empty(entry));

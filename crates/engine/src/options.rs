@@ -8,6 +8,8 @@ use plimsoll_base::Metric;
 use plimsoll_base::clock::{Clock, SystemClock};
 use plimsoll_base::storage::{OsStorage, Storage};
 
+use plimsoll_shard::Syncs;
+
 use crate::error::{Error, Result};
 use crate::model::limits::{MAX_DIMENSION, MAX_MEMTABLE_BYTES};
 
@@ -81,6 +83,13 @@ pub(crate) struct Options {
     pub shard_rows: u32,
     pub seed: Option<u64>,
     pub storage: Arc<dyn Storage>,
+}
+
+impl Options {
+    /// How the files of a flush are synced: without threads, so that a run repeats.
+    pub(crate) const fn syncs(&self) -> Syncs {
+        if self.background { Syncs::Together } else { Syncs::InOrder }
+    }
 }
 
 /// Who waits longer waits for ever.

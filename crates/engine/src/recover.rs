@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{DirEntry, MeteredStorage, Storage};
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
+use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, ReadMode};
 use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
 
@@ -19,7 +19,6 @@ use crate::commit::apply;
 use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
 use crate::flush::FlushRun;
-use crate::jobs;
 use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::options::Options;
 use crate::repair::{LOST_DIR, finish_cut_off};
@@ -252,9 +251,7 @@ fn create_database(storage: &dyn Storage, options: &Options, directory: &Directo
     let mut random = salts(options.seed);
     let (high, low) = (random(), random());
     let mut manifest = Manifest::new((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
-    let (id, (name, config)) = (manifest.next_collection, jobs::table_config());
-    manifest.next_collection = CollectionId(id.0 + 1);
-    manifest.collections.push(CollectionEntry::new(id, name, config, Lsn::ZERO));
+    manifest.collections.push(CollectionEntry::of_jobs());
     manifest.publish(storage, path)?;
     Ok(manifest)
 }

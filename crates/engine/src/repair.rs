@@ -21,13 +21,14 @@ use std::sync::Arc;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, WriteFile, list_if_there};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
-use plimsoll_shard::{FileName, commit_files};
+use plimsoll_shard::{FileName, Syncs, commit_files};
 use plimsoll_wal::format::segment_path;
 use plimsoll_wal::{Anchor, Finding};
 
 use crate::check::{self, Severity, VerifyReport, verify_in};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::jobs::is_system;
 use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::options::{CollectionConfig, DatabaseBuilder, Options};
 use crate::read_only::ReadOnlyDatabase;
@@ -219,12 +220,15 @@ impl Repair<'_> {
                 self.report.found(&error);
                 self.aside.push(opener.dir.join(meta.name().to_string()));
             }
-            self.report.collections.push(repair);
+            // Records of jobs are worth a word only if some are lost.
+            if !is_system(entry.id) || repair.lost_anything() {
+                self.report.collections.push(repair);
+            }
         }
         // Also where only the log is mended: a repair that was cut off may have left files.
         next.next_file = FileNumber(numbers);
         if self.report.was_damaged() {
-            commit_files(&self.storage, &opener.dir, written)?;
+            commit_files(&self.storage, &opener.dir, written, Syncs::InOrder)?;
             let manifests = directory.manifests.iter().chain(&directory.old_manifests);
             let ours = manifests.filter(|number| manifest::is_within_reach(**number, base.number));
             next.number = FileNumber(ours.map(|number| number.0).max().unwrap_or(0) + 1);
@@ -384,7 +388,9 @@ impl Repair<'_> {
         let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(None) };
         let Some(lock) = self.lock.take() else { return Ok(None) };
         let number = manifest.number;
-        let stored = manifest.collections.iter().map(|entry| entry.flushed).min().unwrap_or_default();
+        // Lost records of jobs are no users' loss.
+        let users = manifest.collections.iter().filter(|entry| !is_system(entry.id));
+        let stored = users.map(|entry| entry.flushed).min().unwrap_or_default();
         let newest_known = manifest.newest_segment;
         let core = recover::assemble(self.options.clone(), self.storage.clone(), &directory, manifest, lock)?;
         // Files that were emptied are put aside in the end, as all that no manifest names.

@@ -11,7 +11,7 @@ use plimsoll_base::{FileNumber, Result, StorageError};
 use plimsoll_shard::names::FileName;
 use plimsoll_shard::{
     Documents as _, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
-    SealedWriter, SectionKind, VectorFile, commit_files, describe,
+    SealedWriter, SectionKind, Syncs, VectorFile, commit_files, describe,
 };
 use plimsoll_sim::SimStorage;
 use tempfile::TempDir;
@@ -125,7 +125,7 @@ fn of_sections(kind: SealedKind, first: u32, bytes: &[u8]) -> Option<Vec<u8>> {
         writer.section(kind, u32::from(*owner), &contents).ok()?;
     }
     let file = writer.finish().ok()?;
-    let metas = commit_files(&disk, Path::new("/"), [file]).unwrap();
+    let metas = commit_files(&disk, Path::new("/"), [file], Syncs::InOrder).unwrap();
     disk.bytes(Path::new("/").join(metas[0].name().to_string()))
 }
 

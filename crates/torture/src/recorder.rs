@@ -207,11 +207,13 @@ impl Recorder {
         self.step(true, |run| assert!(run.db().flush().is_ok()));
     }
 
-    /// Tries to flush while the next `count` calls of a kind fail.
+    /// Tries to flush; from its first file on the next `count` calls of a kind fail.
     pub fn flush_refused(&mut self, kind: OperationKind, failure: Failure, count: u64) {
         self.step(false, |run| {
-            run.disk.fail_next(kind, failure, count);
+            let disk = run.disk.clone();
+            run.hook.before_file(0, move || disk.fail_next(kind, failure, count));
             assert!(run.db().flush().is_err(), "the flush was meant to fail");
+            assert!(!run.hook.cancel(), "the flush had no file");
             run.disk.clear_faults();
         });
     }

@@ -212,11 +212,9 @@ impl Core {
 
     /// The flush of a closing database, and the end of those that it stands for.
     pub(crate) fn flush_at_close(&self, waiting: Vec<Arc<Job>>) -> Result<()> {
-        let is_due = self.published.state().sound().any(|collection| collection.first_unflushed().is_some());
-        let users_are =
-            self.published.state().users().any(|collection| collection.first_unflushed().is_some());
-        let result = match (users_are || !waiting.is_empty(), is_due) {
-            (true, _) => {
+        let is_due = self.published.state().users().any(|collection| collection.first_unflushed().is_some());
+        let result = match is_due || !waiting.is_empty() {
+            true => {
                 let id = JobId(self.jobs.next_id.fetch_add(1, Ordering::Relaxed));
                 let request = JobRequest::flush_for(JobTarget::Database, FlushReason::Close);
                 let job = Arc::new(Job::new(id, request, self.unix_now(), 0));
@@ -231,9 +229,8 @@ impl Core {
                 self.jobs.tell(self, &job, || JobEventKind::Finished { state, error });
                 result
             }
-            // Records of jobs.
-            (false, true) => self.flush_target(None, FlushReason::Close, None).map(|_| JobOutcome::Unknown),
-            (false, false) => Ok(JobOutcome::Unknown),
+            // Records of jobs, and what the log has of collections that were dropped.
+            false => self.flush_target(None, FlushReason::Close, None).map(|_| JobOutcome::Unknown),
         };
         for job in waiting {
             let state = if result.is_ok() { JobState::Completed } else { JobState::Failed };

@@ -13,21 +13,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{Lsn, Metric, StorageError};
+use plimsoll_base::{CollectionId, Lsn, Metric, StorageError};
 
 use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobState, JobTarget};
 use crate::batch::WriteBatch;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
+use crate::manifest::CollectionEntry;
 use crate::model::{Document, Key, Metadata, Value};
 use crate::options::{CollectionConfig, Durability};
 use crate::state::{CollectionState, State, View};
 use crate::stats::{FlushReason, FlushStats};
 
-/// Names of collections that begin like this are the database's own.
-pub(crate) const SYSTEM_PREFIX: &str = "plimsoll.";
-/// The collection of the records.
-const TABLE: &str = "plimsoll.jobs";
+/// The collection of the records. Those that users make have greater numbers.
+const TABLE: CollectionId = CollectionId(0);
+/// What it is called where files are described.
+const TABLE_NAME: &str = "plimsoll.jobs";
 /// The key of the ledger.
 const LEDGER: &str = "ledger";
 /// How long a record is kept after its job ended.
@@ -86,9 +87,11 @@ fn row(key: Key) -> Document {
     Document::new(key).vector([0.0])
 }
 
-/// The name of the records' collection, and how it is made: by whoever creates the database.
-pub(crate) fn table_config() -> (&'static str, CollectionConfig) {
-    (TABLE, CollectionConfig::new(1, Metric::L2))
+impl CollectionEntry {
+    /// The records' collection, which comes with a database.
+    pub(crate) fn of_jobs() -> Self {
+        Self::new(TABLE, TABLE_NAME, CollectionConfig::new(1, Metric::L2), Lsn::ZERO)
+    }
 }
 
 /// The records that a view shows.
@@ -100,7 +103,7 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     /// `None` if there are none yet.
     pub(crate) fn of(view: &'a View) -> Option<Self> {
-        let table = view.state.system(TABLE)?;
+        let table = view.state.collections.get(&TABLE)?;
         Some(Self { view, table })
     }
 
@@ -151,8 +154,12 @@ impl<'a> Records<'a> {
 }
 
 fn malformed(what: &str) -> Error {
-    StorageError::corrupted(Path::new(TABLE), 0, format!("{what} has not the fields that it should have"))
-        .into()
+    StorageError::corrupted(
+        Path::new(TABLE_NAME),
+        0,
+        format!("{what} has not the fields that it should have"),
+    )
+    .into()
 }
 
 impl Core {
@@ -175,13 +182,12 @@ impl Core {
 
     /// The records' collection; in a database from before there were any, the first record creates it.
     fn table(&self) -> Result<Arc<CollectionState>> {
-        if let Some(table) = self.published.state().system(TABLE) {
-            return Ok(Arc::clone(table));
+        let found = || self.published.state().collections.get(&TABLE).cloned();
+        if let Some(table) = found() {
+            return Ok(table);
         }
-        let (name, config) = table_config();
-        self.create_collection(name, &config)?;
-        let state = self.published.state();
-        state.system(TABLE).cloned().ok_or(Error::Closed)
+        self.create_job_table()?;
+        found().ok_or(Error::Closed)
     }
 
     /// Removes records of jobs that ended long ago.
@@ -358,23 +364,18 @@ impl State {
     pub(crate) fn users(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
         self.collections.values().filter(|collection| !collection.is_system())
     }
-
-    /// The system table of that name.
-    fn system(&self, name: &str) -> Option<&Arc<CollectionState>> {
-        self.collections.values().find(|collection| &*collection.name == name)
-    }
 }
 
 impl CollectionState {
     /// Whether it is a system table.
     pub(crate) fn is_system(&self) -> bool {
-        is_system(&self.name)
+        is_system(self.id)
     }
 }
 
-/// Whether the name of a collection is that of a system table.
-pub(crate) fn is_system(name: &str) -> bool {
-    name.starts_with(SYSTEM_PREFIX)
+/// Whether a collection is a system table.
+pub(crate) fn is_system(id: CollectionId) -> bool {
+    id == TABLE
 }
 
 #[cfg(test)]

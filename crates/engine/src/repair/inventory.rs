@@ -11,6 +11,7 @@ use plimsoll_shard::{
 
 use super::is_damage;
 use crate::error::Result;
+use crate::jobs::is_system;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
 use crate::options::CollectionConfig;
 
@@ -114,6 +115,9 @@ impl Inventory {
         let info = header.info;
         let config = CollectionConfig::new(info.dimension as usize, info.metric);
         let entry = self.collections.entry(info.collection).or_insert_with(|| {
+            if is_system(info.collection) {
+                return CollectionEntry::of_jobs();
+            }
             let name = format!("collection-{}", info.collection);
             CollectionEntry::new(info.collection, &name, config, Lsn::ZERO)
         });
@@ -177,6 +181,10 @@ impl Inventory {
             entry.postings.clear();
             entry.kills.clear();
             entry.indexes.clear();
+        }
+        let jobs = CollectionEntry::of_jobs();
+        if manifest.collection(jobs.id).is_none() {
+            manifest.collections.push(jobs);
         }
         for (id, found) in &self.collections {
             match manifest.collection_mut(*id) {

@@ -48,6 +48,13 @@ pub struct CollectionRepair {
     pub rebuilt: Vec<String>,
 }
 
+impl CollectionRepair {
+    /// Whether data is known to be lost, or deletions to be undone.
+    pub fn lost_anything(&self) -> bool {
+        self.documents_lost > 0 || self.deletions_lost > 0
+    }
+}
+
 /// What became of a damaged log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -138,8 +145,8 @@ impl RepairReport {
 
     /// Whether data is known to be lost, or deletions to be undone.
     pub fn lost_anything(&self) -> bool {
-        let lost = |of: &CollectionRepair| of.documents_lost > 0 || of.deletions_lost > 0;
-        self.collections.iter().any(lost) || self.log.as_ref().is_some_and(|log| log.batches_lost > 0)
+        self.collections.iter().any(CollectionRepair::lost_anything)
+            || self.log.as_ref().is_some_and(|log| log.batches_lost > 0)
     }
 
     pub(super) fn found(&mut self, error: &StorageError) {

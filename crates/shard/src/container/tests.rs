@@ -21,7 +21,7 @@ fn write(dir: &Path, number: u64, sections: &[(u32, Vec<u8>)], piece: usize) -> 
         assert_eq!(writer.section_len(), bytes.len() as u64);
     }
     let pending = writer.finish().unwrap();
-    commit_files(&OsStorage, dir, [pending]).unwrap()[0]
+    commit_files(&OsStorage, dir, [pending], Syncs::InOrder).unwrap()[0]
 }
 
 fn bytes_of(len: usize, seed: u8) -> Vec<u8> {
@@ -259,7 +259,7 @@ fn an_unfinished_or_invalid_file_leaves_nothing_and_nothing_is_replaced() {
     assert!(OsStorage.list(dir.path()).unwrap().is_empty());
     let meta = write(dir.path(), 1, &[(0, b"first".to_vec())], 9);
     let files = [create(2).finish().unwrap(), create(1).finish().unwrap()];
-    let error = commit_files(&OsStorage, dir.path(), files).unwrap_err();
+    let error = commit_files(&OsStorage, dir.path(), files, Syncs::InOrder).unwrap_err();
     assert_eq!(error.io_kind(), Some(std::io::ErrorKind::AlreadyExists));
     SealedFile::open(&OsStorage, dir.path(), &meta, DATABASE, ReadMode::Owned).unwrap();
     assert_eq!(OsStorage.list(dir.path()).unwrap().len(), 1);

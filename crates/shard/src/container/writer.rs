@@ -63,10 +63,7 @@ impl PendingFile<'_> {
         &self.meta
     }
 
-    fn publish(&mut self) -> Result<()> {
-        if !mutant::is(Mutant::SkipDataSync) {
-            self.file.sync()?;
-        }
+    fn give_name(&mut self) -> Result<()> {
         if let Some(temporary) = &self.current {
             self.storage.rename_noreplace(temporary, &self.path)?;
         }
@@ -84,6 +81,34 @@ impl Drop for PendingFile<'_> {
     }
 }
 
+/// How several files are synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    /// One after the other, so that runs repeat.
+    InOrder,
+    /// At the same time: what a disk takes for a sync passes once.
+    Together,
+}
+
+/// At most so many files are synced at the same time.
+const SYNCS: usize = 8;
+
+fn sync_all(files: &mut [PendingFile<'_>], syncs: Syncs) -> Result<()> {
+    let sync = |files: &mut [PendingFile<'_>]| files.iter_mut().try_for_each(|file| file.file.sync());
+    if syncs == Syncs::InOrder || files.len() < 2 {
+        return sync(files);
+    }
+    let share = files.len().div_ceil(SYNCS);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = files.chunks_mut(share).map(|files| scope.spawn(move || sync(files))).collect();
+        let synced = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked)));
+        // All of them have ended before any error is told.
+        synced.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
 /// Syncs every file and gives it its final name, replacing nothing, and then syncs the directory, once: a
 /// manifest may name the files when this has returned.
 ///
@@ -94,12 +119,16 @@ pub fn commit_files<'a>(
     storage: &dyn Storage,
     dir: &Path,
     files: impl IntoIterator<Item = PendingFile<'a>>,
+    syncs: Syncs,
 ) -> Result<Vec<FileMeta>> {
     let mut files: Vec<PendingFile<'a>> = files.into_iter().collect();
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    files.iter_mut().try_for_each(PendingFile::publish)?;
+    if !mutant::is(Mutant::SkipDataSync) {
+        sync_all(&mut files, syncs)?;
+    }
+    files.iter_mut().try_for_each(PendingFile::give_name)?;
     if !mutant::is(Mutant::SkipDataDirectorySync) {
         storage.sync_dir(dir)?;
     }

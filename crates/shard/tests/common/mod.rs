@@ -76,7 +76,7 @@ pub fn info(dimension: u32) -> PostingInfo {
 }
 
 pub fn commit(dir: &Path, file: PendingFile) -> FileMeta {
-    commit_files(&OsStorage, dir, [file]).unwrap()[0]
+    commit_files(&OsStorage, dir, [file], Syncs::InOrder).unwrap()[0]
 }
 
 pub fn write_postings(dir: &Path, number: u64, dimension: u32, docs: &Docs) -> FileMeta {
