@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, Document, Durability, Error, Metadata, Metric, ReadOnlyDatabase,
-    Snapshot, WriteBatch,
+    Collection, CollectionConfig, Database, Document, Durability, Error, JobRequest, Metadata, Metric,
+    ReadOnlyDatabase, Snapshot, WriteBatch,
 };
 use plimsoll_sim::{Failure, Moment, OperationKind, SimStorage};
 
@@ -216,6 +216,11 @@ impl Recorder {
             assert!(!run.hook.cancel(), "the flush had no file");
             run.disk.clear_faults();
         });
+    }
+
+    /// Has a job done.
+    pub fn job(&mut self, request: JobRequest) {
+        self.step(false, |run| drop(run.db().start(request).unwrap().wait().unwrap()));
     }
 
     /// Compacts.

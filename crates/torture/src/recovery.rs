@@ -16,6 +16,9 @@ use crate::model::Model;
 /// Where the database is.
 pub const PATH: &str = "/srv/db";
 
+/// Where the workload with a backup has it.
+pub const COPY: &str = "/srv/copy";
+
 /// Contents of more documents than this are not read in every way at each of very many places.
 const LARGE: usize = 1000;
 
@@ -111,6 +114,7 @@ fn write_one(db: &Database, model: &mut Model, key: &str) {
 
 /// That a disk after a crash opens, has one of the allowed contents, is sound, and can be used.
 pub fn check_recovery(disk: &SimStorage, allowed: &[&Model], what: &str) {
+    check_copy(disk, what);
     let db = open(disk, what);
     let mut model = contents(&db);
     assert_allowed(&model, allowed, what);
@@ -118,6 +122,7 @@ pub fn check_recovery(disk: &SimStorage, allowed: &[&Model], what: &str) {
     drop(db);
     let db = open(disk, &format!("{what}; second reopening"));
     assert_eq!(Model::of(&db), model, "{what}: the second reopening changed something");
+    check_jobs(&db, what);
     write_one(&db, &mut model, "after the crash");
     db.flush().unwrap_or_else(|error| panic!("{what}: flush: {error}"));
     assert_eq!(contents(&db), model, "{what}: after a flush");
@@ -125,6 +130,39 @@ pub fn check_recovery(disk: &SimStorage, allowed: &[&Model], what: &str) {
     drop(db);
     check_verified(disk, what);
     assert_eq!(disk.violations(), [] as [String; 0], "{what}");
+}
+
+/// That the records of jobs are whole; and that what was left is done once, and what had ended stays as it was.
+fn check_jobs(db: &Database, what: &str) {
+    let records = || db.jobs(usize::MAX).unwrap_or_else(|error| panic!("{what}: records of jobs: {error}"));
+    let before = records();
+    assert!(before.is_sorted_by(|a, b| a.id > b.id), "{what}: an id is there twice: {before:?}");
+    if before.iter().any(|job| !job.state.is_final()) {
+        db.run_due_jobs().unwrap_or_else(|error| panic!("{what}: resuming: {error}"));
+    }
+    let after = records();
+    for job in &before {
+        let now = after.iter().find(|now| now.id == job.id);
+        let now = now.unwrap_or_else(|| panic!("{what}: the record of {job:?} is gone"));
+        assert!(now.state.is_final(), "{what}: {job:?} is left as {now:?}");
+        let again = u32::from(!job.state.is_final());
+        assert!(now.attempts <= job.attempts + again, "{what}: {job:?} was done more than once: {now:?}");
+        assert!(again == 1 || now.state == job.state, "{what}: {job:?} became {now:?}");
+    }
+}
+
+/// That a copy of a database is not one before it is whole.
+fn check_copy(disk: &SimStorage, what: &str) {
+    let is_manifest = |name: &str| name.starts_with("MANIFEST-") && !name.ends_with(".tmp");
+    let Ok(entries) = disk.list(Path::new(COPY)) else { return };
+    if entries.iter().any(|entry| is_manifest(&entry.name)) {
+        let storage = Arc::new(disk.clone());
+        let copy = Database::builder(COPY).storage(storage).background(false).open();
+        let copy = copy.unwrap_or_else(|error| panic!("{what}: the copy does not open: {error}"));
+        assert_sound(&copy, &format!("{what}; the copy"));
+        let found = contents(&copy);
+        assert!(!found.collections.is_empty(), "{what}: the copy is empty");
+    }
 }
 
 /// That a closed database is sound.

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use plimsoll::{Document, Durability, Error, Metadata, Metric, Value};
+use plimsoll::{Document, Durability, Error, JobRequest, Metadata, Metric, Value};
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind};
 
 use crate::random::Random;
 use crate::recorder::{Recorder, Recording};
-use crate::recovery::empty_disk;
+use crate::recovery::{COPY, empty_disk};
 
 use Durability::{Buffered, Durable};
 
@@ -46,6 +46,7 @@ workloads! {
     failed_flushes,
     compactions,
     compaction_around_a_flush,
+    jobs,
     snapshots_over_compaction,
     everything_deleted,
     several_collections,
@@ -219,6 +220,25 @@ fn compaction_around_a_flush() -> Recorder {
     run.flush();
     run.compact_around_flush(1, "a", &documents(3..4, 9), &[2, 5]);
     run.compact();
+    run
+}
+
+/// Every kind of job, with a record that is on disk before it begins.
+fn jobs() -> Recorder {
+    let mut run = opened();
+    run.create("b", 2, Metric::Dot);
+    run.write("a", &documents(0..4, 1), &[], Durable);
+    run.write("b", &documents(0..2, 1), &[], Buffered);
+    run.job(JobRequest::flush_collection("a"));
+    run.write("a", &documents(2..6, 2), &[0], Durable);
+    run.job(JobRequest::backup(COPY));
+    run.write("b", &documents(1..3, 3), &[], Durable);
+    run.job(JobRequest::verify());
+    run.job(JobRequest::flush());
+    run.job(JobRequest::compaction());
+    run.write("a", &documents(5..7, 4), &[2], Durable);
+    run.job(JobRequest::flush_collection("b"));
+    run.close();
     run
 }
 
