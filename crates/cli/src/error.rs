@@ -34,6 +34,9 @@ pub(crate) enum CliError {
         /// Why it stopped.
         cause: Box<CliError>,
     },
+    /// Someone has sent SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
     /// Anything else, of a kind.
     #[error("{message}")]
     Failed {
@@ -136,6 +139,7 @@ impl CliError {
             Self::Database(error) | Self::Repair(error) => kind_of(error),
             Self::Input(error) => error.kind,
             Self::Import { cause, .. } => cause.kind(),
+            Self::Interrupted => "interrupted",
             Self::Failed { kind, .. } => kind,
             Self::StdoutClosed => "io",
             Self::Reported => "failed",

@@ -16,6 +16,7 @@ mod commands;
 mod demo;
 mod error;
 mod input;
+mod interrupt;
 mod json;
 mod output;
 mod progress;

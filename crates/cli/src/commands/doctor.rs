@@ -6,7 +6,7 @@ use plimsoll::storage::{OsStorage, Storage as _};
 use plimsoll::{JobKind, JobRecord, JobState, ReadOnlyDatabase};
 use serde::Serialize;
 
-use crate::args::Dir;
+use crate::args::{Dir, Reading};
 use crate::error::{CliError, Result};
 use crate::output::{Output, bytes, counted};
 
@@ -43,7 +43,7 @@ const RECENT: Duration = Duration::from_secs(24 * 3600);
 const JOBS: usize = 200;
 
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
-    let db = ReadOnlyDatabase::open(&args.dir)?;
+    let db = super::reader(&args.dir, Reading { salvage: false }, output)?;
     let mut findings = vec![manifest(&db), log(&db), room(args)?];
     findings.extend(jobs(&db.jobs(JOBS)?));
     let report = Report { ok: findings.iter().all(|finding| finding.ok), findings };

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::args::Import;
 use crate::error::{CliError, Result};
 use crate::input::{InputError, Operation, Place, Row, format_of, is_stdin, name_of, open_rows};
+use crate::interrupt::Interrupt;
 use crate::output::{Output, counted};
 use crate::progress::Progress;
 
@@ -25,7 +26,7 @@ struct Summary {
 pub(super) fn run(args: &Import, output: &mut Output) -> Result<()> {
     check(args)?;
     let start = Instant::now();
-    let mut importer = Importer::open(args)?;
+    let mut importer = Importer::open(args, Interrupt::watch(output.json)?)?;
     let imported = importer.all(output);
     let seconds = start.elapsed().as_secs_f64();
     // Also after an error: what was acknowledged is durable already, closing only makes opening faster.
@@ -84,10 +85,11 @@ struct Importer<'a> {
     dimension: Option<usize>,
     pending: Pending,
     stored: u64,
+    interrupt: Interrupt,
 }
 
 impl<'a> Importer<'a> {
-    fn open(args: &'a Import) -> Result<Self> {
+    fn open(args: &'a Import, interrupt: Interrupt) -> Result<Self> {
         let name = &args.target.collection[..];
         let (mut db, mut collection) = (None, None);
         if exists(&args.target.dir) {
@@ -100,14 +102,15 @@ impl<'a> Importer<'a> {
             if let (Some(found), Some(metric)) = (&collection, args.metric) {
                 opened.create_collection(name, CollectionConfig::new(found.dimension(), metric))?;
             }
+            interrupt.closes(&opened);
             db = Some(opened);
         }
         let dimension = collection.as_ref().map(Collection::dimension);
-        Ok(Self { args, db, collection, dimension, pending: Pending::default(), stored: 0 })
+        Ok(Self { args, db, collection, dimension, pending: Pending::default(), stored: 0, interrupt })
     }
 
     fn all(&mut self, output: &mut Output) -> Result<()> {
-        for (file, path) in self.args.files.iter().enumerate() {
+        'files: for (file, path) in self.args.files.iter().enumerate() {
             let mut rows = open_rows(path, self.args.format)?;
             let progress = Progress::new(output.json, "importing", rows.expected());
             while let Some(row) = rows.next_row()? {
@@ -116,10 +119,16 @@ impl<'a> Importer<'a> {
                     progress.advance(self.pending.places.len() as u64);
                     self.write(output)?;
                 }
+                if self.interrupt.is_seen() {
+                    break 'files;
+                }
             }
         }
         if !self.pending.places.is_empty() {
             self.write(output)?;
+        }
+        if self.interrupt.is_seen() {
+            return Err(CliError::Interrupted);
         }
         match self.collection {
             None if self.stored > 0 => {
@@ -173,6 +182,7 @@ impl<'a> Importer<'a> {
             self.store(&batch, &places)?;
         }
         self.stored += places.len() as u64;
+        self.interrupt.stored(self.stored);
         if self.args.ack {
             output.line(format_args!("ACK {}", self.stored))?;
             output.flush()?;
@@ -204,6 +214,7 @@ impl<'a> Importer<'a> {
             Some(db) => db,
             None => Database::open(&self.args.target.dir)?,
         };
+        self.interrupt.closes(&db);
         let config = CollectionConfig::new(dimension, self.args.metric.unwrap_or_default());
         let collection = self.db.insert(db).create_collection(name, config)?;
         self.collection = Some(collection.clone());
@@ -231,6 +242,7 @@ impl<'a> Importer<'a> {
     }
 
     fn close(&mut self) -> Result<()> {
+        self.interrupt.release();
         if let Some(db) = self.db.take() {
             db.close()?;
         }
