@@ -91,6 +91,8 @@ impl Core {
         manifest.durable = copied.lsn;
         manifest.advance(copied.lsn);
         job.go_on()?;
+        // The names of what the manifest speaks of come before the manifest's.
+        storage.sync_dir(directory)?;
         sync_names_of(&*storage, directory)?;
         manifest.publish(&*storage, directory)?;
         copied.total = start.elapsed();

@@ -121,6 +121,8 @@ impl Counters {
     /// A flush succeeded that had something to do.
     pub(crate) fn flushed(&self, stats: &FlushStats) {
         lock(&self.phases).add(stats);
+        #[cfg(feature = "metrics")]
+        crate::metrics::record(stats);
         *lock(&self.last_flush) = Some(stats.clone());
     }
 }

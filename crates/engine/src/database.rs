@@ -312,6 +312,13 @@ impl Database {
         self.core().stats()
     }
 
+    /// Hands the statistics, [`Stats::metrics`], to the recorder that the program has installed for the crate `metrics`; the
+    /// times of flushes are there as they happen. To be called as often as they are to be up to date.
+    #[cfg(feature = "metrics")]
+    pub fn export_metrics(&self) {
+        self.stats().export();
+    }
+
     /// Reads and checks every file, and says what is wrong.
     ///
     /// # Errors

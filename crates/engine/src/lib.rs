@@ -32,6 +32,7 @@ mod flush;
 mod jobs;
 mod manifest;
 mod memtable;
+mod metrics;
 mod model;
 mod options;
 mod order;
@@ -66,6 +67,7 @@ pub use jobs::{
     Circuit, JobEvent, JobEventKind, JobHandle, JobId, JobKind, JobOutcome, JobPriority, JobRecord,
     JobRequest, JobState, JobTarget, Subscription,
 };
+pub use metrics::{Statistic, StatisticValue};
 pub use model::{Document, Key, Metadata, Posting, Value, limits};
 pub use options::{CollectionConfig, DatabaseBuilder, Durability};
 pub use plimsoll_base::clock::{Clock, SystemClock};
