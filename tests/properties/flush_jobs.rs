@@ -500,6 +500,37 @@ fn five_failures_close_the_intake_and_a_success_opens_it() {
 }
 
 #[test]
+fn the_database_tries_by_itself_when_flushes_kept_failing() {
+    let disk = SimStorage::new();
+    let (gate, clock) = (Gate::new(disk.clone()), Arc::new(SimClock::default()));
+    let db = builder(gate.clone()).clock(clock.clone()).open().unwrap();
+    let collection = create(&db, "c");
+    collection.upsert(document(1)).unwrap();
+    gate.fail();
+    let circuit = || db.stats().jobs.circuit;
+    // Time passes, and the workers see it.
+    let pass = |time| {
+        clock.advance(time);
+        db.start(JobRequest::verify()).unwrap().wait().unwrap();
+    };
+    while circuit() == plimsoll::Circuit::Closed {
+        match db.start(JobRequest::flush()) {
+            Ok(_) | Err(Error::CircuitOpen { .. }) => pass(SECOND / 2),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(matches!(collection.upsert(document(2)), Err(Error::CircuitOpen { .. })));
+    assert!(db.stats().flushes.failed >= 5);
+    gate.open_gate();
+    while circuit() != plimsoll::Circuit::Closed {
+        pass(SECOND);
+    }
+    collection.upsert(document(2)).unwrap();
+    assert_eq!(db.stats().collections[0].flushed_documents, 1, "nobody has called for that flush");
+    db.close().unwrap();
+}
+
+#[test]
 fn listeners_that_panic_or_block_hurt_nobody_and_are_counted() {
     let db = builder(SimStorage::new()).open().unwrap();
     let collection = create(&db, "c");

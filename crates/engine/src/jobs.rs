@@ -8,8 +8,8 @@
 //!
 //! Without threads of its own (`background(false)`) whoever submits a job does it, and everything before it in the queue.
 //!
-//! **Locks**: the board (who waits, who runs) is held for moments and nothing is locked under it, so that the commit
-//! leader may submit jobs. The ledger of records is locked before the log. A job holds neither while it works.
+//! **Locks**: the board (who waits, who runs) is held for moments, and nothing that waits is locked under it, so
+//! that the commit leader may submit jobs. The ledger of records is locked before the log. A job holds neither while it works.
 
 mod breaker;
 mod events;
@@ -40,7 +40,7 @@ use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::stats::JobStats;
+use crate::stats::{FlushReason, JobStats};
 use breaker::Breaker;
 use events::Listeners;
 use queue::{Queue, Queued as _};
@@ -320,16 +320,31 @@ impl Core {
         if has_waited {
             jobs.note_wait(start.elapsed());
         }
-        let id = JobId(jobs.next_id.fetch_add(1, Ordering::Relaxed));
-        let job = Arc::new(Job::new(id, request, self.unix_now(), 0));
-        let now = self.now();
-        board.queue.push(Arc::clone(&job), now, now);
-        jobs.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        let job = self.push(&mut board, request, self.now());
         self.hire(&mut board);
         drop(board);
         jobs.changed.notify_all();
-        jobs.tell(self, &job, || JobEventKind::Queued);
         Ok((job, true))
+    }
+
+    /// Puts a new job into the queue, which is not to begin before `not_before`.
+    fn push(&self, board: &mut Board, request: JobRequest, not_before: Duration) -> Arc<Job> {
+        let id = JobId(self.jobs.next_id.fetch_add(1, Ordering::Relaxed));
+        let job = Arc::new(Job::new(id, request, self.unix_now(), 0));
+        board.queue.push(Arc::clone(&job), self.now(), not_before);
+        self.jobs.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        // Listeners are told without waiting for any of them.
+        self.jobs.tell(self, &job, || JobEventKind::Queued);
+        job
+    }
+
+    /// Sees to the flush that may close the circuit again, when its time has come and nobody else asks for one.
+    fn probe(&self, board: &mut Board) {
+        let is_time = self.jobs.breaker.probe_at().is_some_and(|at| at <= self.now());
+        let is_flush = |job: &Arc<Job>| job.kind() == JobKind::Flush;
+        if is_time && !board.is_closing && !board.queue.jobs().chain(&board.running).any(is_flush) {
+            self.push(board, JobRequest::flush_for(JobTarget::Database, FlushReason::Probe), self.now());
+        }
     }
 
     /// Sees to a worker for what waits, if one more may be hired.
@@ -361,6 +376,7 @@ impl Core {
         let mut board = lock(&jobs.board);
         let mut idle_since = self.now();
         loop {
+            self.probe(&mut board);
             if let Some(job) = self.next(&mut board) {
                 // While this one works, another one may be needed.
                 if board.queue.len() > 0 {
@@ -373,18 +389,22 @@ impl Core {
                 continue;
             }
             let now = self.now();
-            let is_superfluous =
-                board.workers > self.options.workers && now.saturating_sub(idle_since) >= PATIENCE;
-            if board.is_closing || is_superfluous {
+            let is_extra = board.workers > self.options.workers;
+            if board.is_closing || (is_extra && now.saturating_sub(idle_since) >= PATIENCE) {
                 board.workers -= 1;
                 jobs.changed.notify_all();
                 return;
             }
             let next = board.queue.next_at(now).into_iter().chain(jobs.breaker.probe_at()).min();
-            let sleep =
-                next.map_or(PATIENCE, |at| at.saturating_sub(now)).clamp(Duration::from_millis(1), PATIENCE);
+            let sleep = next.map(|at| at.saturating_sub(now).max(Duration::from_millis(1)));
+            let sleep = sleep.into_iter().chain(is_extra.then_some(PATIENCE)).min();
             board.idle += 1;
-            board = jobs.changed.wait_timeout(board, sleep).unwrap_or_else(PoisonError::into_inner).0;
+            board = match sleep {
+                Some(sleep) => {
+                    jobs.changed.wait_timeout(board, sleep).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => jobs.changed.wait(board).unwrap_or_else(PoisonError::into_inner),
+            };
             board.idle -= 1;
         }
     }

@@ -160,7 +160,7 @@ impl Stats {
                     metrics::gauge!(name, labels).set(value);
                 }
                 StatisticValue::Histogram(_) => {
-                    metrics::describe_histogram!(name, metrics::Unit::Seconds, help)
+                    metrics::describe_histogram!(name, metrics::Unit::Seconds, help);
                 }
             }
         }

@@ -30,6 +30,8 @@ pub enum FlushReason {
     WalSize,
     /// What follows needs everything in files: a backup.
     Checkpoint,
+    /// Flushes kept failing, and one was tried.
+    Probe,
     /// The log replayed at opening was larger than the memtable budget.
     Recovery,
     /// The database was closed.
@@ -47,6 +49,7 @@ impl FlushReason {
         Self::MemtableSize,
         Self::WalSize,
         Self::Checkpoint,
+        Self::Probe,
         Self::Recovery,
         Self::Close,
     ];
@@ -62,6 +65,7 @@ impl FlushReason {
             Self::MemtableSize => "memtable size",
             Self::WalSize => "WAL size",
             Self::Checkpoint => "checkpoint",
+            Self::Probe => "probe",
             Self::Recovery => "recovery",
             Self::Close => "close",
         }

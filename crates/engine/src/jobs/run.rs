@@ -142,7 +142,7 @@ impl Core {
         match &error {
             None => tracing::info!(job = job.id.0, kind = %job.request.kind, %state, "job ended"),
             Some(error) => {
-                tracing::warn!(job = job.id.0, kind = %job.request.kind, %state, %error, "job ended")
+                tracing::warn!(job = job.id.0, kind = %job.request.kind, %state, %error, "job ended");
             }
         }
         {
@@ -176,10 +176,7 @@ impl Core {
         if board.is_closing || board.same(request, None).is_some() {
             return;
         }
-        let id = JobId(self.jobs.next_id.fetch_add(1, Ordering::Relaxed));
-        let job = Arc::new(Job::new(id, request.clone(), self.unix_now(), 0));
-        board.queue.push(job, now, now + SECOND_WIND);
-        self.jobs.counters.submitted.fetch_add(1, Ordering::Relaxed);
+        self.push(&mut board, request.clone(), now + SECOND_WIND);
     }
 
     /// No further jobs: those that can be are cancelled, workers end. Flushes that waited are returned; what they were to

@@ -52,9 +52,9 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<()> {
         let now = Instant::now();
         let look = Look::new(&stats, &jobs, before.as_ref().map(|(at, stats)| (now - *at, stats)));
         if output.json {
-            output.value(&look)?
+            output.value(&look)?;
         } else {
-            print(&look, &jobs, output)?
+            print(&look, &jobs, output)?;
         }
         output.flush()?;
         left = left.map(|left| left - 1);
