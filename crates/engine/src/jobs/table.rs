@@ -165,19 +165,22 @@ fn malformed(what: &str) -> Error {
 impl Core {
     /// Writes the record of a job, and which jobs have not ended.
     pub(super) fn write_job_record(&self, record: &JobRecord, durability: Durability) -> Result<Lsn> {
-        // The ledger is written in the order of its changes.
+        // The ledger is written in the order of its changes. One that can not be written has not happened: a job whose end
+        // has no record is not known to have ended, and the next opening sees to it.
         let mut ledger = lock(&self.jobs.ledger);
-        ledger.next = self.jobs.next_id.load(Ordering::Relaxed);
+        let mut next = Ledger { next: self.jobs.next_id.load(Ordering::Relaxed), ..ledger.clone() };
         if record.state.is_final() {
-            ledger.open.remove(&record.id.0);
+            next.open.remove(&record.id.0);
         } else {
-            ledger.open.insert(record.id.0);
+            next.open.insert(record.id.0);
         }
         let mut batch = WriteBatch::new();
-        self.prune(&mut ledger, &mut batch)?;
-        batch.upsert(encode(record)).upsert(ledger.document());
+        self.prune(&mut next, &mut batch)?;
+        batch.upsert(encode(record)).upsert(next.document());
         let table = self.table()?;
-        self.write_system(&[(table.id, &table.config, &batch)], durability)
+        let lsn = self.write_system(&[(table.id, &table.config, &batch)], durability)?;
+        *ledger = next;
+        Ok(lsn)
     }
 
     /// The records' collection; in a database from before there were any, the first record creates it.
