@@ -142,7 +142,7 @@ fn the_second_caller_gets_the_first_ones_job_unless_more_was_written() {
     let (a, b) = (create(&db, "a"), create(&db, "b"));
     a.upsert(document(1)).unwrap();
     b.upsert(document(1)).unwrap();
-    gate.hold();
+    let _held = gate.hold();
     let first = db.start(JobRequest::flush_collection("a")).unwrap();
     gate.wait_until_held();
     let same = db.start(JobRequest::flush_collection("a")).unwrap();
@@ -179,7 +179,7 @@ fn jobs_begin_in_the_order_of_their_priorities() {
             let _gone = began.send(event.id);
         }
     });
-    gate.hold();
+    let _held = gate.hold();
     let first = db.start(JobRequest::flush_collection("a")).unwrap();
     gate.wait_until_held();
     let start = |request: JobRequest, priority| db.start(request.priority(priority)).unwrap().id();
@@ -201,13 +201,53 @@ fn jobs_begin_in_the_order_of_their_priorities() {
 }
 
 #[test]
+fn workers_come_with_jobs_and_leave_when_there_are_none() {
+    for usual in [1, 2] {
+        let disk = SimStorage::new();
+        let (gate, clock) = (Gate::new(disk.clone()), Arc::new(SimClock::default()));
+        let builder = builder(gate.clone()).clock(clock.clone()).workers(usual).max_workers(4);
+        let db = builder.open().unwrap();
+        create(&db, "c").upsert(document(1)).unwrap();
+        assert_eq!(db.stats().jobs.workers, 0, "there was nothing to do yet");
+        let _held = gate.hold();
+        let flush = db.start(JobRequest::flush()).unwrap();
+        gate.wait_until_held();
+        assert_eq!(db.stats().jobs.workers, 1);
+        // Two beside a flush and a compaction; the third waits.
+        let backups = ["/one", "/two", "/three"].map(|to| db.start(JobRequest::backup(to)).unwrap());
+        while db.stats().jobs.running < 3 {
+            thread::yield_now();
+        }
+        let stats = db.stats().jobs;
+        assert_eq!((stats.workers, stats.queued), (3, 1));
+        gate.open_gate();
+        flush.wait().unwrap();
+        backups.iter().for_each(|backup| drop(backup.wait().unwrap()));
+        let poke = || drop(db.start(JobRequest::verify()).unwrap().wait().unwrap());
+        poke();
+        assert!(db.stats().jobs.workers >= 3, "they leave when they have been idle for a while");
+        while db.stats().jobs.workers > usual {
+            clock.advance(11 * SECOND);
+            poke();
+        }
+        for _ in 0..3 {
+            clock.advance(11 * SECOND);
+            poke();
+            assert_eq!(db.stats().jobs.workers, usual);
+        }
+        db.close().unwrap();
+        assert_eq!(db.stats().jobs.workers, 0);
+    }
+}
+
+#[test]
 fn a_full_queue_refuses_after_the_deadline_and_takes_when_there_is_room() {
     let (_, gate, db) = gated(|builder| {
         builder.workers(1).max_workers(1).job_queue(2).job_deadline(Duration::from_millis(50))
     });
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
-    gate.hold();
+    let _held = gate.hold();
     let flush = db.start(JobRequest::flush()).unwrap();
     gate.wait_until_held();
     let one = db.start(JobRequest::backup("/one")).unwrap();
@@ -234,7 +274,7 @@ fn what_times_out_is_the_waiting_and_not_the_flush() {
     let (disk, gate, db) = gated(|builder| builder.job_deadline(Duration::from_millis(20)));
     let collection = create(&db, "c");
     let lsn = collection.upsert(document(1)).unwrap();
-    gate.hold();
+    let _held = gate.hold();
     let Err(Error::JobTimeout { job, kind: JobKind::Flush, .. }) = db.flush() else { panic!("no timeout") };
     gate.wait_until_held();
     let handle = db.start(JobRequest::flush()).unwrap();
@@ -413,7 +453,7 @@ fn a_job_that_a_crash_cut_off_is_resumed_and_done_once() {
         let (disk, gate, db) = gated(|builder| builder);
         let collection = create(&db, "c");
         collection.upsert(document(1)).unwrap();
-        gate.hold();
+        let _held = gate.hold();
         let job = db.start(JobRequest::flush()).unwrap();
         gate.wait_until_held();
         let after = disk.after_crash(CrashPolicy::LoseAll);
@@ -448,7 +488,7 @@ fn a_job_that_a_crash_cut_off_is_resumed_and_done_once() {
 fn a_job_that_was_left_can_be_cancelled() {
     let (disk, gate, db) = gated(|builder| builder);
     create(&db, "c").upsert(document(1)).unwrap();
-    gate.hold();
+    let _held = gate.hold();
     let job = db.start(JobRequest::flush()).unwrap();
     gate.wait_until_held();
     assert!(matches!(job.cancel(), Err(Error::JobFinished { state: JobState::Running, .. })));
@@ -562,7 +602,7 @@ fn rows_that_wait_and_a_full_queue_survive_the_shutdown() {
         for key in 0..23 {
             collection.upsert(document(key)).unwrap();
         }
-        gate.hold();
+        let _held = gate.hold();
         let flush = db.start(JobRequest::flush()).unwrap();
         gate.wait_until_held();
         let waiting: Vec<_> =

@@ -281,7 +281,7 @@ fn writers_are_slowed_before_they_are_stopped() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(db.stats().stalls, plimsoll::StallStats::default());
-    gate.hold();
+    let _held = gate.hold();
     let mut key = 2;
     let stalled = loop {
         match write(key) {

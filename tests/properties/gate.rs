@@ -35,6 +35,15 @@ struct GatedFile {
     path: std::path::PathBuf,
 }
 
+/// As long as it is there, the gate may be held.
+pub(crate) struct Held(Gate);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open_gate();
+    }
+}
+
 impl Gate {
     pub(crate) fn new(inner: impl Storage) -> Self {
         Self { inner: Arc::new(inner), state: Arc::default() }
@@ -49,8 +58,11 @@ impl Gate {
         self.set(Rule::Open);
     }
 
-    pub(crate) fn hold(&self) {
+    /// Holds everyone up until it is opened, or what is returned is dropped: a test that fails is not to wait for ever.
+    #[must_use]
+    pub(crate) fn hold(&self) -> Held {
         self.set(Rule::Held);
+        Held(self.clone())
     }
 
     pub(crate) fn fail(&self) {

@@ -72,7 +72,6 @@ struct Board {
     running: Vec<Arc<Job>>,
     finished: VecDeque<Arc<Job>>,
     workers: usize,
-    idle: usize,
     threads: Vec<JoinHandle<()>>,
     is_closing: bool,
 }
@@ -96,7 +95,6 @@ impl Jobs {
             running: Vec::new(),
             finished: VecDeque::new(),
             workers: 0,
-            idle: 0,
             threads: Vec::new(),
             is_closing: false,
         };
@@ -189,6 +187,33 @@ impl Jobs {
     }
 }
 
+/// Jobs that keep each other from running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Flush,
+    Compaction,
+    Other,
+}
+
+impl Lane {
+    const fn of(kind: JobKind) -> Self {
+        match kind {
+            JobKind::Flush => Self::Flush,
+            JobKind::Compaction => Self::Compaction,
+            JobKind::Verify | JobKind::Backup => Self::Other,
+        }
+    }
+
+    /// How many of them may run at a time: one flush, one compaction, and of the others so many that a flush finds one of
+    /// `most` workers.
+    fn width(self, most: usize) -> usize {
+        match self {
+            Self::Flush | Self::Compaction => 1,
+            Self::Other => most.saturating_sub(2).max(1),
+        }
+    }
+}
+
 impl Board {
     /// The job that already does what is asked for.
     fn same(&self, request: &JobRequest, accepted: Option<Lsn>) -> Option<Arc<Job>> {
@@ -196,16 +221,22 @@ impl Board {
         waiting.or_else(|| self.running.iter().find(|job| job.does(request, accepted))).cloned()
     }
 
-    /// Whether a job may run beside those that do: one flush, one compaction, and of the others so many that a flush finds
-    /// a worker.
+    /// Whether a job may run beside those that do.
     fn may_run_beside(running: &[Arc<Job>], kind: JobKind, most: usize) -> bool {
-        let running = |wanted| running.iter().filter(|job| job.request.kind == wanted).count();
-        match kind {
-            JobKind::Flush | JobKind::Compaction => running(kind) == 0,
-            JobKind::Verify | JobKind::Backup => {
-                running(JobKind::Verify) + running(JobKind::Backup) < most.saturating_sub(2).max(1)
-            }
-        }
+        let lane = Lane::of(kind);
+        running.iter().filter(|job| Lane::of(job.request.kind) == lane).count() < lane.width(most)
+    }
+
+    /// How many of the jobs that wait could be done now.
+    fn runnable(&self, most: usize) -> usize {
+        let count = |lane, jobs: &mut dyn Iterator<Item = &Arc<Job>>| {
+            jobs.filter(|job| Lane::of(job.request.kind) == lane).count()
+        };
+        let in_lane = |lane: Lane| {
+            let free = lane.width(most).saturating_sub(count(lane, &mut self.running.iter()));
+            free.min(count(lane, &mut self.queue.jobs()))
+        };
+        [Lane::Flush, Lane::Compaction, Lane::Other].map(in_lane).iter().sum()
     }
 }
 
@@ -350,7 +381,12 @@ impl Core {
     /// Sees to a worker for what waits, if one more may be hired.
     fn hire(&self, board: &mut Board) {
         let most = self.options.max_workers.max(self.options.workers);
-        if !self.options.background || board.is_closing || board.idle > 0 || board.workers >= most {
+        let free = board.workers.saturating_sub(board.running.len());
+        if !self.options.background
+            || board.is_closing
+            || board.workers >= most
+            || board.runnable(most) <= free
+        {
             return;
         }
         let Some(core) = self.me.upgrade() else { return };
@@ -398,14 +434,12 @@ impl Core {
             let next = board.queue.next_at(now).into_iter().chain(jobs.breaker.probe_at()).min();
             let sleep = next.map(|at| at.saturating_sub(now).max(Duration::from_millis(1)));
             let sleep = sleep.into_iter().chain(is_extra.then_some(PATIENCE)).min();
-            board.idle += 1;
             board = match sleep {
                 Some(sleep) => {
                     jobs.changed.wait_timeout(board, sleep).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => jobs.changed.wait(board).unwrap_or_else(PoisonError::into_inner),
             };
-            board.idle -= 1;
         }
     }
 

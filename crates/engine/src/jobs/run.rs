@@ -9,7 +9,7 @@ use plimsoll_base::sync::atomic::Ordering;
 use super::events::JobEventKind;
 use super::model::{JobId, JobKind, JobOutcome, JobRecord, JobRequest, JobState, JobTarget};
 use super::retry::{self, Class};
-use super::{Job, REMEMBERED, Records, SECOND_WIND};
+use super::{Job, Lane, REMEMBERED, Records, SECOND_WIND};
 use crate::background::on_half_of_the_cores;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
@@ -51,12 +51,7 @@ impl Core {
     }
 
     fn in_pool<T: Send>(&self, kind: JobKind, work: impl FnOnce() -> T + Send) -> T {
-        let pool = match kind {
-            JobKind::Flush => &self.jobs.pools[0],
-            JobKind::Compaction => &self.jobs.pools[1],
-            JobKind::Verify | JobKind::Backup => &self.jobs.pools[2],
-        };
-        match pool.get_or_init(|| on_half_of_the_cores(kind.name())) {
+        match self.jobs.pools[Lane::of(kind) as usize].get_or_init(|| on_half_of_the_cores(kind.name())) {
             Some(pool) => pool.install(work),
             None => work(),
         }
