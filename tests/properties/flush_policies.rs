@@ -265,6 +265,31 @@ fn limits_of_time_fire_by_themselves() {
     db.close().unwrap();
 }
 
+/// What was old enough is flushed although the log's thread does nothing but sync.
+#[test]
+fn limits_of_time_fire_while_the_log_is_slow() {
+    let disk = SimStorage::new();
+    let builder = Database::builder("/db").storage(Arc::new(disk.clone())).buffer_records(1);
+    let db = builder.open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(policy(|policy| policy.max_age = Some(SECOND / 10))).unwrap();
+    let held = disk.hold_syncs();
+    let mut batch = plimsoll::WriteBatch::new();
+    batch.upsert(Document::new(1).vector([1.0, 2.0]));
+    collection.write_with(&batch, plimsoll::Durability::Buffered).unwrap();
+    held.wait_for_one();
+    while db.jobs(1).unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let job = db.jobs(1).unwrap().remove(0);
+    assert_eq!((job.kind, job.reason), (JobKind::Flush, Some(FlushReason::Age)));
+    drop(held);
+    while db.stats().flushes.successful == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    db.close().unwrap();
+}
+
 /// A single sealed memtable may wait, and two: then the third writer is slowed, and the fourth memtable stops them.
 #[test]
 fn writers_are_slowed_before_they_are_stopped() {

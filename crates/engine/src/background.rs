@@ -1,9 +1,9 @@
 //! The threads of an open database, and how they are woken.
 //!
-//! The workers of [`jobs`](crate::jobs) flush, compact, check and copy. One thread more, `log`, bounds how long buffered
-//! writes stay unsynced, marks what is durable when writers pause, has manifests name new segments, prepares segments
-//! and memory for records ahead, and submits the flushes that limits of time ask for. Jobs compute on half of the cores,
-//! so that searches have the others.
+//! The workers of [`jobs`](crate::jobs) flush, compact, check and copy, on half of the cores, so that searches have the
+//! others. The thread `log` bounds how long buffered writes stay unsynced, marks what is durable when writers pause, has
+//! manifests name new segments, and prepares segments and memory for records ahead. The thread `policy`, which never waits
+//! for a disk, submits the flushes that limits of time ask for.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -158,7 +158,21 @@ pub(crate) fn start(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
     core.resume_jobs();
     core.compaction_due();
     core.signals.look_at(core.now());
-    Ok(vec![spawn("log", log_loop)?])
+    Ok(vec![spawn("log", log_loop)?, spawn("policy", policy_loop)?])
+}
+
+/// Looks at the limits of time of flush policies when they are reached.
+fn policy_loop(core: &Core) {
+    let take = |due: &mut Due| match due.look_at.map(|at| at.saturating_sub(core.now())) {
+        Some(Duration::ZERO) => {
+            due.look_at = None;
+            Ok(())
+        }
+        left => Err(left),
+    };
+    while core.signals.next(take).is_some() {
+        core.request_due_flushes();
+    }
 }
 
 /// Threads for the parallel parts of jobs: on those that all share, searches of many queries would wait for the long parts
@@ -201,8 +215,6 @@ enum LogJob {
     Segment,
     /// Prepare a segment: that is done before each job that can wait.
     Retry,
-    /// Look at the limits of time of flush policies.
-    Policies,
     /// A step of preparing memory for records.
     Memory,
 }
@@ -218,30 +230,28 @@ fn log_loop(core: &Core) {
         if !core.signals.is_sync_due() && retry_at.is_none_or(|at| at <= Instant::now()) {
             retry_at = spares.as_ref().and_then(|spares| prepare_segment(core, spares));
         }
-        // What bounds a loss comes first, what is only for speed comes last.
+        // What was due first comes first: on a slow disk a sync is always due. What is only for speed comes last.
         let take = |due: &mut Due| {
             let now = Instant::now();
-            let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             let mark_at = due.mark.then_some(look_at);
-            if is_due(due.sync_at) {
-                due.sync_at = None;
-                Ok(LogJob::Sync)
-            } else if is_due(mark_at) {
-                Ok(LogJob::Mark)
-            } else if is_due(due.segment_at) {
-                due.segment_at = None;
-                Ok(LogJob::Segment)
-            } else if is_due(retry_at) {
-                Ok(LogJob::Retry)
-            } else if due.look_at.is_some_and(|at| at <= core.now()) {
-                due.look_at = None;
-                Ok(LogJob::Policies)
-            } else if std::mem::take(&mut due.memory) || preparation.is_some() {
-                Ok(LogJob::Memory)
-            } else {
-                let times = [due.sync_at, mark_at, due.segment_at, retry_at].into_iter().flatten();
-                let look = due.look_at.map(|at| at.saturating_sub(core.now()));
-                Err(times.map(|at| at - now).chain(look).min())
+            let times = [
+                (due.sync_at, LogJob::Sync),
+                (mark_at, LogJob::Mark),
+                (due.segment_at, LogJob::Segment),
+                (retry_at, LogJob::Retry),
+            ];
+            let times = times.into_iter().filter_map(|(at, job)| Some((at?, job)));
+            match times.min_by_key(|(at, _)| *at) {
+                Some((at, job)) if at <= now => {
+                    match job {
+                        LogJob::Sync => due.sync_at = None,
+                        LogJob::Segment => due.segment_at = None,
+                        LogJob::Mark | LogJob::Retry | LogJob::Memory => {}
+                    }
+                    Ok(job)
+                }
+                _ if std::mem::take(&mut due.memory) || preparation.is_some() => Ok(LogJob::Memory),
+                next => Err(next.map(|(at, _)| at - now)),
             }
         };
         let done = match core.signals.next(take) {
@@ -269,10 +279,6 @@ fn log_loop(core: &Core) {
                 core.signals.segment_due(RETRY);
             }),
             Some(LogJob::Retry) => Ok(()),
-            Some(LogJob::Policies) => {
-                core.request_due_flushes();
-                Ok(())
-            }
             Some(LogJob::Memory) => {
                 preparation = preparation.take().or_else(Preparation::begin).and_then(Preparation::step);
                 Ok(())

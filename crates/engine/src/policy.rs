@@ -1,6 +1,6 @@
 //! When a collection's unflushed writes are moved to files: any one of the limits of its [`FlushPolicy`].
 //!
-//! Whoever writes looks at the limits of size, the log's thread at those of time, and both submit a flush job with the
+//! Whoever writes looks at the limits of size, the thread `policy` at those of time, and both submit a flush job with the
 //! [`FlushReason`] found here.
 
 use std::time::Duration;
