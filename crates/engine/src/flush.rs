@@ -192,8 +192,11 @@ impl Core {
             self.phase(run, "validation");
             timed(&mut stats.validation, || self.validate_flush(&deltas))?;
             stats.files_synced += 1;
-        } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer {
-            // What the log still holds is of collections that were dropped.
+        } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer
+            || lock(&self.root).ambiguous
+        {
+            // What the log still holds is of collections that were dropped; or it is unknown which manifest is on disk,
+            // which whoever is told of a success need not think of.
             self.publish_flush(&drained, &[], durable)?;
             self.advance_log()?;
         }
