@@ -1,6 +1,6 @@
 //! What the database has been told, and what of it a crash may take back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plimsoll::CollectionConfig;
 
@@ -19,8 +19,8 @@ pub(crate) struct History {
     written_since: bool,
     /// What an earlier crash may have left, until something is acknowledged.
     unsettled: Vec<Model>,
-    /// Collections whose creation failed: it may have reached the disk.
-    maybe_created: BTreeMap<String, CollectionConfig>,
+    /// Collections whose creation failed, each as it was asked for: one may have reached the disk.
+    maybe_created: Vec<(String, CollectionConfig)>,
     /// Collections whose removal failed, likewise.
     maybe_dropped: BTreeSet<String>,
 }
@@ -34,7 +34,7 @@ impl History {
             failed: Vec::new(),
             written_since: false,
             unsettled: Vec::new(),
-            maybe_created: BTreeMap::new(),
+            maybe_created: Vec::new(),
             maybe_dropped: BTreeSet::new(),
         }
     }
@@ -91,7 +91,7 @@ impl History {
 
     /// The creation of a collection failed.
     pub(crate) fn not_created(&mut self, name: &str, config: &CollectionConfig) {
-        self.maybe_created.insert(name.to_owned(), config.clone());
+        self.maybe_created.push((name.to_owned(), config.clone()));
     }
 
     /// A collection was dropped, which makes nothing else durable.
@@ -129,9 +129,11 @@ impl History {
         let allowed = self.allowed();
         let known = (self.durable..self.versions.len()).rev().find(|at| self.versions[*at] == found);
         // A reader may lag behind with the log, and yet show what the manifest says about collections.
-        self.maybe_created.retain(|name, _| found.collections.contains_key(name));
+        self.maybe_created.retain(|(name, _)| found.collections.contains_key(name));
         self.maybe_dropped.retain(|name| !found.collections.contains_key(name));
-        self.versions.truncate(known.unwrap_or(self.durable) + 1);
+        // A write that failed and is there after all follows what was shown: a reader may yet show that.
+        let before = if self.failed.contains(&found) { self.now() } else { self.durable };
+        self.versions.truncate(known.unwrap_or(before) + 1);
         if known.is_none() {
             self.versions.push(found);
         }
@@ -143,11 +145,10 @@ impl History {
     fn variants(&self, model: &Model) -> Vec<Model> {
         let mut variants = vec![model.clone()];
         for (name, config) in &self.maybe_created {
-            let with = |mut model: Model| {
-                model.create(name, config);
-                model
-            };
-            variants.extend(variants.clone().into_iter().map(with));
+            let mut with = variants.clone();
+            with.retain(|model| !model.collections.contains_key(name));
+            with.iter_mut().for_each(|model| model.create(name, config));
+            variants.append(&mut with);
         }
         for name in &self.maybe_dropped {
             let without = |mut model: Model| {
