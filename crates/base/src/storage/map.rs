@@ -24,7 +24,7 @@ impl Map {
         Ok(Self {
             map,
             #[cfg(target_os = "linux")]
-            is_own: linux::is_own(file)?,
+            is_own: linux::is_own(file),
         })
     }
 
@@ -55,13 +55,12 @@ impl Map {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::io;
     use std::os::unix::fs::MetadataExt as _;
 
     /// Whether the file is this user's. Of files of others that it may not write, `mincore` says that they are in memory,
-    /// whether or not they are.
-    pub(super) fn is_own(file: &File) -> io::Result<bool> {
-        Ok(file.metadata()?.uid() == rustix::process::geteuid().as_raw())
+    /// whether or not they are. A file that does not say whose it is counts as theirs: it is mapped all the same.
+    pub(super) fn is_own(file: &File) -> bool {
+        file.metadata().is_ok_and(|metadata| metadata.uid() == rustix::process::geteuid().as_raw())
     }
 
     pub(super) fn in_memory(map: &[u8], offset: usize, piece: usize) -> u16 {
@@ -90,6 +89,14 @@ mod linux {
     }
 }
 
+impl std::ops::Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::os::unix::fs::FileExt as _;
@@ -114,13 +121,5 @@ mod tests {
         for (offset, piece) in [(0, 0), (30 * PAGE, PAGE), (usize::MAX, usize::MAX), (0, usize::MAX)] {
             assert_eq!(map.in_memory(offset, piece), 0, "{offset}, {piece}");
         }
-    }
-}
-
-impl std::ops::Deref for Map {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.map
     }
 }

@@ -91,10 +91,8 @@ fn each_live_row(
 
 /// Assigns a row of an older generation to a list of the newest one.
 fn move_row(tree: &Tree, row: Row, moved: &mut RowAssigner<'_>) -> Result<()> {
-    let Some(place) = tree.place_of(row.ordinal)? else { return Ok(()) };
-    let file = tree.posting(place)?;
-    let at = file.row_of(place.document, row.posting)?;
-    moved.add_one(row.ordinal, row.posting, file.vectors(at..at + 1)?, file.norms(at..at + 1)?[0])
+    let Some((vector, norm)) = tree.row(row.ordinal, row.posting)? else { return Ok(()) };
+    moved.add_one(row.ordinal, row.posting, vector, norm)
 }
 
 /// Writes rows that are in segment order as a base segment.

@@ -347,8 +347,8 @@ impl SealedFile {
     }
 
     /// Asks for a part of a section ahead of its use, if the file is mapped: the disk for what was never touched nor in
-    /// memory anyhow, the processor, for its nearest cache, for what was touched. A hint: nothing is verified, and a range beyond the section is
-    /// cut off.
+    /// memory anyhow, the processor, for its nearest cache, for what was touched. A hint: nothing is verified, and a
+    /// range beyond the section is cut off.
     #[inline]
     pub fn prefetch(&self, section: &Section, range: Range<u64>) {
         if let Some((map, range)) = self.mapped(section, range) {
