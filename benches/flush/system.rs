@@ -36,6 +36,21 @@ pub(crate) struct Counters {
     pub stalls: Option<u64>,
 }
 
+impl Counters {
+    /// What has been counted after `before` was.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        let less = |now: Option<u64>, before: Option<u64>| Some(now? - before?);
+        Self {
+            flushes: self.flushes - before.flushes,
+            rows_flushed: self.rows_flushed - before.rows_flushed,
+            failed: self.failed - before.failed,
+            timed_out: self.timed_out - before.timed_out,
+            lock_waits: less(self.lock_waits, before.lock_waits),
+            stalls: less(self.stalls, before.stalls),
+        }
+    }
+}
+
 /// Something that takes rows, shows them, and stores them in the end.
 pub(crate) trait System: Send + Sync {
     /// Adds a row; `Ok` acknowledges it.

@@ -124,20 +124,51 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
+/// How several things are synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    /// One after the other, so that runs repeat.
+    InOrder,
+    /// At the same time: what a disk takes for a sync passes once.
+    Together,
+}
+
 /// Writes `bytes` to a new file, syncs it, moves it to its final name and syncs the directory: the only way
 /// a whole file is published (reliability: publish order).
 ///
 /// # Errors
 /// Any of the steps; the temporary file is then left behind for the next recovery to remove.
 pub fn publish(storage: &dyn Storage, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    publish_beside(storage, temporary, path, bytes, Syncs::InOrder, || Ok(()))
+}
+
+/// As [`publish`], with something else that must be durable before the file has its final name: `beside` sees to that,
+/// in its own thread if the two are synced together.
+///
+/// # Errors
+/// Also that of `beside`.
+pub fn publish_beside(
+    storage: &dyn Storage,
+    temporary: &Path,
+    path: &Path,
+    bytes: &[u8],
+    syncs: Syncs,
+    beside: impl FnOnce() -> Result<()> + Send,
+) -> Result<()> {
     let mut file = storage.create(temporary)?;
     file.append(bytes)?;
     if mutant::is(Mutant::RenameManifestFirst) {
         storage.rename_noreplace(temporary, path)?;
     }
-    if !mutant::is(Mutant::SkipManifestSync) {
-        file.sync()?;
-    }
+    let mut sync = || if mutant::is(Mutant::SkipManifestSync) { Ok(()) } else { file.sync() };
+    match syncs {
+        Syncs::InOrder => beside().and_then(|()| sync()),
+        Syncs::Together => std::thread::scope(|scope| {
+            let other = scope.spawn(beside);
+            let synced = sync();
+            other.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked)).and(synced)
+        }),
+    }?;
     drop(file);
     if !mutant::is(Mutant::RenameManifestFirst) {
         storage.rename_noreplace(temporary, path)?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage};
+use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage, Syncs};
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use plimsoll_base::sync::{Mutex, MutexGuard};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
@@ -275,7 +275,18 @@ impl Core {
 
     /// Publishes what [`Core::next_manifest`] made.
     pub(crate) fn publish_next(&self, root: &mut Root, next: Manifest) -> Result<()> {
-        if let Err(error) = next.publish(&self.storage, &self.options.path) {
+        self.publish_next_beside(root, next, Syncs::InOrder, || Ok(()))
+    }
+
+    /// As [`Core::publish_next`], once `beside` has made durable what the manifest names.
+    pub(crate) fn publish_next_beside(
+        &self,
+        root: &mut Root,
+        next: Manifest,
+        syncs: Syncs,
+        beside: impl FnOnce() -> Result<(), StorageError> + Send,
+    ) -> Result<()> {
+        if let Err(error) = next.publish_beside(&self.storage, &self.options.path, syncs, beside) {
             root.ambiguous = !mutant::is(Mutant::ForgetAmbiguity);
             root.old_manifests.push(next.number);
             return Err(error.into());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
-use plimsoll_shard::commit_files;
+use plimsoll_shard::{NamedFiles, name_files};
 
 use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
@@ -179,13 +179,15 @@ impl Core {
             stats.files_synced = deltas.iter().map(Delta::files).sum();
             stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
             self.phase(run, "file_sync");
-            timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
+            let named = timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
             if mutant::is(Mutant::ReleaseLogEarly) {
                 lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
                 self.advance_log()?;
             }
             self.phase(run, "manifest_publish");
-            timed(&mut stats.manifest_publish, || self.publish_flush(&drained, &deltas, durable))?;
+            timed(&mut stats.manifest_publish, || {
+                self.publish_flush(&drained, &deltas, Some(named), durable)
+            })?;
             self.measure(&drained, start.elapsed());
             self.phase(run, "wal_advance");
             timed(&mut stats.wal_advance, || self.advance_log())?;
@@ -197,7 +199,7 @@ impl Core {
         {
             // What the log still holds is of collections that were dropped; or it is unknown which manifest is on disk,
             // which whoever is told of a success need not think of.
-            self.publish_flush(&drained, &[], durable)?;
+            self.publish_flush(&drained, &[], None, durable)?;
             self.advance_log()?;
         }
         stats.total = start.elapsed();
@@ -276,15 +278,21 @@ impl Core {
         });
     }
 
-    /// Phase 3: syncs every file, gives it its name, and syncs the directory, once.
-    fn sync_files(&self, deltas: &mut [Delta<'_>]) -> Result<()> {
+    /// Phase 3: syncs every file and gives it its name.
+    fn sync_files<'a>(&'a self, deltas: &mut [Delta<'a>]) -> Result<NamedFiles<'a>> {
         let files: Vec<_> = deltas.iter_mut().flat_map(Delta::take_files).collect();
-        commit_files(&self.storage, self.data_dir(), files, self.options.syncs())?;
-        Ok(())
+        Ok(name_files(&self.storage, self.data_dir(), files, self.options.syncs())?)
     }
 
-    /// Phase 4: publishes the manifest that names the new files, and then the state that shows them.
-    fn publish_flush(&self, drained: &[Drained], deltas: &[Delta<'_>], durable: Lsn) -> Result<()> {
+    /// Phase 4: syncs the directory, publishes the manifest that names the new files, and then the state that shows
+    /// them.
+    fn publish_flush(
+        &self,
+        drained: &[Drained],
+        deltas: &[Delta<'_>],
+        named: Option<NamedFiles<'_>>,
+        durable: Lsn,
+    ) -> Result<()> {
         let mut root = lock(&self.root);
         let pointer = self.log_pointer(drained, durable);
         let change = |manifest: &mut Manifest| {
@@ -302,7 +310,8 @@ impl Core {
         let published = self.next_manifest(&root, durable, change).and_then(|next| {
             let collections = drained.iter().map(|part| part.collection.id);
             let trees = collections.map(|id| self.open_tree(&next, id)).collect::<Result<Vec<_>>>()?;
-            self.publish_next(&mut root, next).map(|()| trees)
+            let sync_dir = || named.map_or(Ok(()), |named| named.sync_dir().map(drop));
+            self.publish_next_beside(&mut root, next, self.options.syncs(), sync_dir).map(|()| trees)
         });
         let trees = match published {
             Ok(trees) => trees,

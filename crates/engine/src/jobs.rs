@@ -221,10 +221,12 @@ impl Board {
         waiting.or_else(|| self.running.iter().find(|job| job.does(request, accepted))).cloned()
     }
 
-    /// Whether a job may run beside those that do.
-    fn may_run_beside(running: &[Arc<Job>], kind: JobKind, most: usize) -> bool {
+    /// Whether a job may run beside those that do. Without workers one does, and only a flush may come in the middle of
+    /// another job.
+    fn may_run_beside(running: &[Arc<Job>], kind: JobKind, most: usize, has_workers: bool) -> bool {
         let lane = Lane::of(kind);
-        running.iter().filter(|job| Lane::of(job.request.kind) == lane).count() < lane.width(most)
+        let is_turn = has_workers || lane == Lane::Flush || running.is_empty();
+        is_turn && running.iter().filter(|job| Lane::of(job.request.kind) == lane).count() < lane.width(most)
     }
 
     /// How many of the jobs that wait could be done now.
@@ -452,7 +454,7 @@ impl Core {
         let most = self.options.max_workers.max(self.options.workers);
         let admits = self.jobs.breaker.admits(now);
         let (queue, running) = (&mut board.queue, &board.running);
-        let may_run = |kind| Board::may_run_beside(running, kind, most);
+        let may_run = |kind| Board::may_run_beside(running, kind, most, self.options.background);
         let job = queue.take(now, |job| may_run(job.kind()) && (admits || job.kind() != JobKind::Flush))?;
         if job.kind() == JobKind::Flush {
             self.jobs.breaker.begin();

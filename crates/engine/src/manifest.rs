@@ -25,7 +25,7 @@ mod format;
 
 use std::path::{Path, PathBuf};
 
-use plimsoll_base::storage::{Storage, publish, read_all};
+use plimsoll_base::storage::{Storage, Syncs, publish_beside, read_all};
 use plimsoll_base::{
     CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, Lsn, ShardId, StorageError,
 };
@@ -148,9 +148,20 @@ impl Manifest {
 
     /// Makes this manifest the newest, durably.
     pub(crate) fn publish(&self, storage: &dyn Storage, dir: &Path) -> Result<(), StorageError> {
+        self.publish_beside(storage, dir, Syncs::InOrder, || Ok(()))
+    }
+
+    /// As [`Manifest::publish`], once `beside` has made durable what else it takes.
+    pub(crate) fn publish_beside(
+        &self,
+        storage: &dyn Storage,
+        dir: &Path,
+        syncs: Syncs,
+        beside: impl FnOnce() -> Result<(), StorageError> + Send,
+    ) -> Result<(), StorageError> {
         let path = path(dir, self.number);
         let temporary = path.with_extension("tmp");
-        publish(storage, &temporary, &path, &self.encode()).inspect_err(|_| {
+        publish_beside(storage, &temporary, &path, &self.encode(), syncs, beside).inspect_err(|_| {
             // Only to give the space back early: nothing reads a temporary file.
             let _ignored = storage.remove(&temporary);
         })

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use plimsoll_base::Metric;
 use plimsoll_base::clock::{Clock, SystemClock};
-use plimsoll_base::storage::{OsStorage, Storage};
-
-use plimsoll_shard::Syncs;
+use plimsoll_base::storage::{OsStorage, Storage, Syncs};
 
 use crate::error::{Error, Result};
 use crate::model::limits::{MAX_DIMENSION, MAX_MEMTABLE_BYTES};

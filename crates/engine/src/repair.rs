@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, WriteFile, list_if_there};
+use plimsoll_base::storage::{Lock, MeteredStorage, OsStorage, Storage, Syncs, WriteFile, list_if_there};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, Metric, StorageError};
-use plimsoll_shard::{FileName, Syncs, commit_files};
+use plimsoll_shard::{FileName, commit_files};
 use plimsoll_wal::format::segment_path;
 use plimsoll_wal::{Anchor, Finding};
 

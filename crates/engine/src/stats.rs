@@ -95,9 +95,9 @@ pub struct FlushStats {
     pub wal_drain: Duration,
     /// Resolving ids, assigning rows to lists, and writing the delta files.
     pub shard_apply: Duration,
-    /// Syncing every file and the directory.
+    /// Syncing every file, which then gets its name.
     pub file_sync: Duration,
-    /// Writing, syncing and renaming the manifest.
+    /// Writing and syncing the manifest, and the directory of the files beside it; then renaming it, durably.
     pub manifest_publish: Duration,
     /// Advancing the log's pointer and deleting whole segments below it.
     pub wal_advance: Duration,

@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 
 use plimsoll_base::checksum::crc32;
 use plimsoll_base::header::{FileHeader, HEADER_LEN};
-use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_base::storage::{OsStorage, Storage, Syncs};
 use plimsoll_base::{FileNumber, Result, StorageError};
 use plimsoll_shard::names::FileName;
 use plimsoll_shard::{
     Documents as _, IndexFile, KillFile, PostingFile, ReadMode, SealedFile, SealedKind, SealedView,
-    SealedWriter, SectionKind, Syncs, VectorFile, commit_files, describe,
+    SealedWriter, SectionKind, VectorFile, commit_files, describe,
 };
 use plimsoll_sim::SimStorage;
 use tempfile::TempDir;

@@ -23,8 +23,8 @@ pub mod vector;
 mod view;
 
 pub use container::{
-    DatabaseId, FileMeta, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind, Syncs,
-    commit_files,
+    DatabaseId, FileMeta, NamedFiles, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind,
+    commit_files, name_files,
 };
 pub use describe::{Description, describe, verify_file};
 pub use index_file::{IndexFile, IndexHeader, IndexList, Rotation, StopRule};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use plimsoll_base::Result;
-use plimsoll_base::storage::{Storage, WriteFile, publish};
+use plimsoll_base::storage::{Storage, Syncs, WriteFile, publish, publish_beside};
+use plimsoll_base::{Result, StorageError};
 use plimsoll_sim::CrashPolicy::{KeepAll, LoseAll, Random};
 use plimsoll_sim::{DirectoryModel, SECTOR, SimStorage};
 use proptest::prelude::*;
@@ -159,6 +159,28 @@ fn a_published_file_is_there_whole_whatever_the_crash() {
     let only = vec![("/db/a".to_owned(), vec![7; 3000])];
     assert_eq!(outcomes(&disk, 100), BTreeSet::from([only]));
     assert_eq!(disk.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_published_file_has_its_name_only_when_what_goes_beside_it_is_durable() {
+    for syncs in [Syncs::InOrder, Syncs::Together] {
+        let disk = disk().unwrap();
+        let files = |disk: &SimStorage| disk.paths().iter().map(|path| path.display().to_string()).collect();
+        let beside = || {
+            let mut data = disk.create(path("/db/data"))?;
+            data.append(b"data")?;
+            let seen: BTreeSet<String> = files(&disk);
+            assert!(!seen.contains("/db/a"), "{seen:?}");
+            data.sync()
+        };
+        publish_beside(&disk, path("/db/a.tmp"), path("/db/a"), &[7; 3000], syncs, beside).unwrap();
+        let seen: BTreeSet<String> = files(&disk.after_crash(LoseAll));
+        assert_eq!(seen, set(&["/db/a", "/db/data"]));
+        let failing = || Err(StorageError::corrupted(path("/db/data"), 0, "not this time"));
+        publish_beside(&disk, path("/db/b.tmp"), path("/db/b"), &[7], syncs, failing).unwrap_err();
+        let seen: BTreeSet<String> = files(&disk);
+        assert_eq!(seen, set(&["/db/a", "/db/b.tmp", "/db/data"]));
+    }
 }
 
 #[test]

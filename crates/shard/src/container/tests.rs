@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use plimsoll_base::checksum::crc32;
-use plimsoll_base::storage::{OsStorage, Storage};
+use plimsoll_base::storage::{OsStorage, Storage, Syncs};
 use plimsoll_base::{FileNumber, StorageError};
 use proptest::prelude::*;
 use tempfile::TempDir;

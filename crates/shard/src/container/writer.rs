@@ -6,7 +6,7 @@ use plimsoll_base::checksum::{Crc32, crc32};
 use plimsoll_base::codec::Encoder;
 use plimsoll_base::header::FileHeader;
 use plimsoll_base::mutant::{self, Mutant};
-use plimsoll_base::storage::{Storage, WriteFile};
+use plimsoll_base::storage::{Storage, Syncs, WriteFile};
 use plimsoll_base::{FileNumber, Result, StorageError};
 
 use super::{
@@ -81,15 +81,6 @@ impl Drop for PendingFile<'_> {
     }
 }
 
-/// How several files are synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syncs {
-    /// One after the other, so that runs repeat.
-    InOrder,
-    /// At the same time: what a disk takes for a sync passes once.
-    Together,
-}
-
 /// At most so many files are synced at the same time.
 const SYNCS: usize = 8;
 
@@ -109,34 +100,62 @@ fn sync_all(files: &mut [PendingFile<'_>], syncs: Syncs) -> Result<()> {
     })
 }
 
-/// Syncs every file and gives it its final name, replacing nothing, and then syncs the directory, once: a
-/// manifest may name the files when this has returned.
+/// Files that are synced and have their final names, which their directory may yet lose. Dropped, they are removed.
+#[derive(Debug)]
+#[must_use = "a file is not there before its directory is synced"]
+pub struct NamedFiles<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    files: Vec<PendingFile<'a>>,
+}
+
+/// Syncs every file and gives it its final name, replacing nothing.
 ///
 /// # Errors
 /// Those of the storage; all of the files are then removed, as far as that is possible, and their numbers are
 /// not to be used again.
-pub fn commit_files<'a>(
-    storage: &dyn Storage,
-    dir: &Path,
+pub fn name_files<'a>(
+    storage: &'a dyn Storage,
+    dir: &'a Path,
     files: impl IntoIterator<Item = PendingFile<'a>>,
     syncs: Syncs,
-) -> Result<Vec<FileMeta>> {
+) -> Result<NamedFiles<'a>> {
     let mut files: Vec<PendingFile<'a>> = files.into_iter().collect();
-    if files.is_empty() {
-        return Ok(Vec::new());
-    }
     if !mutant::is(Mutant::SkipDataSync) {
         sync_all(&mut files, syncs)?;
     }
     files.iter_mut().try_for_each(PendingFile::give_name)?;
-    if !mutant::is(Mutant::SkipDataDirectorySync) {
-        storage.sync_dir(dir)?;
+    Ok(NamedFiles { storage, dir, files })
+}
+
+impl NamedFiles<'_> {
+    /// Syncs the directory, once: a manifest may name the files when this has returned.
+    ///
+    /// # Errors
+    /// As [`name_files`].
+    pub fn sync_dir(self) -> Result<Vec<FileMeta>> {
+        if !self.files.is_empty() && !mutant::is(Mutant::SkipDataDirectorySync) {
+            self.storage.sync_dir(self.dir)?;
+        }
+        let keep = |mut file: PendingFile<'_>| {
+            file.current = None;
+            file.meta
+        };
+        Ok(self.files.into_iter().map(keep).collect())
     }
-    let keep = |mut file: PendingFile<'a>| {
-        file.current = None;
-        file.meta
-    };
-    Ok(files.into_iter().map(keep).collect())
+}
+
+/// Syncs files, gives them their names, and syncs the directory: [`name_files`] and [`NamedFiles::sync_dir`].
+///
+/// # Errors
+/// Theirs.
+pub fn commit_files<'a>(
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    files: impl IntoIterator<Item = PendingFile<'a>>,
+    syncs: Syncs,
+) -> Result<Vec<FileMeta>> {
+    name_files(storage, dir, files, syncs)?.sync_dir()
 }
 
 impl<'a> SealedWriter<'a> {

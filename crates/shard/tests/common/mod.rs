@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use plimsoll_base::storage::OsStorage;
+use plimsoll_base::storage::{OsStorage, Syncs};
 use plimsoll_base::{
     CollectionId, DocumentId, DocumentOrdinal, FileNumber, Generation, ListId, Lsn, Metric, Result, ShardId,
     Version,

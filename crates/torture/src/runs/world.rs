@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use plimsoll::{
-    Collection, Database, Document, Durability, Error, ReadOnlyDatabase, Result, Snapshot, WriteBatch,
+    Collection, Database, Document, Durability, Error, JobKind, JobRecord, JobState, ReadOnlyDatabase,
+    Result, Snapshot, WriteBatch,
 };
 use plimsoll_sim::{CrashPolicy, OperationKind, SimStorage};
 
@@ -161,13 +162,13 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Flush(Some((file, inner))) => {
-                self.inject(*file, inner);
+                self.inject(JobKind::Flush, *file, inner);
                 self.writer().perform(&Step::Flush(None));
                 self.hook.cancel();
             }
             Step::Compact(inner) => {
                 if let Some((file, inner)) = inner {
-                    self.inject(*file, inner);
+                    self.inject(JobKind::Compaction, *file, inner);
                 }
                 let result = self.db().compact().map(drop);
                 self.hook.cancel();
@@ -236,9 +237,14 @@ impl World {
     }
 
     /// Lets steps happen in the middle of the next flush or compaction.
-    fn inject(&self, file: usize, steps: &[Step]) {
+    fn inject(&self, during: JobKind, file: usize, steps: &[Step]) {
         let (writer, steps) = (self.writer(), steps.to_vec());
         self.hook.before_file(file, move || {
+            // A flush that failed and was due again comes before the compaction; its file is none of that, and what waits
+            // for a flush to end would wait for itself: there is only this thread.
+            if during == JobKind::Compaction && writer.is_flushing() {
+                return;
+            }
             lock(&writer.shared).injected += 1;
             writer.counters.injections.one();
             steps.iter().for_each(|step| writer.perform(step));
@@ -465,6 +471,12 @@ impl Writer {
         shared.poisoned |= matches!(error, Error::Poisoned { .. });
         let has_cause = shared.in_trouble || shared.poisoned || self.disk.crashed();
         assert!(has_cause, "an error without a cause: {error}");
+    }
+
+    /// Whether a flush is under way, or that can't be told.
+    fn is_flushing(&self) -> bool {
+        let is_it = |job: &JobRecord| job.kind == JobKind::Flush && job.state == JobState::Running;
+        self.db.jobs(100).map_or(true, |jobs| jobs.iter().any(is_it))
     }
 
     /// The model of a collection, and a handle to it.
