@@ -95,7 +95,9 @@ pub(crate) fn run(load: &Load, system: &dyn System, disk: &SlowDisk) -> Measured
     system.add(first).unwrap();
     let first_add = begin.elapsed();
     // A flush that the first row alone has made due would be under way when the others come.
+    disk.set_slow(false);
     system.flush().unwrap();
+    disk.set_slow(true);
     let before = system.counters();
     let begin = Instant::now();
     let shared = Shared {

@@ -295,7 +295,10 @@ impl Core {
     /// before a moment ago.
     fn look_when_due(&self, state: &State, now: Duration) {
         let born = state.users().filter(|collection| collection.active.born() == now);
-        let limits = born.filter_map(|collection| self.time_left(collection, now).err().flatten());
+        let left = |collection: &Arc<CollectionState>| {
+            self.time_left(collection, std::iter::once(&collection.active), now).err().flatten()
+        };
+        let limits = born.filter_map(left);
         if let Some(left) = limits.min() {
             self.signals.look_at(now + left);
         }

@@ -26,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::Lsn;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::{AtomicU64, Ordering};
 use plimsoll_base::sync::{Condvar, Mutex};
 
@@ -254,9 +255,12 @@ impl Job {
         let is_wider = self.request.target == JobTarget::Database;
         let is_same =
             self.request.kind == request.kind && (self.request.target == request.target || is_wider);
+        let is_late = mutant::is(Mutant::JoinEarlierFlush);
         is_same
             && self.is_as(request)
-            && (request.kind != JobKind::Flush || accepted.is_some_and(|lsn| self.is_covering(lsn)))
+            && (request.kind != JobKind::Flush
+                || is_late
+                || accepted.is_some_and(|lsn| self.is_covering(lsn)))
     }
 
     /// Whether it has a record from its beginning. What compactions do by themselves is recorded only if it was something.
@@ -512,6 +516,16 @@ impl Core {
 }
 
 impl Jobs {
+    /// Whether a flush of the target waits or is under way.
+    pub(crate) fn is_flushing(&self, target: &JobTarget) -> bool {
+        let is_it = |job: &Arc<Job>| {
+            let JobRequest { kind, target: of, .. } = &job.request;
+            *kind == JobKind::Flush && (of == target || *of == JobTarget::Database)
+        };
+        let board = lock(&self.board);
+        board.queue.jobs().chain(&board.running).any(is_it)
+    }
+
     fn note_wait(&self, time: Duration) {
         self.counters.waited_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }

@@ -3,11 +3,13 @@
 //! Whoever writes looks at the limits of size, the thread `policy` at those of time, and both submit a flush job with the
 //! [`FlushReason`] found here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::jobs::{JobRequest, JobTarget};
+use crate::memtable::Memtable;
 use crate::model::limits::MAX_MEMTABLE_BYTES;
 use crate::state::CollectionState;
 use crate::stats::FlushReason;
@@ -199,13 +201,14 @@ impl Measured {
 }
 
 impl Core {
-    /// Why a limit of time asks for a flush of a collection, or after how long one will.
-    pub(crate) fn time_left(
+    /// Why a limit of time asks for a flush of some memtables of a collection, or after how long one will.
+    pub(crate) fn time_left<'a>(
         &self,
         collection: &CollectionState,
+        memtables: impl Iterator<Item = &'a Arc<Memtable>>,
         now: Duration,
     ) -> Result<FlushReason, Option<Duration>> {
-        let memtables = collection.memtables().filter(|memtable| !memtable.is_empty());
+        let memtables = memtables.filter(|memtable| !memtable.is_empty());
         let unflushed = memtables.map(|memtable| memtable.unflushed(now)).reduce(|a, b| Unflushed {
             rows: a.rows + b.rows,
             bytes: a.bytes + b.bytes,
@@ -218,16 +221,19 @@ impl Core {
         policy.due_by_time(&unflushed, policy.interval(&measured))
     }
 
-    /// Submits the flushes that limits of time ask for, and sees to the next look.
+    /// Submits the flushes that limits of time ask for, and sees to the next look. While a flush is on its way, nothing
+    /// more is asked for: there is another look when it has ended.
     pub(crate) fn request_due_flushes(&self) {
         let now = self.now();
         let state = self.published.state();
         let mut next = None;
         for collection in state.sound_users() {
-            let left = match self.time_left(collection, now) {
+            let left = match self.time_left(collection, collection.memtables(), now) {
                 Ok(reason) => {
                     let target = JobTarget::Collection(collection.name.to_string());
-                    self.request_job(JobRequest::flush_for(target, reason));
+                    if !self.jobs.is_flushing(&target) {
+                        self.request_job(JobRequest::flush_for(target, reason));
+                    }
                     // If that fails, it is due again.
                     Some(LOOK_AGAIN)
                 }

@@ -23,7 +23,7 @@ impl fmt::Display for Layer {
 }
 
 /// All layers, cheap ones first.
-const LAYERS: [Layer; 23] = [
+const LAYERS: [Layer; 24] = [
     Layer("bit_equal", ""),
     Layer("plimsoll_shard", "container"),
     Layer("round_trip", ""),
@@ -41,6 +41,7 @@ const LAYERS: [Layer; 23] = [
     Layer("properties", "faults_poison"),
     Layer("properties", "background_log"),
     Layer("properties", "buffered_writes"),
+    Layer("properties", "flush_jobs"),
     Layer("properties", "crash_workloads"),
     Layer("properties", "limits_directories"),
     Layer("properties", "faults_everywhere"),
@@ -91,6 +92,9 @@ fn usual(mutant: Mutant) -> Layer {
         | Mutant::RepairCountsNothing
         | Mutant::OpeningRemovesNewer => Layer("properties", "repair_"),
         Mutant::IgnoreBufferBound => Layer("properties", "background_log"),
+        Mutant::JoinEarlierFlush | Mutant::ForgetLeftJobs | Mutant::RecordSaysCompleted => {
+            Layer("properties", "flush_jobs")
+        }
         Mutant::RemoveHeldFiles => Layer("properties", "smoke"),
         Mutant::KeepOldGenerations => Layer("properties", "index_recall"),
         Mutant::ForgetAmbiguity => Layer("properties", "faults_everywhere"),

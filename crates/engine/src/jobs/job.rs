@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_base::Lsn;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use plimsoll_base::sync::{Condvar, Mutex};
 
@@ -153,7 +154,10 @@ impl Job {
             id: self.id,
             kind: self.request.kind,
             target: self.request.target.clone(),
-            state: state.state,
+            state: match state.state {
+                JobState::Failed if mutant::is(Mutant::RecordSaysCompleted) => JobState::Completed,
+                state => state,
+            },
             priority: self.request.priority,
             reason: self.request.reason,
             attempts: state.attempts,

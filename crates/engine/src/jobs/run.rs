@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use plimsoll_base::CollectionId;
+use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::atomic::Ordering;
 
 use super::events::JobEventKind;
@@ -149,6 +150,9 @@ impl Core {
             }
         }
         jobs.changed.notify_all();
+        if job.request.kind == JobKind::Flush {
+            self.signals.look_at(self.now());
+        }
         jobs.tell(self, job, || JobEventKind::Finished { state, error });
     }
 
@@ -258,6 +262,7 @@ impl Core {
     pub(crate) fn resume_jobs(&self) {
         for id in self.left_jobs() {
             match self.stored_record(id) {
+                Ok(_) if mutant::is(Mutant::ForgetLeftJobs) => {}
                 Ok(Some(record)) if !record.state.is_final() => self.resume(record),
                 // Found done; the next record says that it is not open any more.
                 Ok(_) => lock(&self.jobs.ledger).close(id),
