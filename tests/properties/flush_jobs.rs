@@ -429,7 +429,7 @@ fn records_outlive_the_process_and_ids_are_not_used_again() {
     assert!(next.id() > nothing.id());
     // Nobody sees the table but by these calls.
     assert_eq!(db.collections().len(), 1);
-    assert!(db.collection("plimsoll.jobs").is_err());
+    assert!(db.collection("plimsoll.system").is_err());
     assert_eq!(db.stats().collections.len(), 1);
     // After 30 days the records go.
     clock.advance(Duration::from_secs(31 * 24 * 3600));

@@ -16,7 +16,7 @@ use crate::collection::Collection;
 use crate::commit::Request;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
-use crate::jobs::{JobEvent, JobHandle, JobId, JobOutcome, JobRecord, JobRequest, Subscription, is_system};
+use crate::jobs::{JobEvent, JobHandle, JobId, JobOutcome, JobRecord, JobRequest, Subscription};
 use crate::manifest::{CollectionEntry, Manifest};
 use crate::model::limits::MAX_NAME_BYTES;
 use crate::options::{CollectionConfig, DatabaseBuilder, Durability};
@@ -25,6 +25,7 @@ use crate::query::Snapshot;
 use crate::recover;
 use crate::state::{CollectionState, State};
 use crate::stats::{CompactionStats, FlushStats, Level, Stats, Watermarks};
+use crate::system::is_system;
 use crate::tree::Tree;
 
 /// An open database: one directory, one writing process, any number of threads.
@@ -405,10 +406,10 @@ impl Core {
         })
     }
 
-    /// Creates the records of jobs in a database from before there were any.
-    pub(crate) fn create_job_table(&self) -> Result<()> {
+    /// Creates the system table in a database from before there was one.
+    pub(crate) fn create_system_table(&self) -> Result<()> {
         self.create(|manifest, flushed| {
-            let table = CollectionEntry { flushed, ..CollectionEntry::of_jobs() };
+            let table = CollectionEntry { flushed, ..CollectionEntry::system() };
             manifest.collection(table.id).is_none().then_some(table)
         })
     }

@@ -35,7 +35,7 @@ pub use events::{JobEvent, JobEventKind, Subscription};
 pub(crate) use job::Job;
 pub use job::JobHandle;
 pub use model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobRequest, JobState, JobTarget};
-pub(crate) use table::{Ledger, Records, is_system};
+pub(crate) use table::{Ledger, Records};
 
 use crate::commit::Request;
 use crate::core::{Core, lock};

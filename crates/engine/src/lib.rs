@@ -50,6 +50,7 @@ mod rows;
 mod schedules;
 mod state;
 mod stats;
+mod system;
 mod tree;
 mod unnamed;
 

@@ -251,7 +251,7 @@ fn create_database(storage: &dyn Storage, options: &Options, directory: &Directo
     let mut random = salts(options.seed);
     let (high, low) = (random(), random());
     let mut manifest = Manifest::new((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
-    manifest.collections.push(CollectionEntry::of_jobs());
+    manifest.collections.push(CollectionEntry::system());
     manifest.publish(storage, path)?;
     Ok(manifest)
 }

@@ -28,11 +28,11 @@ use plimsoll_wal::{Anchor, Finding};
 use crate::check::{self, Severity, VerifyReport, verify_in};
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::jobs::is_system;
 use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::options::{CollectionConfig, DatabaseBuilder, Options};
 use crate::read_only::ReadOnlyDatabase;
 use crate::recover::{self, DATA_DIR, Directory, LOCK_NAME, WAL_DIR, opener};
+use crate::system::is_system;
 use crate::unnamed;
 pub(crate) use aside::{LOST_DIR, finish as finish_cut_off};
 use collection::Mended;
@@ -220,7 +220,7 @@ impl Repair<'_> {
                 self.report.found(&error);
                 self.aside.push(opener.dir.join(meta.name().to_string()));
             }
-            // Records of jobs are worth a word only if some are lost.
+            // The system table is worth a word only if something of it is lost.
             if !is_system(entry.id) || repair.lost_anything() {
                 self.report.collections.push(repair);
             }
@@ -388,7 +388,7 @@ impl Repair<'_> {
         let Some(directory) = Directory::read(&self.storage, self.path)? else { return Ok(None) };
         let Some(lock) = self.lock.take() else { return Ok(None) };
         let number = manifest.number;
-        // Lost records of jobs are no users' loss.
+        // What the system table has lost is no users' loss.
         let users = manifest.collections.iter().filter(|entry| !is_system(entry.id));
         let stored = users.map(|entry| entry.flushed).min().unwrap_or_default();
         let newest_known = manifest.newest_segment;

@@ -1,34 +1,29 @@
-//! Durable records of jobs: rows of a system table (rule R14).
+//! Durable records of jobs: rows of the system table (rule R14).
 //!
-//! The table is a collection that no user sees. A job is a document with its id as key; one more document, the *ledger*,
-//! says which ids there are and which jobs have not ended, so that opening reads one document and no more. Both are
-//! written in one record of the log, and carried to files by flushes like anything else.
+//! A job is a document of the [system table](crate::system) with its id as key; one more document, the *ledger*, says
+//! which ids there are and which jobs have not ended, so that opening reads one document and no more. Both are written
+//! in one record of the log.
 //!
 //! A flush is known to be done by the data: when nothing that was accepted before its record is unflushed, its goal is
 //! reached, whoever reached it. So the record of a flush that a crash cut off after its manifest reads as completed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{CollectionId, Lsn, Metric, StorageError};
+use plimsoll_base::{Lsn, StorageError};
 
 use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobState, JobTarget};
 use crate::batch::WriteBatch;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
-use crate::manifest::CollectionEntry;
 use crate::model::{Document, Key, Metadata, Value};
-use crate::options::{CollectionConfig, Durability};
-use crate::state::{CollectionState, State, View};
+use crate::options::Durability;
+use crate::state::{CollectionState, View};
 use crate::stats::{FlushReason, FlushStats};
+use crate::system::{self, row};
 
-/// The collection of the records. Those that users make have greater numbers.
-const TABLE: CollectionId = CollectionId(0);
-/// What it is called where files are described.
-const TABLE_NAME: &str = "plimsoll.jobs";
 /// The key of the ledger.
 const LEDGER: &str = "ledger";
 /// How long a record is kept after its job ended.
@@ -82,18 +77,6 @@ impl Ledger {
     }
 }
 
-/// A document of a table: it has a vector only because every document has one.
-fn row(key: Key) -> Document {
-    Document::new(key).vector([0.0])
-}
-
-impl CollectionEntry {
-    /// The records' collection, which comes with a database.
-    pub(crate) fn of_jobs() -> Self {
-        Self::new(TABLE, TABLE_NAME, CollectionConfig::new(1, Metric::L2), Lsn::ZERO)
-    }
-}
-
 /// The records that a view shows.
 pub(crate) struct Records<'a> {
     view: &'a View,
@@ -103,7 +86,7 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     /// `None` if there are none yet.
     pub(crate) fn of(view: &'a View) -> Option<Self> {
-        let table = view.state.collections.get(&TABLE)?;
+        let table = view.state.collections.get(&system::TABLE)?;
         Some(Self { view, table })
     }
 
@@ -155,7 +138,7 @@ impl<'a> Records<'a> {
 
 fn malformed(what: &str) -> Error {
     StorageError::corrupted(
-        Path::new(TABLE_NAME),
+        Path::new(system::NAME),
         0,
         format!("{what} has not the fields that it should have"),
     )
@@ -177,20 +160,10 @@ impl Core {
         let mut batch = WriteBatch::new();
         self.prune(&mut next, &mut batch)?;
         batch.upsert(encode(record)).upsert(next.document());
-        let table = self.table()?;
+        let table = self.system_table()?;
         let lsn = self.write_system(&[(table.id, &table.config, &batch)], durability)?;
         *ledger = next;
         Ok(lsn)
-    }
-
-    /// The records' collection; in a database from before there were any, the first record creates it.
-    fn table(&self) -> Result<Arc<CollectionState>> {
-        let found = || self.published.state().collections.get(&TABLE).cloned();
-        if let Some(table) = found() {
-            return Ok(table);
-        }
-        self.create_job_table()?;
-        found().ok_or(Error::Closed)
     }
 
     /// Removes records of jobs that ended long ago.
@@ -360,25 +333,6 @@ fn get_stats(map: &Metadata) -> Option<FlushStats> {
         last_lsn: Lsn(number("last_lsn")?),
         reason: FlushReason::from_name(reason)?,
     })
-}
-
-impl State {
-    /// The collections that users made.
-    pub(crate) fn users(&self) -> impl Iterator<Item = &Arc<CollectionState>> {
-        self.collections.values().filter(|collection| !collection.is_system())
-    }
-}
-
-impl CollectionState {
-    /// Whether it is a system table.
-    pub(crate) fn is_system(&self) -> bool {
-        is_system(self.id)
-    }
-}
-
-/// Whether a collection is a system table.
-pub(crate) fn is_system(id: CollectionId) -> bool {
-    id == TABLE
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use plimsoll_shard::{
 
 use super::is_damage;
 use crate::error::Result;
-use crate::jobs::is_system;
 use crate::manifest::{CollectionEntry, KillEntry, Manifest, PostingEntry};
 use crate::options::CollectionConfig;
+use crate::system::is_system;
 
 /// What an older manifest knows of a collection, and the files do not say.
 #[derive(Debug, Clone, Default)]
@@ -116,7 +116,7 @@ impl Inventory {
         let config = CollectionConfig::new(info.dimension as usize, info.metric);
         let entry = self.collections.entry(info.collection).or_insert_with(|| {
             if is_system(info.collection) {
-                return CollectionEntry::of_jobs();
+                return CollectionEntry::system();
             }
             let name = format!("collection-{}", info.collection);
             CollectionEntry::new(info.collection, &name, config, Lsn::ZERO)
@@ -182,9 +182,9 @@ impl Inventory {
             entry.kills.clear();
             entry.indexes.clear();
         }
-        let jobs = CollectionEntry::of_jobs();
-        if manifest.collection(jobs.id).is_none() {
-            manifest.collections.push(jobs);
+        let system = CollectionEntry::system();
+        if manifest.collection(system.id).is_none() {
+            manifest.collections.push(system);
         }
         for (id, found) in &self.collections {
             match manifest.collection_mut(*id) {
