@@ -16,7 +16,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use plimsoll::{
-    Collection, CollectionConfig, Database, Durability, Effort, Metric, SearchResults, WriteBatch,
+    Collection, CollectionConfig, Database, Durability, Effort, FlushPolicy, Metric, SearchResults,
+    WriteBatch,
 };
 use plimsoll_cli::{Format, Queries};
 use plimsoll_torture::random::Random;
@@ -145,6 +146,7 @@ impl<'a> Subject<'a> {
         let db = Self::open(&dir);
         let config = CollectionConfig::new(rows[0].len(), args.metric);
         let collection = db.create_collection("c", config).unwrap();
+        collection.set_flush_policy(FlushPolicy::manual()).unwrap();
         Self { args, rows, dir, db, collection }
     }
 

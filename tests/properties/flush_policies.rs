@@ -77,6 +77,31 @@ fn rows_and_deletions_count_towards_max_rows() {
 }
 
 #[test]
+fn a_bulk_load_is_flushed_by_memory_and_time_only() {
+    let (disk, clock) = (SimStorage::new(), Arc::new(SimClock::default()));
+    let builder = Database::builder("/db").storage(Arc::new(disk)).clock(clock.clone()).background(false);
+    let db = builder.bulk_load(true).memtable_bytes(1 << 20).open().unwrap();
+    let limits = policy(|policy| {
+        policy.max_rows = Some(10);
+        policy.max_bytes = Some(1 << 10);
+        policy.max_age = Some(Duration::from_secs(60));
+    });
+    let rows = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    rows.set_flush_policy(limits).unwrap();
+    let flushes = || db.stats().flushes.successful;
+    let last = || db.stats().last_flush.unwrap().reason;
+    for key in 0..100 {
+        rows.upsert(Document::new(key).vector([1.0, 2.0])).unwrap();
+    }
+    assert_eq!(flushes(), 0);
+    clock.advance(Duration::from_secs(61));
+    db.run_due_jobs().unwrap();
+    assert_eq!((flushes(), last()), (1, FlushReason::Age));
+    rows.upsert(Document::new(1).text("a text".repeat(1 << 18)).vector([1.0, 2.0])).unwrap();
+    assert_eq!((flushes(), last()), (2, FlushReason::MemtableSize));
+}
+
+#[test]
 fn max_bytes_flushes_at_that_many() {
     let on = fixture(policy(|policy| policy.max_bytes = Some(1 << 20)));
     let text = "a text".repeat(1 << 14);

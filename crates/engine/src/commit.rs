@@ -385,7 +385,8 @@ impl Core {
         {
             self.seal_and_flush(seal, largest, FlushReason::MemtableSize);
         }
-        for collection in state.sound_users() {
+        let limited = state.sound_users().filter(|_| !self.options.bulk_load);
+        for collection in limited {
             let unflushed = collection.active.unflushed(Duration::ZERO);
             if let Some(reason) = collection.tree.entry.policy.due_by_size(&unflushed) {
                 self.seal_and_flush(seal, collection, reason);

@@ -65,6 +65,7 @@ pub(crate) struct Options {
     pub path: PathBuf,
     pub create: bool,
     pub memtable_bytes: usize,
+    pub bulk_load: bool,
     pub max_sealed: usize,
     pub stall_deadline: Duration,
     pub max_wal_bytes: u64,
@@ -121,6 +122,7 @@ impl DatabaseBuilder {
                 wal_segment_bytes: 64 << 20,
                 buffer_delay: Duration::from_secs(1),
                 buffer_records: 100,
+                bulk_load: false,
                 background: true,
                 workers: 3,
                 max_workers: 8,
@@ -186,6 +188,15 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn buffer_delay(mut self, delay: Duration) -> Self {
         self.options.buffer_delay = delay;
+        self
+    }
+
+    /// Whether this is to store much at once (default: no): the limits of rows and bytes in flush policies are not
+    /// looked at while the database is open, so that flushes are as large as memory and log allow, and each row is moved
+    /// less often. Nothing else changes.
+    #[must_use]
+    pub fn bulk_load(mut self, bulk_load: bool) -> Self {
+        self.options.bulk_load = bulk_load;
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plimsoll::{CollectionConfig, Database, FlushStats, Metric};
+use plimsoll::{CollectionConfig, Database, FlushPolicy, FlushStats, Metric};
 use serde::Serialize;
 
 use super::measure::table;
@@ -56,10 +56,12 @@ pub(super) fn run(args: &FlushBench, output: &mut Output) -> Result<()> {
 
 /// Fills a database, trains its index, and then measures one flush for each number of rows.
 fn flushes(args: &FlushBench, workload: &Workload, shard_rows: usize, dir: &Path) -> Result<Vec<Measured>> {
-    let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
+    let builder =
+        Database::builder(dir).background(false).memtable_bytes(NO_FLUSH).max_wal_bytes(NO_FLUSH as u64);
     let db = builder.shard_rows(u32::try_from(shard_rows).unwrap_or(u32::MAX)).open()?;
     let collection =
         db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
+    collection.set_flush_policy(FlushPolicy::manual())?;
     let mut next = 0;
     let mut store = |rows: usize| -> Result<()> {
         let end = next + rows as u64;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use plimsoll::{Collection, CollectionConfig, Database, LogStats, Metric};
+use plimsoll::{Collection, CollectionConfig, Database, FlushPolicy, LogStats, Metric};
 use serde::Serialize;
 
 use super::disk::Disk;
@@ -135,7 +135,7 @@ fn round(args: &IngestBench, workload: &Workload, sustained_rows: u64, dir: &Pat
     Ok(round)
 }
 
-/// A new database with an empty collection.
+/// A new database with an empty collection, which is flushed when its memtable is full.
 fn create(
     dir: &Path,
     name: &str,
@@ -149,6 +149,7 @@ fn create(
     let db = builder.open()?;
     let collection =
         db.create_collection("c", CollectionConfig::new(workload.dimension(), Metric::Cosine))?;
+    collection.set_flush_policy(FlushPolicy::manual())?;
     Ok((db, collection))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plimsoll::{CollectionConfig, Database, Metric, WriteBatch};
+use plimsoll::{CollectionConfig, Database, FlushPolicy, Metric, WriteBatch};
 use tempfile::TempDir;
 
 use super::random::Random;
@@ -59,6 +59,7 @@ impl Workload {
         let builder = Database::builder(dir).background(false).memtable_bytes(NO_FLUSH);
         let db = builder.max_wal_bytes(NO_FLUSH as u64).open()?;
         let collection = db.create_collection("c", CollectionConfig::new(self.dimension(), metric))?;
+        collection.set_flush_policy(FlushPolicy::manual())?;
         let mut row = 0;
         while row < rows {
             let end = rows.min(row + BATCH_ROWS);

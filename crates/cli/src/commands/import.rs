@@ -88,12 +88,17 @@ struct Importer<'a> {
     interrupt: Interrupt,
 }
 
+/// Opens the database for much at once.
+fn open(args: &Import) -> plimsoll::Result<Database> {
+    Database::builder(&args.target.dir).bulk_load(true).open()
+}
+
 impl<'a> Importer<'a> {
     fn open(args: &'a Import, interrupt: Interrupt) -> Result<Self> {
         let name = &args.target.collection[..];
         let (mut db, mut collection) = (None, None);
         if exists(&args.target.dir) {
-            let opened = Database::open(&args.target.dir)?;
+            let opened = open(args)?;
             collection = match opened.collection(name) {
                 Ok(found) => Some(found),
                 Err(Error::CollectionNotFound(_)) => None,
@@ -212,7 +217,7 @@ impl<'a> Importer<'a> {
         let Some(dimension) = self.dimension else { return Err(self.no_collection()) };
         let db = match self.db.take() {
             Some(db) => db,
-            None => Database::open(&self.args.target.dir)?,
+            None => open(self.args)?,
         };
         self.interrupt.closes(&db);
         let config = CollectionConfig::new(dimension, self.args.metric.unwrap_or_default());
