@@ -335,16 +335,17 @@ fn what_can_not_pass_is_not_tried_again() {
     let (disk, _, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
-    disk.put_dir("/taken").unwrap();
-    disk.put("/taken/file", b"somebody else's").unwrap();
-    let job = db.start(JobRequest::backup("/taken")).unwrap();
+    db.flush().unwrap();
+    let file = disk.paths().into_iter().rfind(|path| path.starts_with("/db/data")).unwrap();
+    disk.flip_bit(&file, 800).unwrap();
+    let job = db.start(JobRequest::backup("/copy")).unwrap();
     let refused = job.wait().unwrap_err().to_string();
-    assert!(refused.contains("/taken is not empty"), "{refused}");
+    assert!(refused.contains("checksum"), "{refused}");
     let record = db.job(job.id()).unwrap();
     assert_eq!((record.state, record.attempts), (JobState::Failed, 1));
     assert_eq!(record.error.as_deref(), Some(&refused[..]));
     assert!(matches!(db.cancel_job(job.id()), Err(Error::JobFinished { state: JobState::Failed, .. })));
-    disk.remove(Path::new("/taken/file")).unwrap();
+    disk.flip_bit(&file, 800).unwrap();
     let again = db.retry_job(job.id()).unwrap();
     assert!(again.id() > job.id());
     let JobOutcome::Backup(stats) = again.wait().unwrap() else { panic!("{again:?}") };
@@ -388,6 +389,75 @@ fn a_backup_opens_like_the_database_and_goes_on_from_there() {
     }
     let report = plimsoll::verify_in(Path::new("/copy"), &(Arc::new(disk) as _)).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_job_is_joined_only_if_it_began_after_the_last_write() {
+    let (disk, gate, db) = gated(|builder| builder);
+    let collection = create(&db, "c");
+    collection.upsert(document(1)).unwrap();
+    let _held = gate.hold();
+    let first = db.start(JobRequest::backup("/copy")).unwrap();
+    gate.wait_until_held();
+    assert_eq!(db.start(JobRequest::backup("/away/../copy")).unwrap().id(), first.id());
+    collection.upsert(document(2)).unwrap();
+    let second = db.start(JobRequest::backup("/copy")).unwrap();
+    assert!(second.id() > first.id());
+    gate.open_gate();
+    first.wait().unwrap();
+    // The copy without the second document is whole, and stays.
+    let error = second.wait().unwrap_err().to_string();
+    assert!(error.contains("/copy is not empty"), "{error}");
+    db.close().unwrap();
+    let copy = Database::builder("/copy").storage(Arc::new(disk)).open().unwrap();
+    assert_eq!(copy.collection("c").unwrap().get(1).unwrap(), Some(document(1)));
+    copy.close().unwrap();
+}
+
+#[test]
+fn who_waited_for_a_job_finds_it_ended() {
+    let db = builder(SimStorage::new()).open().unwrap();
+    let collection = create(&db, "c");
+    for key in 0..50 {
+        for request in [JobRequest::verify(), JobRequest::flush(), JobRequest::compaction()] {
+            let job = db.start(request.clone()).unwrap();
+            job.wait().unwrap();
+            assert!(matches!(job.cancel(), Err(Error::JobFinished { .. })), "{request:?}");
+            let (done, total) = job.progress();
+            assert_eq!(done, total);
+            let again = db.start(request).unwrap();
+            assert!(again.id() > job.id());
+            again.wait().unwrap();
+        }
+        collection.upsert(document(key)).unwrap();
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn a_backup_goes_where_nothing_is_and_leaves_nothing_when_it_fails() {
+    let disk = SimStorage::new();
+    let db = builder(disk.clone()).open().unwrap();
+    create(&db, "c").upsert(document(1)).unwrap();
+    for (place, why) in [
+        ("/db", "is in the database"),
+        ("/db/copy", "is in the database"),
+        ("/x/../db/data/y", "is in the database"),
+        ("", "is no place"),
+        ("/full", "is not empty"),
+    ] {
+        disk.put("/full/file", b"").unwrap();
+        let error = db.start(JobRequest::backup(place)).unwrap_err().to_string();
+        assert!(error.contains(why), "{place}: {error}");
+    }
+    assert!(db.jobs(100).unwrap().iter().all(|job| job.kind != JobKind::Backup), "what is refused is no job");
+    db.flush().unwrap();
+    let file = disk.paths().into_iter().rfind(|path| path.starts_with("/db/data")).unwrap();
+    disk.flip_bit(&file, 800).unwrap();
+    let failed = db.start(JobRequest::backup("/copy")).unwrap();
+    assert!(failed.wait().unwrap_err().is_corruption());
+    assert!(disk.paths().iter().all(|path| !path.starts_with("/copy")), "{:?}", disk.paths());
     db.close().unwrap();
 }
 

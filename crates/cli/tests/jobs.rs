@@ -101,12 +101,18 @@ fn a_backup_is_a_database_and_a_failed_one_can_be_repeated() {
     std::fs::create_dir(&copy).unwrap();
     std::fs::write(copy.join("file"), "somebody else's").unwrap();
     scratch.run("backup", copy.to_str().unwrap()).fails(1, &["is not empty"]);
+    scratch.run("backup", scratch.path("db/copy").to_str().unwrap()).fails(1, &["is in the database"]);
+    std::fs::remove_file(copy.join("file")).unwrap();
+    let data = std::fs::read_dir(scratch.path("db").join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = data.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    flip(&largest);
+    scratch.run("backup", copy.to_str().unwrap()).fails(1, &["checksum"]);
     let failed = scratch.run("jobs", "ls --json").json().remove(0);
     assert_eq!((&failed["kind"], &failed["state"]), (&"backup".into(), &"failed".into()));
     let unwell = scratch.run("doctor", "");
     assert_eq!(unwell.code, 1);
-    assert!(unwell.stdout.contains("BAD") && unwell.stdout.contains("is not empty"), "{}", unwell.stdout);
-    std::fs::remove_file(copy.join("file")).unwrap();
+    assert!(unwell.stdout.contains("BAD") && unwell.stdout.contains("checksum"), "{}", unwell.stdout);
+    flip(&largest);
     let id = failed["id"].as_u64().unwrap();
     assert!(scratch.run("jobs", &format!("retry {id}")).ok().contains("completed"));
     let export = |dir: &std::path::Path| plimsoll(["export".as_ref(), dir.as_os_str(), "c".as_ref()]).ok();
@@ -116,6 +122,24 @@ fn a_backup_is_a_database_and_a_failed_one_can_be_repeated() {
     let report = one(scratch.run("backup", &format!("{} --json", second.display())));
     assert!(report["files"].as_u64().unwrap() > 0 && report["bytes"].as_u64().unwrap() > 0);
     assert_eq!(export(&second), export(scratch.db.as_ref()));
+    // What has failed once and then went well is history, and a copy is as well as what it is a copy of.
+    scratch.run("doctor", "").ok();
+    plimsoll([
+        "import".as_ref(),
+        second.as_os_str(),
+        "c".as_ref(),
+        scratch.file("more", &small_lines(40..41)).as_ref(),
+    ])
+    .ok();
+    plimsoll(["doctor".as_ref(), second.as_os_str()]).ok();
+}
+
+/// Changes a bit in the middle of a file, or changes it back.
+fn flip(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
 }
 
 #[test]

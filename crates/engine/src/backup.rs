@@ -5,12 +5,12 @@
 //! Writes and searches go on meanwhile; what is written after the copy began is not in it.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::checksum::Crc32;
-use plimsoll_base::storage::Storage;
+use plimsoll_base::storage::{Storage, list_if_there};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
 use plimsoll_wal::Recovered;
@@ -51,17 +51,59 @@ impl Core {
     /// Copies the database to `directory`, which must be empty or not be there.
     pub(crate) fn backup(&self, directory: &Path, job: &Job) -> Result<BackupStats> {
         let start = Instant::now();
-        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
-        match storage.list(directory) {
-            Ok(entries) if entries.is_empty() => {}
-            Ok(_) => {
-                let what =
-                    format!("{} is not empty: a backup needs a directory of its own", directory.display());
-                return Err(Error::InvalidArgument(what));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+        self.check_is_free(directory)?;
+        let result = self.copy_to(directory, job);
+        if result.is_err() {
+            self.clear_backup(directory);
         }
+        result.map(|copied| BackupStats { total: start.elapsed(), ..copied })
+    }
+
+    /// The absolute path of the directory that a backup goes to.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it lies in the database.
+    pub(crate) fn place_for_backup(&self, directory: &Path) -> Result<PathBuf> {
+        match (absolute(directory), absolute(&self.options.path)) {
+            (Some(place), Some(own)) if !place.starts_with(&own) => Ok(place),
+            (Some(_), _) => refused(directory, "is in the database"),
+            (None, _) => refused(directory, "is no place"),
+        }
+    }
+
+    /// Whether a backup may go to a directory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if something is in it.
+    pub(crate) fn check_is_free(&self, directory: &Path) -> Result<()> {
+        for entry in list_if_there(&self.storage, directory)? {
+            // Empty ones are left of a backup that failed.
+            let is_ours = entry.is_dir && [DATA_DIR, WAL_DIR].contains(&&*entry.name);
+            if !is_ours || !self.storage.list(&directory.join(&entry.name))?.is_empty() {
+                return refused(directory, "is not empty");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a backup that failed has written, as far as that goes.
+    fn clear_backup(&self, directory: &Path) {
+        let found = list_if_there(&self.storage, directory).unwrap_or_default();
+        if found.iter().any(|entry| !entry.is_dir) {
+            // The manifest may be there, and then it may all be.
+            return;
+        }
+        for dir in [DATA_DIR, WAL_DIR].map(|name| directory.join(name)) {
+            for entry in list_if_there(&self.storage, &dir).unwrap_or_default() {
+                if let Err(error) = self.storage.remove(&dir.join(&entry.name)) {
+                    tracing::warn!(%error, "what is left of a backup can not be removed");
+                }
+            }
+        }
+    }
+
+    fn copy_to(&self, directory: &Path, job: &Job) -> Result<BackupStats> {
+        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
         self.flush_target(None, FlushReason::Checkpoint, None)?;
         // The view keeps the files that the manifest names.
         let (mut manifest, _view) = {
@@ -95,7 +137,6 @@ impl Core {
         storage.sync_dir(directory)?;
         sync_names_of(&*storage, directory)?;
         manifest.publish(&*storage, directory)?;
-        copied.total = start.elapsed();
         Ok(copied)
     }
 
@@ -115,6 +156,23 @@ impl Core {
         wal.close()?;
         Ok(newest)
     }
+}
+
+fn refused<T>(directory: &Path, what: &str) -> Result<T> {
+    let directory = directory.display();
+    Err(Error::InvalidArgument(format!("{directory} {what}: a backup needs a directory of its own")))
+}
+
+/// A path from the root, without `.` and `..`; `None` for an empty one.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in std::path::absolute(path).ok()?.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    Some(plain)
 }
 
 /// No write above it is in the files of `manifest`.

@@ -154,7 +154,7 @@ impl Collection {
     /// [`Error::Storage`].
     pub fn set_flush_policy(&self, policy: FlushPolicy) -> Result<()> {
         self.database.core().check_open()?;
-        self.database.core().set_flush_policy(self.id, &policy)
+        self.database.core().set_flush_policy(self.id, &self.name, &policy)
     }
 
     /// The document with this key, if there is one.

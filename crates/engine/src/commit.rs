@@ -26,6 +26,7 @@ use crate::options::{CollectionConfig, Durability};
 use crate::record::{self, Condition, Expectation, PreparedBatch};
 use crate::state::{CollectionState, State};
 use crate::stats::FlushReason;
+use crate::system::is_system;
 
 /// What a thread asks of the commit leader.
 pub(crate) enum Request {
@@ -201,12 +202,16 @@ impl Core {
         let mut log = lock(&self.log);
         let mut outcomes: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
         let mut pending = Vec::new();
+        let mut last_user = None;
         for (index, request) in requests.into_iter().enumerate() {
             match request {
                 Request::Write(prepared, promise) => {
                     // What a condition speaks of is the state after every write before it.
                     if !prepared.conditions.is_empty() {
                         self.commit(&mut log, &mut pending, &mut outcomes);
+                    }
+                    if !prepared.collections.iter().all(|id| is_system(*id)) {
+                        last_user = Some(index);
                     }
                     match self.check(&prepared) {
                         Ok(()) => pending.push((index, prepared.record, promise)),
@@ -220,6 +225,10 @@ impl Core {
             }
         }
         self.commit(&mut log, &mut pending, &mut outcomes);
+        let written = last_user.map(|last| outcomes[..=last].iter().flatten().flatten().max());
+        if let Some(Some(lsn)) = written {
+            self.last_user.fetch_max(lsn.0, Ordering::Release);
+        }
         self.seal_if_due(&mut log);
         self.name_new_segment(&log);
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Closed))).collect()

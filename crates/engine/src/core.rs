@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub replayed_durable: AtomicU64,
     /// A collection was dropped by a manifest of which it is unknown whether it is on disk.
     pub unsettled: AtomicBool,
+    /// The last write of a user: of nothing but the system table are the writes of jobs about themselves.
+    pub last_user: AtomicU64,
     /// The log's newest segment: the next manifest names it, so that it is missed if it goes missing.
     pub newest_segment: AtomicU64,
     /// Why no log segment could be prepared ahead: the last one is kept for deletes and flushes (rule R16).
@@ -189,6 +191,7 @@ impl Core {
             recovery: OnceLock::new(),
             replayed_durable: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),
+            last_user: AtomicU64::new(0),
             newest_segment,
             last_segment: Mutex::new(None),
             next_file,

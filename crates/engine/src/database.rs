@@ -501,7 +501,7 @@ impl Core {
     }
 
     /// Changes when a collection's writes are flushed.
-    pub(crate) fn set_flush_policy(&self, id: CollectionId, policy: &FlushPolicy) -> Result<()> {
+    pub(crate) fn set_flush_policy(&self, id: CollectionId, name: &str, policy: &FlushPolicy) -> Result<()> {
         policy.validate()?;
         // No flush may be between reading a tree and publishing what it made of it.
         let _no_flush = lock(&self.flushing);
@@ -517,7 +517,7 @@ impl Core {
         let next = self.next_manifest(&root, Lsn::ZERO, change)?;
         let tree = self.open_tree(&next, id)?;
         if tree.is_none() {
-            return Err(Error::CollectionNotFound(format!("with id {id}, which was dropped")));
+            return Err(Error::CollectionNotFound(name.to_owned()));
         }
         self.publish_next(&mut root, next)?;
         self.install(id, tree, &[]);

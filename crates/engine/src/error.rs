@@ -169,11 +169,11 @@ pub enum Error {
         /// The last one.
         last: Lsn,
     },
-    /// The time of a search was over before it was done; see [`Search::timeout`](crate::Search::timeout).
-    #[error("the time of the search was over before it was done")]
+    /// The time was over: of a search ([`Search::timeout`](crate::Search::timeout)), or to wait for a level.
+    #[error("the time was over before it was done")]
     Timeout,
-    /// A search was ended by its [`Cancel`](crate::Cancel).
-    #[error("the search was cancelled")]
+    /// A search was ended by its [`Cancel`](crate::Cancel), or a job was cancelled.
+    #[error("it was cancelled before it was done")]
     Cancelled,
     /// The database was closed.
     #[error("the database is closed")]

@@ -222,12 +222,16 @@ impl Board {
         waiting.or_else(|| self.running.iter().find(|job| job.does(request, accepted))).cloned()
     }
 
-    /// Whether a job may run beside those that do. Without workers one does, and only a flush may come in the middle of
-    /// another job.
-    fn may_run_beside(running: &[Arc<Job>], kind: JobKind, most: usize, has_workers: bool) -> bool {
-        let lane = Lane::of(kind);
+    /// Whether a job may run beside those that do: one at a time of a kind and target. Without workers one does at all, and
+    /// only a flush may come in the middle of another job.
+    fn may_run_beside(running: &[Arc<Job>], job: &Job, most: usize, has_workers: bool) -> bool {
+        let lane = Lane::of(job.request.kind);
         let is_turn = has_workers || lane == Lane::Flush || running.is_empty();
-        is_turn && running.iter().filter(|job| Lane::of(job.request.kind) == lane).count() < lane.width(most)
+        let is_same = |other: &Arc<Job>| {
+            other.request.kind == job.request.kind && other.request.target == job.request.target
+        };
+        let beside = running.iter().filter(|other| Lane::of(other.request.kind) == lane).count();
+        is_turn && beside < lane.width(most) && !running.iter().any(is_same)
     }
 
     /// How many of the jobs that wait could be done now.
@@ -249,18 +253,16 @@ impl Job {
         self.request.automatic == request.automatic || self.request.kind == JobKind::Flush
     }
 
-    /// Whether this job, which is under way, does what a request asks for: of a flush, that it takes all that had been
-    /// accepted by then.
+    /// Whether this job, which is under way, does what a request asks for, with all that users had written by then.
     fn does(&self, request: &JobRequest, accepted: Option<Lsn>) -> bool {
         let is_wider = self.request.target == JobTarget::Database;
         let is_same =
             self.request.kind == request.kind && (self.request.target == request.target || is_wider);
-        let is_late = mutant::is(Mutant::JoinEarlierFlush);
-        is_same
-            && self.is_as(request)
-            && (request.kind != JobKind::Flush
-                || is_late
-                || accepted.is_some_and(|lsn| self.is_covering(lsn)))
+        let covers = match accepted {
+            Some(lsn) => self.is_covering(lsn) || mutant::is(Mutant::JoinEarlierFlush),
+            None => request.kind != JobKind::Flush,
+        };
+        is_same && self.is_as(request) && covers
     }
 
     /// Whether it has a record from its beginning. What compactions do by themselves is recorded only if it was something.
@@ -277,21 +279,22 @@ impl Core {
 
     /// Submits a job for a caller, or finds the one that does the same. With `durable` its record is on disk when this
     /// returns, so that it is done even if the process ends.
-    pub(crate) fn submit_job(self: &Arc<Self>, request: JobRequest, durable: bool) -> Result<JobHandle> {
+    pub(crate) fn submit_job(self: &Arc<Self>, mut request: JobRequest, durable: bool) -> Result<JobHandle> {
         self.check_open()?;
-        self.check_target(&request)?;
-        let accepted = match request.kind {
-            JobKind::Flush => {
-                // While the circuit is open, whoever asks at the right time makes the attempt that may close it.
-                if !self.jobs.breaker.admits(self.now()) {
-                    self.jobs.check_circuit(self)?;
-                }
-                // What was submitted to the log before is accepted before.
-                Some(self.submit(Request::Appended, 0)?)
-            }
-            _ => None,
-        };
-        let (job, is_new) = self.enqueue(request, accepted, Some(self.options.job_deadline))?;
+        self.check_target(&mut request)?;
+        // While the circuit is open, whoever asks at the right time makes the attempt that may close it.
+        if request.kind == JobKind::Flush && !self.jobs.breaker.admits(self.now()) {
+            self.jobs.check_circuit(self)?;
+        }
+        // What was submitted to the log before is accepted before.
+        self.submit(Request::Appended, 0)?;
+        let accepted = Lsn(self.last_user.load(Ordering::Acquire));
+        if let JobTarget::Directory(path) = &request.target
+            && lock(&self.jobs.board).same(&request, Some(accepted)).is_none()
+        {
+            self.check_is_free(path)?;
+        }
+        let (job, is_new) = self.enqueue(request, Some(accepted), Some(self.options.job_deadline))?;
         if is_new && durable {
             self.write_job_record(&job.record(), Durability::Durable)?;
         }
@@ -301,8 +304,12 @@ impl Core {
         Ok(JobHandle { job, core: Arc::clone(self) })
     }
 
-    fn check_target(&self, request: &JobRequest) -> Result<()> {
-        match &request.target {
+    fn check_target(&self, request: &mut JobRequest) -> Result<()> {
+        match &mut request.target {
+            JobTarget::Directory(path) => {
+                *path = self.place_for_backup(path)?;
+                Ok(())
+            }
             JobTarget::Collection(name) if self.published.state().by_name(name).is_none() => {
                 Err(Error::CollectionNotFound(name.clone()))
             }
@@ -458,8 +465,8 @@ impl Core {
         let most = self.options.max_workers.max(self.options.workers);
         let admits = self.jobs.breaker.admits(now);
         let (queue, running) = (&mut board.queue, &board.running);
-        let may_run = |kind| Board::may_run_beside(running, kind, most, self.options.background);
-        let job = queue.take(now, |job| may_run(job.kind()) && (admits || job.kind() != JobKind::Flush))?;
+        let may_run = |job: &Arc<Job>| Board::may_run_beside(running, job, most, self.options.background);
+        let job = queue.take(now, |job| may_run(job) && (admits || job.kind() != JobKind::Flush))?;
         if job.kind() == JobKind::Flush {
             self.jobs.breaker.begin();
         }

@@ -90,7 +90,11 @@ impl Stats {
             ("plimsoll_buffered_total", "Buffered writes accepted", buffer.buffered),
             ("plimsoll_buffered_flushed_total", "Buffered writes made durable", buffer.flushed),
             ("plimsoll_buffered_batches_total", "Syncs that made buffered writes durable", buffer.batches),
-            ("plimsoll_buffered_errors_total", "Buffered writes lost by a failed sync", buffer.errors),
+            (
+                "plimsoll_buffered_errors_total",
+                "Buffered writes that a failed sync may have lost",
+                buffer.errors,
+            ),
             ("plimsoll_log_bytes_total", "Bytes appended to the log", self.wal.bytes_appended),
             ("plimsoll_log_batches_total", "Batches written to the log", self.wal.batches),
             ("plimsoll_log_syncs_total", "Syncs of the log", self.wal.syncs),

@@ -302,6 +302,7 @@ impl DatabaseBuilder {
             }
             () if options.max_workers > 1024 => refuse("max_workers must be at most 1,024"),
             () if options.job_queue == 0 => refuse("job_queue must be at least 1"),
+            () if options.job_deadline.is_zero() => refuse("job_deadline must not be zero"),
             () if options.job_deadline > LONGEST_DEADLINE => refuse("job_deadline must be at most a day"),
             () if options.shard_rows == 0 => refuse("shard_rows must be at least 1"),
             () => Ok(options),

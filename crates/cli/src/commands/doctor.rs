@@ -1,5 +1,6 @@
 //! `plimsoll doctor`: whether a database is in good order, at a glance.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use plimsoll::storage::{OsStorage, Storage as _};
@@ -16,7 +17,7 @@ struct Finding {
     ok: bool,
     what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cure: Option<&'static str>,
+    cure: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -30,8 +31,8 @@ impl Finding {
         Self { ok: true, what: what.into(), cure: None }
     }
 
-    fn bad(what: impl Into<String>, cure: &'static str) -> Self {
-        Self { ok: false, what: what.into(), cure: Some(cure) }
+    fn bad(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { ok: false, what: what.into(), cure: Some(cure.into()) }
     }
 }
 
@@ -45,14 +46,14 @@ const JOBS: usize = 200;
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     let db = super::reader(&args.dir, Reading { salvage: false }, output)?;
     let mut findings = vec![manifest(&db), log(&db), room(args)?];
-    findings.extend(jobs(&db.jobs(JOBS)?));
+    findings.extend(jobs(&args.dir, &db.jobs(JOBS)?));
     let report = Report { ok: findings.iter().all(|finding| finding.ok), findings };
     if output.json {
         output.value(&report)?;
     } else {
         for finding in &report.findings {
             output.line(format_args!("{}  {}", if finding.ok { "ok  " } else { "BAD " }, finding.what))?;
-            if let Some(cure) = finding.cure {
+            if let Some(cure) = &finding.cure {
                 output.line(format_args!("      {cure}"))?;
             }
         }
@@ -88,36 +89,37 @@ fn room(args: &Dir) -> Result<Finding> {
     Ok(if free < ROOM { Finding::bad(what, "make room, or move the database") } else { Finding::good(what) })
 }
 
-fn jobs(records: &[JobRecord]) -> Vec<Finding> {
+fn jobs(dir: &Path, records: &[JobRecord]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let now = SystemTime::now();
-    let is_recent = |record: &&JobRecord| {
+    let is_recent = |record: &JobRecord| {
         let ended = record.finished_at.or(record.started_at).unwrap_or(record.queued_at);
         now.duration_since(ended).is_ok_and(|age| age < RECENT)
     };
-    // What the newest flush says holds: what an earlier one left behind, it has flushed.
-    let newest_flush = records.iter().find(|record| record.kind == JobKind::Flush);
-    let is_bad = |record: &JobRecord| matches!(record.state, JobState::Failed | JobState::Retrying);
-    if let Some(record) = newest_flush.filter(|record| is_bad(record)) {
-        let error = record.error.as_deref().unwrap_or("the cause is not known");
-        let what = format!("flushes fail: job {} is {}, {error}", record.id, record.state);
-        findings.push(Finding::bad(
-            what,
-            "nothing is lost, the log has it; after five failures the writer refuses writes until a flush succeeds",
-        ));
-    }
-    for record in records.iter().filter(is_recent) {
-        if record.kind != JobKind::Flush && record.state == JobState::Failed {
-            let error = record.error.as_deref().unwrap_or("the cause is not known");
-            let what = format!("job {} ({} of {}) failed: {error}", record.id, record.kind, record.target);
-            findings.push(Finding::bad(what, "`plimsoll jobs DIR retry ID` does it once more"));
+    for kind in JobKind::ALL {
+        // The newest of a kind says whether they work: what an earlier one has left undone, it has done.
+        let is_it = |record: &&JobRecord| record.kind == *kind && record.state != JobState::Cancelled;
+        let Some(newest) = records.iter().find(is_it) else { continue };
+        let error = newest.error.as_deref().unwrap_or("the cause is not known");
+        match (kind, newest.state) {
+            (JobKind::Flush, JobState::Failed | JobState::Retrying) => findings.push(Finding::bad(
+                format!("flushes fail: job {} is {}, {error}", newest.id, newest.state),
+                "nothing is lost, the log has it; after five failures the writer refuses writes until a flush succeeds",
+            )),
+            (_, JobState::Failed) if is_recent(newest) => findings.push(Finding::bad(
+                format!("the last {kind} failed, job {} of {}: {error}", newest.id, newest.target),
+                format!("`plimsoll jobs {} retry {}` does it once more", dir.display(), newest.id),
+            )),
+            _ => {}
         }
     }
     if findings.is_empty() {
         let open = records.iter().filter(|record| !record.state.is_final()).count() as u64;
         findings.push(Finding::good(match open {
-            0 => "no job has failed lately".to_owned(),
-            open => format!("no job has failed lately; {} to be done", counted(open, "is", "are")),
+            0 => "the last jobs of each kind went well".to_owned(),
+            open => {
+                format!("the last jobs of each kind went well; {} to be done", counted(open, "is", "are"))
+            }
         }));
     }
     findings

@@ -89,6 +89,10 @@ impl Job {
 
     /// The job has ended.
     pub(super) fn finish(&self, state_now: JobState, result: Result<JobOutcome>, now: SystemTime) {
+        if state_now == JobState::Completed {
+            let total = self.total.load(Ordering::Relaxed);
+            self.done.store(total, Ordering::Relaxed);
+        }
         let mut state = lock(&self.state);
         state.state = state_now;
         state.finished_at = Some(now);

@@ -60,6 +60,9 @@ impl Core {
 
     /// Does what a job is there for.
     fn perform(&self, job: &Arc<Job>) -> Result<JobOutcome> {
+        if job.request.kind != JobKind::Flush {
+            job.covers(self.published.visible());
+        }
         match (&job.request.kind, &job.request.target) {
             (JobKind::Flush, target) => {
                 let only = match target {
@@ -131,7 +134,16 @@ impl Core {
         let jobs = &self.jobs;
         let error = result.as_ref().err().map(ToString::to_string);
         let is_worth_it = job.is_recorded() || !matches!(state, JobState::Skipped | JobState::Cancelled);
-        job.finish(state, result, self.unix_now());
+        {
+            // Whoever is told that it has ended finds it among those that have.
+            let mut board = lock(&jobs.board);
+            board.running.retain(|running| running.id != job.id);
+            board.finished.push_back(Arc::clone(job));
+            if board.finished.len() > REMEMBERED {
+                board.finished.pop_front();
+            }
+            job.finish(state, result, self.unix_now());
+        }
         if is_worth_it {
             self.note(job);
         }
@@ -139,14 +151,6 @@ impl Core {
             None => tracing::info!(job = job.id.0, kind = %job.request.kind, %state, "job ended"),
             Some(error) => {
                 tracing::warn!(job = job.id.0, kind = %job.request.kind, %state, %error, "job ended");
-            }
-        }
-        {
-            let mut board = lock(&jobs.board);
-            board.running.retain(|running| running.id != job.id);
-            board.finished.push_back(Arc::clone(job));
-            if board.finished.len() > REMEMBERED {
-                board.finished.pop_front();
             }
         }
         jobs.changed.notify_all();
@@ -258,7 +262,7 @@ impl Core {
     }
 
     /// Goes on with what an earlier process has left: flushes and compactions are done once more, unless they prove to be
-    /// done; what can not be gone on with is marked as failed.
+    /// done; what can not be gone on with is marked as cancelled.
     pub(crate) fn resume_jobs(&self) {
         for id in self.left_jobs() {
             match self.stored_record(id) {
@@ -279,7 +283,7 @@ impl Core {
 
     fn resume(&self, mut record: JobRecord) {
         if matches!(record.kind, JobKind::Verify | JobKind::Backup) {
-            record.state = JobState::Failed;
+            record.state = JobState::Cancelled;
             record.error = Some("the process ended before the job did".to_owned());
             record.finished_at = Some(self.unix_now());
             if let Err(error) = self.write_job_record(&record, Durability::Buffered) {

@@ -108,7 +108,9 @@ impl<'a> Records<'a> {
         if record.kind == JobKind::Flush && !record.state.is_final() && self.is_flushed(&record.target, lsn) {
             record.state = JobState::Completed;
             record.outcome = Some(JobOutcome::Unknown);
-            record.summary = Some("found done: everything accepted before it is in files".to_owned());
+            let how =
+                if record.reason == Some(FlushReason::Close) { "done at closing" } else { "found done" };
+            record.summary = Some(format!("{how}: everything accepted before it is in files"));
         }
         Ok(Some(record))
     }
