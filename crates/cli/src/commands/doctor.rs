@@ -106,8 +106,16 @@ fn jobs(records: &[JobRecord]) -> Vec<Finding> {
             "nothing is lost, the log has it; after five failures the writer refuses writes until a flush succeeds",
         ));
     }
+    // Who has followed the advice is not given it again.
+    let is_made_good = |failed: &JobRecord| {
+        let mut later = records.iter().filter(|record| record.id > failed.id);
+        later.any(|record| {
+            (record.kind, &record.target) == (failed.kind, &failed.target)
+                && matches!(record.state, JobState::Completed | JobState::Skipped)
+        })
+    };
     for record in records.iter().filter(is_recent) {
-        if record.kind != JobKind::Flush && record.state == JobState::Failed {
+        if record.kind != JobKind::Flush && record.state == JobState::Failed && !is_made_good(record) {
             let error = record.error.as_deref().unwrap_or("the cause is not known");
             let what = format!("job {} ({} of {}) failed: {error}", record.id, record.kind, record.target);
             findings.push(Finding::bad(what, "`plimsoll jobs DIR retry ID` does it once more"));
