@@ -249,18 +249,19 @@ impl Job {
         self.request.automatic == request.automatic || self.request.kind == JobKind::Flush
     }
 
-    /// Whether this job, which is under way, does what a request asks for: of a flush, that it takes all that had been
-    /// accepted by then.
+    /// Whether this job, which is under way, does what a request asks for: of a flush or a backup, that it takes all that
+    /// had been accepted by then.
     fn does(&self, request: &JobRequest, accepted: Option<Lsn>) -> bool {
         let is_wider = self.request.target == JobTarget::Database;
         let is_same =
             self.request.kind == request.kind && (self.request.target == request.target || is_wider);
         let is_late = mutant::is(Mutant::JoinEarlierFlush);
-        is_same
-            && self.is_as(request)
-            && (request.kind != JobKind::Flush
-                || is_late
-                || accepted.is_some_and(|lsn| self.is_covering(lsn)))
+        let is_covering = match accepted {
+            Some(lsn) => is_late || self.is_covering(lsn),
+            // The engine's own flushes are of what comes after those under way.
+            None => request.kind != JobKind::Flush && !self.state().is_final(),
+        };
+        is_same && self.is_as(request) && is_covering
     }
 
     /// Whether it has a record from its beginning. What compactions do by themselves is recorded only if it was something.
@@ -289,11 +290,13 @@ impl Core {
                 // What was submitted to the log before is accepted before.
                 Some(self.submit(Request::Appended, 0)?)
             }
-            _ => None,
+            JobKind::Backup => Some(self.submit(Request::Appended, 0)?),
+            JobKind::Compaction | JobKind::Verify => None,
         };
-        let (job, is_new) = self.enqueue(request, accepted, Some(self.options.job_deadline))?;
-        if is_new && durable {
-            self.write_job_record(&job.record(), Durability::Durable)?;
+        let job = self.enqueue(request, accepted, Some(self.options.job_deadline))?;
+        if durable {
+            // Also of one that was there: whoever asked for it may have needed no record.
+            self.write_job_record(|| job.record(), Durability::Durable)?;
         }
         if !self.options.background {
             self.work_until(&job);
@@ -322,13 +325,13 @@ impl Core {
         request: JobRequest,
         accepted: Option<Lsn>,
         deadline: Option<Duration>,
-    ) -> Result<(Arc<Job>, bool)> {
+    ) -> Result<Arc<Job>> {
         let jobs = &self.jobs;
         let mut board = lock(&jobs.board);
         let start = Instant::now();
         let mut has_waited = false;
         loop {
-            if board.is_closing && request.priority != JobPriority::Critical {
+            if board.is_closing {
                 return Err(Error::Closed);
             }
             if let Some(same) = board.same(&request, accepted) {
@@ -337,7 +340,7 @@ impl Core {
                     board.queue.hurry(request.priority, |job| job.id == same.id);
                     jobs.changed.notify_all();
                 }
-                return Ok((same, false));
+                return Ok(same);
             }
             let Some(deadline) = deadline.filter(|_| !board.queue.has_room_for(request.priority)) else {
                 break;
@@ -361,7 +364,7 @@ impl Core {
         self.hire(&mut board);
         drop(board);
         jobs.changed.notify_all();
-        Ok((job, true))
+        Ok(job)
     }
 
     /// Puts a new job into the queue, which is not to begin before `not_before`.
@@ -477,6 +480,16 @@ impl Core {
                     drop(board);
                     self.run(&next);
                     board = lock(&jobs.board);
+                }
+                // The circuit was opened since it was submitted, and nobody else will come to do it.
+                None if !board.is_closing && board.running.is_empty() => {
+                    if let Err(refused) = jobs.check_circuit(self)
+                        && board.queue.remove(|waiting| waiting.id == job.id).is_some()
+                    {
+                        drop(board);
+                        self.end(job, JobState::Failed, Err(refused));
+                        board = lock(&jobs.board);
+                    }
                 }
                 // Another thread is at it.
                 None => board = jobs.changed.wait(board).unwrap_or_else(PoisonError::into_inner),

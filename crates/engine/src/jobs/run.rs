@@ -159,7 +159,7 @@ impl Core {
     /// Keeps a job's record, as it is now. That it can not be kept does not hold the job up.
     fn note(&self, job: &Job) {
         // What is closing or poisoned logs nothing any more; the data says what was done.
-        if let Err(error) = self.write_job_record(&job.record(), Durability::Buffered) {
+        if let Err(error) = self.write_job_record(|| job.record(), Durability::Buffered) {
             self.jobs.counters.unrecorded.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(job = job.id.0, %error, "the record of a job was not kept");
         }
@@ -232,6 +232,7 @@ impl Core {
             let state = if result.is_ok() { JobState::Completed } else { JobState::Failed };
             job.finish(state, result.clone(), self.unix_now());
         }
+        self.jobs.changed.notify_all();
         result.map(drop)
     }
 
@@ -240,6 +241,7 @@ impl Core {
         for job in waiting {
             job.finish(JobState::Cancelled, Err(Error::Closed), self.unix_now());
         }
+        self.jobs.changed.notify_all();
     }
 
     /// Reads which jobs an earlier process has left, and which ids are taken.
@@ -282,7 +284,7 @@ impl Core {
             record.state = JobState::Failed;
             record.error = Some("the process ended before the job did".to_owned());
             record.finished_at = Some(self.unix_now());
-            if let Err(error) = self.write_job_record(&record, Durability::Buffered) {
+            if let Err(error) = self.write_job_record(|| record.clone(), Durability::Buffered) {
                 tracing::warn!(job = record.id.0, %error, "the record of a job was not kept");
             }
             return;
@@ -310,7 +312,7 @@ impl Core {
         }
         record.state = JobState::Cancelled;
         record.finished_at = Some(self.unix_now());
-        self.write_job_record(&record, Durability::Durable).map(drop)
+        self.write_job_record(|| record, Durability::Durable).map(drop)
     }
 
     /// Submits once more what a job that has failed or was cancelled was to do.
