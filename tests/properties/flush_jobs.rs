@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use plimsoll::storage::Storage as _;
 use plimsoll::{
     Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, FlushPolicy,
     FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState, JobTarget,
@@ -749,6 +748,23 @@ fn waiting_for_a_level_starts_what_it_needs() {
     ));
     db.close().unwrap();
     assert!(matches!(db.wait(Level::Durable, lsn, PATIENCE), Err(Error::Closed)));
+}
+
+#[test]
+fn waiting_for_a_level_ends_with_its_time() {
+    let disk = SimStorage::new();
+    let db = builder(disk.clone()).buffer_delay(PATIENCE).buffer_records(1 << 20).open().unwrap();
+    let collection = create(&db, "c");
+    collection.upsert(document(0)).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.upsert(document(1));
+    let lsn = collection.write_with(&batch, Durability::Buffered).unwrap();
+    let held = disk.hold_syncs();
+    assert!(matches!(db.wait(Level::Durable, lsn, SECOND / 20), Err(Error::Timeout)));
+    assert!(matches!(db.wait(Level::Flushed, lsn, SECOND / 20), Err(Error::Timeout)));
+    drop(held);
+    assert!(db.wait(Level::Durable, lsn, PATIENCE).unwrap() >= lsn);
+    db.close().unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A storage whose sealed files and manifests a test can hold up, or let fail, while the log goes on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
 use plimsoll::StorageError;
@@ -18,6 +18,8 @@ enum Rule {
 #[derive(Debug, Default)]
 struct State {
     rule: Rule,
+    /// The rule holds only there.
+    only_in: Option<PathBuf>,
     held: usize,
 }
 
@@ -32,7 +34,7 @@ pub(crate) struct Gate {
 struct GatedFile {
     inner: Box<dyn WriteFile>,
     gate: Gate,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 /// As long as it is there, the gate may be held.
@@ -69,6 +71,12 @@ impl Gate {
         self.set(Rule::Failing);
     }
 
+    /// Only what changes in that directory fails.
+    pub(crate) fn fail_in(&self, dir: &str) {
+        self.state.0.lock().unwrap().only_in = Some(dir.into());
+        self.fail();
+    }
+
     /// Waits until somebody is held up.
     pub(crate) fn wait_until_held(&self) {
         let state = self.state.1.wait_while(self.state.0.lock().unwrap(), |state| state.held == 0);
@@ -80,6 +88,9 @@ impl Gate {
             return Ok(());
         }
         let mut state = self.state.0.lock().unwrap();
+        if state.only_in.as_ref().is_some_and(|dir| !path.starts_with(dir)) {
+            return Ok(());
+        }
         if state.rule == Rule::Held {
             state.held += 1;
             self.state.1.notify_all();

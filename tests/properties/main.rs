@@ -13,6 +13,7 @@ mod exact_records;
 mod faults_everywhere;
 mod faults_poison;
 mod filters;
+mod flush_corners;
 mod flush_jobs;
 mod flush_policies;
 mod gate;

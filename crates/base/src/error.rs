@@ -109,6 +109,8 @@ impl StorageError {
                     | io::ErrorKind::Unsupported
                     | io::ErrorKind::AlreadyExists
                     | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
             ),
             Self::Locked { .. } => true,
             Self::Corrupted { .. } | Self::UpgradeRequired { .. } => false,

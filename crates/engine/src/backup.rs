@@ -10,17 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::checksum::Crc32;
-use plimsoll_base::storage::{Storage, list_if_there};
+use plimsoll_base::storage::{Storage, WriteFile, list_if_there};
 use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
 use plimsoll_wal::Recovered;
 
-use crate::core::{Core, lock};
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::jobs::Job;
 use crate::manifest::Manifest;
 use crate::recover::{DATA_DIR, WAL_DIR, salts, sync_names_of, wal_options};
-use crate::stats::FlushReason;
 
 /// What a backup has copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,11 +51,15 @@ impl Core {
     pub(crate) fn backup(&self, directory: &Path, job: &Job) -> Result<BackupStats> {
         let start = Instant::now();
         self.check_is_free(directory)?;
-        let result = self.copy_to(directory, job);
-        if result.is_err() {
-            self.clear_backup(directory);
-        }
-        result.map(|copied| BackupStats { total: start.elapsed(), ..copied })
+        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
+        let mut made = Made::default();
+        let copied = self.copy_to(&storage, directory, job, &mut made);
+        copied.map(|copied| BackupStats { total: start.elapsed(), ..copied }).inspect_err(|_| {
+            // Another attempt, or another backup, finds the directory as it was.
+            if let Err(error) = made.remove(&*storage, directory) {
+                tracing::warn!(%error, "what a failed backup has copied could not be removed");
+            }
+        })
     }
 
     /// The absolute path of the directory that a backup goes to.
@@ -86,33 +89,15 @@ impl Core {
         Ok(())
     }
 
-    /// Removes what a backup that failed has written, as far as that goes.
-    fn clear_backup(&self, directory: &Path) {
-        let found = list_if_there(&self.storage, directory).unwrap_or_default();
-        if found.iter().any(|entry| !entry.is_dir) {
-            // The manifest may be there, and then it may all be.
-            return;
-        }
-        for dir in [DATA_DIR, WAL_DIR].map(|name| directory.join(name)) {
-            for entry in list_if_there(&self.storage, &dir).unwrap_or_default() {
-                if let Err(error) = self.storage.remove(&dir.join(&entry.name)) {
-                    tracing::warn!(%error, "what is left of a backup can not be removed");
-                }
-            }
-        }
-    }
-
-    fn copy_to(&self, directory: &Path, job: &Job) -> Result<BackupStats> {
-        let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
-        self.flush_target(None, FlushReason::Checkpoint, None)?;
+    fn copy_to(
+        &self,
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        job: &Job,
+        made: &mut Made,
+    ) -> Result<BackupStats> {
         // The view keeps the files that the manifest names.
-        let (mut manifest, _view) = {
-            let root = lock(&self.root);
-            (root.manifest.clone(), self.published.view())
-        };
-        if let Some(damage) = self.unflushable(None) {
-            return Err(damage.into());
-        }
+        let (moment, mut manifest, _view) = self.flush_to_one_moment(job)?;
         let files: Vec<FileMeta> = manifest.files().copied().collect();
         let total = files.iter().map(|file| file.len).sum();
         let (data, wal) = (directory.join(DATA_DIR), directory.join(WAL_DIR));
@@ -123,35 +108,43 @@ impl Core {
         for meta in &files {
             job.set_progress(copied.bytes, total);
             let name = meta.name().to_string();
-            copy(&*storage, &self.data_dir().join(&name), &data.join(&name), meta, job)?;
+            let (source, target) = (self.data_dir().join(&name), data.join(&name));
+            let file = storage.create(&target)?;
+            made.files.push(target);
+            copy(&**storage, &source, file, meta, job)?;
             copied.files += 1;
             copied.bytes += meta.len;
         }
         storage.sync_dir(&data)?;
-        copied.lsn = top(&manifest);
-        manifest.newest_segment = self.begin_log_in(&storage, &wal, manifest.database, copied.lsn)?;
-        manifest.durable = copied.lsn;
-        manifest.advance(copied.lsn);
+        // Collections that were created since the moment, and have nothing, say that they are flushed up to later.
+        let last = top(&manifest).max(moment);
+        made.log_begun = true;
+        manifest.newest_segment = self.begin_log_in(storage, &wal, manifest.database, last, job)?;
+        manifest.durable = last;
+        manifest.advance(last);
         job.go_on()?;
         // The names of what the manifest speaks of come before the manifest's.
         storage.sync_dir(directory)?;
-        sync_names_of(&*storage, directory)?;
-        manifest.publish(&*storage, directory)?;
+        sync_names_of(&**storage, directory)?;
+        manifest.publish(&**storage, directory)?;
+        copied.lsn = moment;
         Ok(copied)
     }
 
-    /// A log that begins after `last`; returns its segment's number.
+    /// A log that begins after `last` with the end of the backup; returns its segment's number.
     fn begin_log_in(
         &self,
         storage: &Arc<dyn Storage>,
         dir: &Path,
         database: [u8; 16],
         last: Lsn,
+        job: &Job,
     ) -> Result<FileNumber> {
         let fresh = Recovered::fresh(storage, dir, database, last, FileNumber(0))?;
         let mut wal = fresh.into_wal(wal_options(&self.options), salts(self.options.seed));
         wal.rotate()?;
         wal.shrink(last)?;
+        wal.append_group(&mut [&mut self.record_for_copy(job)?], true)?;
         let newest = wal.newest();
         wal.close()?;
         Ok(newest)
@@ -181,13 +174,44 @@ fn top(manifest: &Manifest) -> Lsn {
     flushed.max(manifest.wal_pointer)
 }
 
-fn copy(storage: &dyn Storage, from: &Path, to: &Path, meta: &FileMeta, job: &Job) -> Result<()> {
+/// What one attempt at a copy has made.
+#[derive(Default)]
+struct Made {
+    files: Vec<PathBuf>,
+    /// All files in the log's directory, and the manifest, are its own, too.
+    log_begun: bool,
+}
+
+impl Made {
+    /// Removes it, but for empty directories.
+    fn remove(self, storage: &dyn Storage, directory: &Path) -> Result<()> {
+        let mut files = self.files;
+        if self.log_begun {
+            // The manifest first: without it the rest is not a database.
+            let of_log = [directory.to_path_buf(), directory.join(WAL_DIR)];
+            let mut others = Vec::new();
+            for dir in of_log {
+                let inside = storage.list(&dir)?.into_iter().filter(|entry| !entry.is_dir);
+                others.extend(inside.map(|entry| dir.join(entry.name)));
+            }
+            files.splice(0..0, others);
+        }
+        Ok(files.iter().try_for_each(|file| storage.remove(file))?)
+    }
+}
+
+fn copy(
+    storage: &dyn Storage,
+    from: &Path,
+    mut target: Box<dyn WriteFile>,
+    meta: &FileMeta,
+    job: &Job,
+) -> Result<()> {
     let source = storage.open(from)?;
     if source.len() != meta.len {
         let what = format!("{} bytes; the manifest says {}", source.len(), meta.len);
         return Err(StorageError::corrupted(from, source.len().min(meta.len), what).into());
     }
-    let mut target = storage.create(to)?;
     let mut checksum = Crc32::new();
     let mut buffer = vec![0; CHUNK.min(meta.len as usize)];
     let mut offset = 0;

@@ -21,6 +21,7 @@ use crate::jobs::Job;
 use crate::manifest::{self, Manifest};
 use crate::recover::{DATA_DIR, Directory, WAL_DIR};
 use crate::repair::aside;
+use crate::system::is_system;
 use crate::tree::{Damaged, FileOpener};
 use crate::unnamed;
 
@@ -288,8 +289,10 @@ fn check_named_files(
                 damaged: Damaged::Fails,
             };
             if let Some(rows) = report.record(check_collection(&opener, entry))? {
-                report.documents += entry.live_documents();
-                report.rows += rows;
+                if !is_system(entry.id) {
+                    report.documents += entry.live_documents();
+                    report.rows += rows;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The public face of an open database.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -468,8 +468,21 @@ impl Core {
         Ok(())
     }
 
+    /// As [`Core::reach`], but for no longer than `timeout`: a sync that has begun goes on.
     fn wait_for_level(self: &Arc<Self>, level: Level, lsn: Lsn, timeout: Duration) -> Result<Lsn> {
         self.check_open()?;
+        if timeout.is_zero() || !self.options.background {
+            return self.reach(level, lsn, timeout);
+        }
+        let (done, reached) = mpsc::channel();
+        let core = Arc::clone(self);
+        let wait = move || drop(done.send(core.reach(level, lsn, timeout)));
+        let spawned = std::thread::Builder::new().name("plimsoll-wait".to_owned()).spawn(wait);
+        spawned.map_err(|error| StorageError::io("start a thread to wait for", "a level".as_ref(), error))?;
+        reached.recv_timeout(timeout).unwrap_or(Err(Error::Timeout))
+    }
+
+    fn reach(self: &Arc<Self>, level: Level, lsn: Lsn, timeout: Duration) -> Result<Lsn> {
         let marks = self.watermarks();
         if lsn > marks.appended {
             return Err(Error::NotWritten { lsn, last: marks.appended });

@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::sync::MutexGuard;
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::{NamedFiles, name_files};
 
+use crate::buffer::EVERYTHING;
 use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
 use crate::error::{Error, Result};
 use crate::jobs::Job;
 use crate::manifest::Manifest;
-use crate::state::{CollectionState, Sealed, State};
+use crate::state::{CollectionState, Sealed, State, View};
 use crate::stats::{FlushReason, FlushStats, timed};
 use crate::tree::Tree;
 use delta::Delta;
@@ -46,6 +48,8 @@ pub(crate) struct FlushRun<'a> {
     pub reason: FlushReason,
     /// Only this collection's writes (and records of jobs that hold the log up).
     pub only: Option<CollectionId>,
+    /// Only what was sealed up to here.
+    pub up_to: Lsn,
     pub job: Option<&'a Job>,
 }
 
@@ -63,7 +67,7 @@ impl Core {
         reason: FlushReason,
         job: Option<&Job>,
     ) -> Result<FlushStats> {
-        let run = FlushRun { reason, only, job };
+        let run = FlushRun { reason, only, up_to: EVERYTHING, job };
         let mut stats = FlushStats { reason, ..FlushStats::default() };
         let state = self.published.state();
         let of_target = state.sound_users().filter(|collection| run.takes(collection));
@@ -72,7 +76,7 @@ impl Core {
         let with_system = self.system_is_due(&state, reason);
         drop(state);
         // What is sealed already comes first: while flushes fail, each would seal one memtable more.
-        if self.has_sealed_up_to(Lsn(u64::MAX), &run) {
+        if self.has_sealed_up_to(EVERYTHING, &run) {
             stats.add(&self.flush_internal(&run)?);
         }
         let seal = self.submit(Request::Seal { only, with_system }, 0)?;
@@ -133,13 +137,36 @@ impl Core {
             || lock(&self.log).wal.as_ref().is_some_and(|wal| wal.stats().segments > 2)
     }
 
+    /// Flushes everything up to one moment and nothing after it. Returns that moment, the manifest that has just that in
+    /// its files, and what keeps these files.
+    ///
+    /// # Errors
+    /// As [`Core::flush_internal`], and the damage of a collection that can not be flushed.
+    pub(crate) fn flush_to_one_moment(&self, job: &Job) -> Result<(Lsn, Manifest, View)> {
+        // No other flush takes what is written to one collection from now on.
+        let flushing = lock(&self.flushing);
+        let moment = self.submit(Request::Seal { only: None, with_system: true }, 0)?;
+        job.covers(moment);
+        let run = FlushRun { reason: FlushReason::Checkpoint, only: None, up_to: moment, job: None };
+        self.flush_holding(&run, &flushing)?;
+        if let Some(damage) = self.unflushable(None) {
+            return Err(damage.into());
+        }
+        let root = lock(&self.root);
+        Ok((moment, root.manifest.clone(), self.published.view()))
+    }
+
     /// Flushes everything that is sealed, and returns what each phase took.
     ///
     /// # Errors
     /// The error of the phase that failed; everything is then as before, but for the time it took.
     pub(crate) fn flush_internal(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
+        self.flush_holding(run, &lock(&self.flushing))
+    }
+
+    /// As [`Core::flush_internal`], by whoever holds `flushing`.
+    fn flush_holding(&self, run: &FlushRun<'_>, _one_at_a_time: &MutexGuard<'_, ()>) -> Result<FlushStats> {
         let FlushRun { reason, .. } = *run;
-        let _one_at_a_time = lock(&self.flushing);
         let result = self.reserve.spend_when_full(self, || self.flush_phases(run));
         match &result {
             Ok(stats) if stats.is_empty() => {}
@@ -236,8 +263,9 @@ impl Core {
     /// Phase 1: takes what is sealed, and waits until the log is durable up to every seal (rule R3).
     fn drain(&self, run: &FlushRun<'_>) -> Result<(Vec<Drained>, Lsn)> {
         let state = self.published.state();
+        let chosen = state.sound().filter(|collection| run.takes(collection));
         let drained: Vec<Drained> =
-            state.sound().filter(|collection| run.takes(collection)).filter_map(Drained::take).collect();
+            chosen.filter_map(|collection| Drained::take(collection, run.up_to)).collect();
         let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
         let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
@@ -392,9 +420,11 @@ impl Core {
 }
 
 impl Drained {
-    fn take(collection: &Arc<CollectionState>) -> Option<Self> {
-        let seal = collection.sealed.iter().map(|sealed| sealed.seal).max()?;
-        Some(Self { collection: Arc::clone(collection), sealed: collection.sealed.clone(), seal })
+    fn take(collection: &Arc<CollectionState>, up_to: Lsn) -> Option<Self> {
+        let sealed = collection.sealed.iter().filter(|sealed| sealed.seal <= up_to);
+        let sealed: Vec<_> = sealed.cloned().collect();
+        let seal = sealed.iter().map(|sealed| sealed.seal).max()?;
+        Some(Self { collection: Arc::clone(collection), sealed, seal })
     }
 }
 

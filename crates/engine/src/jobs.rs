@@ -260,6 +260,7 @@ impl Job {
             self.request.kind == request.kind && (self.request.target == request.target || is_wider);
         let covers = match accepted {
             Some(lsn) => self.is_covering(lsn) || mutant::is(Mutant::JoinEarlierFlush),
+            // The engine's own flushes are of what comes after those under way.
             None => request.kind != JobKind::Flush,
         };
         is_same && self.is_as(request) && covers
@@ -294,9 +295,10 @@ impl Core {
         {
             self.check_is_free(path)?;
         }
-        let (job, is_new) = self.enqueue(request, Some(accepted), Some(self.options.job_deadline))?;
-        if is_new && durable {
-            self.write_job_record(&job.record(), Durability::Durable)?;
+        let job = self.enqueue(request, Some(accepted), Some(self.options.job_deadline))?;
+        if durable {
+            // Also of one that was there: whoever asked for it may have needed no record.
+            self.write_job_record(|| job.record(), Durability::Durable)?;
         }
         if !self.options.background {
             self.work_until(&job);
@@ -329,13 +331,13 @@ impl Core {
         request: JobRequest,
         accepted: Option<Lsn>,
         deadline: Option<Duration>,
-    ) -> Result<(Arc<Job>, bool)> {
+    ) -> Result<Arc<Job>> {
         let jobs = &self.jobs;
         let mut board = lock(&jobs.board);
         let start = Instant::now();
         let mut has_waited = false;
         loop {
-            if board.is_closing && request.priority != JobPriority::Critical {
+            if board.is_closing {
                 return Err(Error::Closed);
             }
             if let Some(same) = board.same(&request, accepted) {
@@ -344,7 +346,7 @@ impl Core {
                     board.queue.hurry(request.priority, |job| job.id == same.id);
                     jobs.changed.notify_all();
                 }
-                return Ok((same, false));
+                return Ok(same);
             }
             let Some(deadline) = deadline.filter(|_| !board.queue.has_room_for(request.priority)) else {
                 break;
@@ -368,7 +370,7 @@ impl Core {
         self.hire(&mut board);
         drop(board);
         jobs.changed.notify_all();
-        Ok((job, true))
+        Ok(job)
     }
 
     /// Puts a new job into the queue, which is not to begin before `not_before`.
@@ -484,6 +486,16 @@ impl Core {
                     drop(board);
                     self.run(&next);
                     board = lock(&jobs.board);
+                }
+                // The circuit was opened since it was submitted, and nobody else will come to do it.
+                None if !board.is_closing && board.running.is_empty() => {
+                    if let Err(refused) = jobs.check_circuit(self)
+                        && board.queue.remove(|waiting| waiting.id == job.id).is_some()
+                    {
+                        drop(board);
+                        self.end(job, JobState::Failed, Err(refused));
+                        board = lock(&jobs.board);
+                    }
                 }
                 // Another thread is at it.
                 None => board = jobs.changed.wait(board).unwrap_or_else(PoisonError::into_inner),

@@ -15,6 +15,7 @@ use plimsoll_base::{FileNumber, Lsn, StorageError};
 use plimsoll_shard::{FileName, ReadMode};
 use plimsoll_wal::{Record, Recovered, SaltSource, WalOptions, recover as replay};
 
+use crate::buffer::EVERYTHING;
 use crate::commit::apply;
 use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
@@ -208,7 +209,7 @@ pub(crate) fn open(options: Options) -> Result<Arc<Core>> {
             core.signals.segment_due(Duration::ZERO);
         }
     }
-    core.load_ledger();
+    core.load_ledger()?;
     recovery.total = start.elapsed();
     core.finish_recovery(recovery);
     core.reserve.replenish(&core.storage);
@@ -364,7 +365,7 @@ impl Core {
     pub(crate) fn flush_replayed(&self, durable: Lsn) -> Result<()> {
         self.replayed_durable.store(durable.0, Ordering::Release);
         self.seal_all(durable);
-        let run = FlushRun { reason: FlushReason::Recovery, only: None, job: None };
+        let run = FlushRun { reason: FlushReason::Recovery, only: None, up_to: EVERYTHING, job: None };
         self.flush_internal(&run).map(|_| ())
     }
 }

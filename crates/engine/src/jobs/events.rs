@@ -4,8 +4,8 @@
 //! that panics is told nothing more. Neither holds up a job.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use plimsoll_base::StorageError;
@@ -70,15 +70,25 @@ pub enum JobEventKind {
 }
 
 /// As long as it is held, a listener is told of jobs.
-#[derive(Debug)]
 #[must_use = "the listener is told nothing more when this is dropped"]
 pub struct Subscription {
     is_wanted: Arc<AtomicBool>,
+    listeners: Weak<PlainMutex<Vec<Listener>>>,
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Subscription")
+    }
 }
 
 impl Drop for Subscription {
+    /// Its thread ends, and lets go of what the listener holds: that may be the last handle of the database.
     fn drop(&mut self) {
         self.is_wanted.store(false, Ordering::Release);
+        if let Some(all) = self.listeners.upgrade() {
+            lock(&all).retain(|listener| !Arc::ptr_eq(&listener.is_wanted, &self.is_wanted));
+        }
     }
 }
 
@@ -87,7 +97,7 @@ const CAPACITY: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Listeners {
-    all: PlainMutex<Vec<Listener>>,
+    all: Arc<PlainMutex<Vec<Listener>>>,
     missed: AtomicU64,
 }
 
@@ -105,17 +115,13 @@ impl Listeners {
             .name("plimsoll-listener".to_owned())
             .spawn(move || listen(&received, &listens, listener))
             .map_err(|error| StorageError::io("start a thread for", "a listener".as_ref(), error))?;
-        self.lock().push(Listener { events, is_wanted: Arc::clone(&is_wanted) });
-        Ok(Subscription { is_wanted })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        self.all.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.all).push(Listener { events, is_wanted: Arc::clone(&is_wanted) });
+        Ok(Subscription { is_wanted, listeners: Arc::downgrade(&self.all) })
     }
 
     /// Tells everyone, without waiting for anyone.
     pub(super) fn tell(&self, event: impl FnOnce() -> JobEvent) {
-        let mut all = self.lock();
+        let mut all = lock(&self.all);
         if all.is_empty() {
             return;
         }
@@ -137,6 +143,10 @@ impl Listeners {
     pub(super) fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
     }
+}
+
+fn lock(all: &PlainMutex<Vec<Listener>>) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+    all.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn listen(events: &Receiver<JobEvent>, is_wanted: &AtomicBool, mut listener: impl FnMut(&JobEvent)) {

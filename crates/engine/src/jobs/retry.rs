@@ -73,6 +73,7 @@ mod tests {
         for error in [lost, damaged, Error::Closed, Error::Cancelled, io(ErrorKind::PermissionDenied)] {
             assert_eq!(class(&error), Class::Permanent, "{error}");
         }
+        assert_eq!(class(&io(ErrorKind::NotADirectory)), Class::Permanent, "a directory where a file is");
         for kind in [ErrorKind::TimedOut, ErrorKind::Interrupted, ErrorKind::StorageFull, ErrorKind::Other] {
             assert_eq!(class(&io(kind)), Class::Transient, "{kind}");
         }

@@ -163,7 +163,7 @@ impl Core {
     /// Keeps a job's record, as it is now. That it can not be kept does not hold the job up.
     fn note(&self, job: &Job) {
         // What is closing or poisoned logs nothing any more; the data says what was done.
-        if let Err(error) = self.write_job_record(&job.record(), Durability::Buffered) {
+        if let Err(error) = self.write_job_record(|| job.record(), Durability::Buffered) {
             self.jobs.counters.unrecorded.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(job = job.id.0, %error, "the record of a job was not kept");
         }
@@ -236,6 +236,7 @@ impl Core {
             let state = if result.is_ok() { JobState::Completed } else { JobState::Failed };
             job.finish(state, result.clone(), self.unix_now());
         }
+        self.jobs.changed.notify_all();
         result.map(drop)
     }
 
@@ -244,25 +245,32 @@ impl Core {
         for job in waiting {
             job.finish(JobState::Cancelled, Err(Error::Closed), self.unix_now());
         }
+        self.jobs.changed.notify_all();
     }
 
     /// Reads which jobs an earlier process has left, and which ids are taken.
-    pub(crate) fn load_ledger(&self) {
+    ///
+    /// # Errors
+    /// Those of the storage, without which ids would be given twice. A damaged table is begun anew.
+    pub(crate) fn load_ledger(&self) -> Result<()> {
         let view = self.published.view();
-        let ledger = match Records::of(&view).map(|records| records.ledger()) {
-            None => return,
-            Some(Ok(ledger)) => ledger,
-            Some(Err(error)) => {
-                tracing::error!(%error, "the records of earlier jobs can not be read");
-                return;
+        let Some(records) = Records::of(&view) else { return Ok(()) };
+        match records.ledger() {
+            Ok(ledger) => {
+                self.jobs.next_id.store(ledger.next(), Ordering::Relaxed);
+                *lock(&self.jobs.ledger) = ledger;
+                Ok(())
             }
-        };
-        self.jobs.next_id.store(ledger.next(), Ordering::Relaxed);
-        *lock(&self.jobs.ledger) = ledger;
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "the records of earlier jobs can not be read");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes on with what an earlier process has left: flushes and compactions are done once more, unless they prove to be
-    /// done; what can not be gone on with is marked as cancelled.
+    /// done; what can not be gone on with is marked as failed.
     pub(crate) fn resume_jobs(&self) {
         for id in self.left_jobs() {
             match self.stored_record(id) {
@@ -283,10 +291,10 @@ impl Core {
 
     fn resume(&self, mut record: JobRecord) {
         if matches!(record.kind, JobKind::Verify | JobKind::Backup) {
-            record.state = JobState::Cancelled;
+            record.state = JobState::Failed;
             record.error = Some("the process ended before the job did".to_owned());
             record.finished_at = Some(self.unix_now());
-            if let Err(error) = self.write_job_record(&record, Durability::Buffered) {
+            if let Err(error) = self.write_job_record(|| record.clone(), Durability::Buffered) {
                 tracing::warn!(job = record.id.0, %error, "the record of a job was not kept");
             }
             return;
@@ -314,7 +322,7 @@ impl Core {
         }
         record.state = JobState::Cancelled;
         record.finished_at = Some(self.unix_now());
-        self.write_job_record(&record, Durability::Durable).map(drop)
+        self.write_job_record(|| record, Durability::Durable).map(drop)
     }
 
     /// Submits once more what a job that has failed or was cancelled was to do.

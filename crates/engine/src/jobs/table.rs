@@ -13,13 +13,16 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{Lsn, StorageError};
+use plimsoll_wal::Record;
 
+use super::Job;
 use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobState, JobTarget};
 use crate::batch::WriteBatch;
 use crate::core::{Core, lock};
 use crate::error::{Error, Result};
 use crate::model::{Document, Key, Metadata, Value};
 use crate::options::Durability;
+use crate::record;
 use crate::state::{CollectionState, View};
 use crate::stats::{FlushReason, FlushStats};
 use crate::system::{self, row};
@@ -148,11 +151,17 @@ fn malformed(what: &str) -> Error {
 }
 
 impl Core {
-    /// Writes the record of a job, and which jobs have not ended.
-    pub(super) fn write_job_record(&self, record: &JobRecord, durability: Durability) -> Result<Lsn> {
+    /// Writes the record of a job, as it is at its turn, and which jobs have not ended.
+    pub(super) fn write_job_record(
+        &self,
+        record: impl FnOnce() -> JobRecord,
+        durability: Durability,
+    ) -> Result<Lsn> {
         // The ledger is written in the order of its changes. One that can not be written has not happened: a job whose end
         // has no record is not known to have ended, and the next opening sees to it.
         let mut ledger = lock(&self.jobs.ledger);
+        // What is written last is newest, whoever writes it.
+        let record = record();
         let mut next = Ledger { next: self.jobs.next_id.load(Ordering::Relaxed), ..ledger.clone() };
         if record.state.is_final() {
             next.open.remove(&record.id.0);
@@ -161,11 +170,26 @@ impl Core {
         }
         let mut batch = WriteBatch::new();
         self.prune(&mut next, &mut batch)?;
-        batch.upsert(encode(record)).upsert(next.document());
+        batch.upsert(encode(&record)).upsert(next.document());
         let table = self.system_table()?;
         let lsn = self.write_system(&[(table.id, &table.config, &batch)], durability)?;
         *ledger = next;
         Ok(lsn)
+    }
+
+    /// What the log of a backup begins with: that the backup has ended, which its files do not say.
+    pub(crate) fn record_for_copy(&self, job: &Job) -> Result<Record> {
+        let mut ended = job.record();
+        ended.state = JobState::Completed;
+        ended.finished_at = Some(self.unix_now());
+        ended.summary = Some("this is the copy".to_owned());
+        let mut ledger = lock(&self.jobs.ledger).clone();
+        ledger.next = self.jobs.next_id.load(Ordering::Relaxed);
+        ledger.close(job.id);
+        let mut batch = WriteBatch::new();
+        batch.upsert(encode(&ended)).upsert(ledger.document());
+        let table = self.system_table()?;
+        Ok(record::prepare(&[(table.id, &table.config, &batch)], None)?.record)
     }
 
     /// Removes records of jobs that ended long ago.
@@ -176,7 +200,10 @@ impl Core {
         let last = ledger.first.saturating_add(PRUNED).min(ledger.next);
         while ledger.first < last && !ledger.open.contains(&ledger.first) {
             let record = records.record(JobId(ledger.first))?;
-            let ended = record.as_ref().and_then(|record| record.finished_at.or(record.started_at));
+            // One that was found done may say neither when it ended nor when it began.
+            let ended =
+                |record: &JobRecord| record.finished_at.or(record.started_at).unwrap_or(record.queued_at);
+            let ended = record.as_ref().map(ended);
             let is_old = |ended| now.duration_since(ended).is_ok_and(|age| age > KEPT);
             match record {
                 Some(_) if ended.is_some_and(is_old) => {
