@@ -288,11 +288,11 @@ fn check_named_files(
                 mode: ReadMode::Mapped,
                 damaged: Damaged::Fails,
             };
-            if let Some(rows) = report.record(check_collection(&opener, entry))? {
-                if !is_system(entry.id) {
-                    report.documents += entry.live_documents();
-                    report.rows += rows;
-                }
+            if let Some(rows) = report.record(check_collection(&opener, entry))?
+                && !is_system(entry.id)
+            {
+                report.documents += entry.live_documents();
+                report.rows += rows;
             }
         }
     }
