@@ -128,7 +128,7 @@ fn a_backup_is_a_database_and_a_failed_one_can_be_repeated() {
         "import".as_ref(),
         second.as_os_str(),
         "c".as_ref(),
-        scratch.file("more.jsonl", &small_lines(40..41)).as_ref(),
+        scratch.file("more.jsonl", small_lines(40..41)).as_ref(),
     ])
     .ok();
     plimsoll(["doctor".as_ref(), second.as_os_str()]).ok();
