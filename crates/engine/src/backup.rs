@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plimsoll_base::checksum::Crc32;
 use plimsoll_base::storage::{Storage, WriteFile, list_if_there};
@@ -49,17 +49,19 @@ const CHUNK: usize = 1 << 20;
 impl Core {
     /// Copies the database to `directory`, which must be empty or not be there.
     pub(crate) fn backup(&self, directory: &Path, job: &Job) -> Result<BackupStats> {
-        let start = Instant::now();
+        let start = self.now();
         self.check_is_free(directory)?;
         let storage: Arc<dyn Storage> = Arc::new(self.storage.clone());
         let mut made = Made::default();
         let copied = self.copy_to(&storage, directory, job, &mut made);
-        copied.map(|copied| BackupStats { total: start.elapsed(), ..copied }).inspect_err(|_| {
-            // Another attempt, or another backup, finds the directory as it was.
-            if let Err(error) = made.remove(&*storage, directory) {
-                tracing::warn!(%error, "what a failed backup has copied could not be removed");
-            }
-        })
+        copied.map(|copied| BackupStats { total: self.now().saturating_sub(start), ..copied }).inspect_err(
+            |_| {
+                // Another attempt, or another backup, finds the directory as it was.
+                if let Err(error) = made.remove(&*storage, directory) {
+                    tracing::warn!(%error, "what a failed backup has copied could not be removed");
+                }
+            },
+        )
     }
 
     /// The absolute path of the directory that a backup goes to.

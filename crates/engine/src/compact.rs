@@ -103,7 +103,7 @@ impl Core {
 
     fn compact_all(&self, urgency: Urgency, job: Option<&Job>) -> Result<CompactionStats> {
         let _one_at_a_time = lock(&self.compacting);
-        let start = Instant::now();
+        let start = self.now();
         let mut stats = CompactionStats::default();
         if self.signals.stopping() {
             return Ok(stats);
@@ -121,7 +121,7 @@ impl Core {
         }
         // What the steps replaced is not held by them any more.
         self.bury(&mut lock(&self.root));
-        stats.total = start.elapsed();
+        stats.total = self.now().saturating_sub(start);
         damage.map_or(Ok(stats), Err)
     }
 

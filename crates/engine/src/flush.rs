@@ -9,7 +9,7 @@ mod delta;
 mod validate;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::MutexGuard;
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::jobs::Job;
 use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State, View};
-use crate::stats::{FlushReason, FlushStats, timed};
+use crate::stats::{FlushReason, FlushStats};
 use crate::tree::Tree;
 use delta::Delta;
 
@@ -192,34 +192,34 @@ impl Core {
     }
 
     fn flush_phases(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
-        let start = Instant::now();
+        let start = self.now();
         let span = tracing::info_span!("flush", reason = %run.reason);
         let _within = span.enter();
         let mut stats = FlushStats { reason: run.reason, ..FlushStats::default() };
         self.phase(run, "wal_drain");
-        let (mut drained, durable) = timed(&mut stats.wal_drain, || self.drain(run))?;
+        let (mut drained, durable) = self.timed(&mut stats.wal_drain, || self.drain(run))?;
         self.phase(run, "shard_apply");
-        let mut deltas = timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
+        let mut deltas = self.timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
         if !drained.is_empty() {
             let of_users = deltas.iter().zip(&drained).filter(|(_, part)| !part.collection.is_system());
             of_users.for_each(|(delta, _)| delta.count(&mut stats));
             stats.files_synced = deltas.iter().map(Delta::files).sum();
             stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
             self.phase(run, "file_sync");
-            let named = timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
+            let named = self.timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
             if mutant::is(Mutant::ReleaseLogEarly) {
                 lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
                 self.advance_log()?;
             }
             self.phase(run, "manifest_publish");
-            timed(&mut stats.manifest_publish, || {
+            self.timed(&mut stats.manifest_publish, || {
                 self.publish_flush(&drained, &deltas, Some(named), durable)
             })?;
-            self.measure(&drained, start.elapsed());
+            self.measure(&drained, self.now().saturating_sub(start));
             self.phase(run, "wal_advance");
-            timed(&mut stats.wal_advance, || self.advance_log())?;
+            self.timed(&mut stats.wal_advance, || self.advance_log())?;
             self.phase(run, "validation");
-            timed(&mut stats.validation, || self.validate_flush(&deltas))?;
+            self.timed(&mut stats.validation, || self.validate_flush(&deltas))?;
             stats.files_synced += 1;
         } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer
             || lock(&self.root).ambiguous
@@ -229,8 +229,16 @@ impl Core {
             self.publish_flush(&drained, &[], None, durable)?;
             self.advance_log()?;
         }
-        stats.total = start.elapsed();
+        stats.total = self.now().saturating_sub(start);
         Ok(stats)
+    }
+
+    /// Measures one phase: runs `work` and adds its time to `phase`, also when it fails.
+    fn timed<T>(&self, phase: &mut Duration, work: impl FnOnce() -> T) -> T {
+        let start = self.now();
+        let result = work();
+        *phase += self.now().saturating_sub(start);
+        result
     }
 
     /// A phase begins.

@@ -1,7 +1,7 @@
 //! What the database measures about itself.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plimsoll_base::storage::IoStats;
 use plimsoll_base::{Generation, Lsn, Metric};
@@ -357,14 +357,6 @@ pub struct StallStats {
     pub stopped: u64,
     /// How long these waited, in all.
     pub stopped_time: Duration,
-}
-
-/// Measures one phase: runs `work` and adds its time to `phase`, also when it fails.
-pub(crate) fn timed<T>(phase: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    *phase += start.elapsed();
-    result
 }
 
 /// What one compaction did.

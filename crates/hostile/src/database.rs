@@ -11,7 +11,7 @@ use plimsoll::{
 };
 use plimsoll_base::Lsn;
 use plimsoll_base::checksum::crc32;
-use plimsoll_sim::SimStorage;
+use plimsoll_sim::{SimClock, SimStorage};
 use plimsoll_wal::format::{
     RECORD_ALIGNMENT, RECORD_HEADER_LEN, RecordHeader, RecordKind, SEGMENT_HEADER_LEN, SegmentHeader,
 };
@@ -75,7 +75,8 @@ fn pair(n: u64) -> Document {
 /// Small limits and no threads, so that runs repeat.
 pub(crate) fn builder(disk: &SimStorage) -> DatabaseBuilder {
     let storage = Arc::new(disk.clone());
-    Database::builder(PATH).storage(storage).background(false).seed(1).wal_segment_bytes(4096)
+    let builder = Database::builder(PATH).storage(storage).clock(Arc::new(SimClock::default()));
+    builder.background(false).seed(1).wal_segment_bytes(4096)
 }
 
 struct History {

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use peak_alloc::PeakAlloc;
 use plimsoll_hostile::{TARGETS, Target, seeds};
@@ -70,9 +71,16 @@ fn mutate(seed: &[u8], other: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     bytes
 }
 
-/// One test, because it measures the memory of the whole process.
+/// What one test takes of the memory of the process, the other one would measure.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn no_target_breaks_a_promise() {
+    let _alone = alone();
     let asked = std::env::var("PLIMSOLL_MUTATIONS").ok().map(|text| text.parse::<usize>().unwrap());
     let mut broken = Vec::new();
     for target in TARGETS {
@@ -117,6 +125,7 @@ fn no_target_breaks_a_promise() {
 /// What the program writes is what is there.
 #[test]
 fn seeds_are_as_the_program_writes_them() {
+    let _alone = alone();
     for (target, name, seed) in seeds::all() {
         let path = seeds::directory().join(target).join(&name);
         assert!(
