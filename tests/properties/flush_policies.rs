@@ -23,7 +23,16 @@ struct Fixture {
 }
 
 fn fixture(policy: FlushPolicy) -> Fixture {
-    let (disk, clock) = (SimStorage::new(), Arc::new(SimClock::default()));
+    fixture_by(SimClock::default(), policy)
+}
+
+/// One that measures how long its flushes take.
+fn measuring(policy: FlushPolicy) -> Fixture {
+    fixture_by(SimClock::ticking(Duration::from_micros(1)), policy)
+}
+
+fn fixture_by(clock: SimClock, policy: FlushPolicy) -> Fixture {
+    let (disk, clock) = (SimStorage::new(), Arc::new(clock));
     let db = Database::builder("/db").storage(Arc::new(disk.clone())).clock(clock.clone()).background(false);
     let db = db.open().unwrap();
     let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
@@ -234,7 +243,7 @@ fn a_policy_is_kept_and_is_the_collections_own() {
 #[test]
 fn the_adaptive_interval_is_shown_and_stays_in_its_bounds() {
     let (min, max) = (2 * SECOND, 40 * SECOND);
-    let on = fixture(policy(|policy| policy.adaptive = Some(AdaptiveInterval { min, max })));
+    let on = measuring(policy(|policy| policy.adaptive = Some(AdaptiveInterval { min, max })));
     let interval = || on.db.stats().collections[0].flush_interval.unwrap();
     assert_eq!(interval(), min, "nothing is measured yet");
     // A row a second: a thousand of them would take longer than the longest interval.
@@ -355,7 +364,7 @@ fn writers_are_slowed_before_they_are_stopped() {
 
 #[test]
 fn every_counter_of_flushes_says_what_happened() {
-    let on = fixture(FlushPolicy::manual());
+    let on = measuring(FlushPolicy::manual());
     let disk = &on.disk;
     let (mut rows, mut bytes) = (0, 0);
     for round in 0..4 {

@@ -20,12 +20,19 @@ use plimsoll_base::clock::Clock;
 #[derive(Debug, Default)]
 pub struct SimClock {
     nanos: AtomicU64,
+    /// How long it takes to look at it.
+    tick: u64,
 }
 
 /// The first second of 2026.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 
 impl SimClock {
+    /// A clock on which so much time passes with each look: nothing takes no time at all.
+    pub fn ticking(tick: Duration) -> Self {
+        Self { nanos: AtomicU64::new(0), tick: tick.as_nanos() as u64 }
+    }
+
     /// Lets time pass.
     pub fn advance(&self, time: Duration) {
         self.nanos.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
@@ -34,7 +41,7 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
+        Duration::from_nanos(self.nanos.fetch_add(self.tick, Ordering::SeqCst))
     }
 
     fn unix_time(&self) -> Duration {
