@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll::storage::Storage;
 use plimsoll::{
     CollectionConfig, Database, DatabaseBuilder, Document, Effort, Error, Metric, Severity, verify_in,
 };
-use plimsoll_sim::{CrashPolicy, DirectoryModel, Moment, SimStorage};
+use plimsoll_sim::{CrashPolicy, DirectoryModel, Moment, SimClock, SimStorage};
 
 use crate::counters::Counters;
 use crate::model::Model;
@@ -32,7 +33,10 @@ pub fn empty_disk() -> SimStorage {
 /// Small limits, so that little data goes a long way; no threads, so that runs repeat.
 pub fn builder(disk: &SimStorage) -> DatabaseBuilder {
     let storage = Arc::new(disk.clone());
-    Database::builder(PATH).storage(storage).background(false).seed(disk.operations()).wal_segment_bytes(4096)
+    // What is stored says how long things took: the same each time.
+    let clock = Arc::new(SimClock::ticking(Duration::from_micros(1)));
+    let builder = Database::builder(PATH).storage(storage).clock(clock).background(false);
+    builder.seed(disk.operations()).wal_segment_bytes(4096)
 }
 
 /// Lets no file be removed that a power cut could still need: without it, and without anything unsynced, the
