@@ -7,28 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, DatabaseBuilder, Document, Error, FlushPolicy, JobEventKind,
-    JobOutcome, JobPriority, JobRequest, JobState, Metric, WriteBatch,
+    Database, Error, FlushPolicy, JobEventKind, JobOutcome, JobPriority, JobRequest, JobState, WriteBatch,
 };
 use plimsoll_sim::{CrashPolicy, SimClock, SimStorage};
 
+use crate::flush_jobs::{PATIENCE, builder, create, document, gated};
 use crate::gate::Gate;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn builder(storage: impl plimsoll::storage::Storage) -> DatabaseBuilder {
-    Database::builder("/db").storage(Arc::new(storage))
-}
-
-fn create(db: &Database, name: &str) -> Collection {
-    let collection = db.create_collection(name, CollectionConfig::new(2, Metric::L2)).unwrap();
-    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
-    collection
-}
-
-fn document(key: u64) -> Document {
-    Document::new(key).vector([key as f32, 1.0])
-}
 
 fn batch(key: u64) -> WriteBatch {
     let mut batch = WriteBatch::new();
@@ -89,9 +73,7 @@ fn a_backup_is_of_one_moment() {
 
 #[test]
 fn a_backup_that_failed_once_is_tried_again_to_the_same_directory() {
-    let disk = SimStorage::new();
-    let gate = Gate::new(disk.clone());
-    let db = builder(gate.clone()).open().unwrap();
+    let (disk, gate, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
     db.flush().unwrap();
@@ -178,9 +160,7 @@ fn what_ended_while_it_was_submitted_has_ended() {
 /// `start` returns when the record is durable, also if the job was already there for someone who needed none.
 #[test]
 fn who_gets_a_job_that_waits_has_a_durable_record() {
-    let disk = SimStorage::new();
-    let gate = Gate::new(disk.clone());
-    let db = builder(gate.clone()).open().unwrap();
+    let (disk, gate, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
     let held = gate.hold();
@@ -274,9 +254,7 @@ fn who_waits_without_threads_while_the_circuit_opens_is_told() {
 /// The second backup is asked for after a write that the first one does not have.
 #[test]
 fn a_backup_under_way_is_no_answer_for_what_was_written_since() {
-    let disk = SimStorage::new();
-    let gate = Gate::new(disk.clone());
-    let db = builder(gate.clone()).open().unwrap();
+    let (disk, gate, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
     db.flush().unwrap();

@@ -18,25 +18,27 @@ use crate::gate::Gate;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Far longer than anything should take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn builder(storage: impl plimsoll::storage::Storage) -> DatabaseBuilder {
+pub(crate) fn builder(storage: impl plimsoll::storage::Storage) -> DatabaseBuilder {
     Database::builder("/db").storage(Arc::new(storage))
 }
 
-fn create(db: &Database, name: &str) -> Collection {
+pub(crate) fn create(db: &Database, name: &str) -> Collection {
     let collection = db.create_collection(name, CollectionConfig::new(2, Metric::L2)).unwrap();
     // Only what a test asks for is flushed.
     collection.set_flush_policy(FlushPolicy::manual()).unwrap();
     collection
 }
 
-fn document(key: u64) -> Document {
+pub(crate) fn document(key: u64) -> Document {
     Document::new(key).vector([key as f32, 1.0])
 }
 
 /// A database whose files a test can hold up.
-fn gated(configure: impl FnOnce(DatabaseBuilder) -> DatabaseBuilder) -> (SimStorage, Gate, Database) {
+pub(crate) fn gated(
+    configure: impl FnOnce(DatabaseBuilder) -> DatabaseBuilder,
+) -> (SimStorage, Gate, Database) {
     let disk = SimStorage::new();
     let gate = Gate::new(disk.clone());
     let db = configure(builder(gate.clone())).open().unwrap();

@@ -394,8 +394,10 @@ impl Core {
         {
             self.seal_and_flush(seal, largest, FlushReason::MemtableSize);
         }
-        let limited = state.sound_users().filter(|_| !self.options.bulk_load);
-        for collection in limited {
+        if self.options.bulk_load {
+            return;
+        }
+        for collection in state.sound_users() {
             let unflushed = collection.active.unflushed(Duration::ZERO);
             if let Some(reason) = collection.tree.entry.policy.due_by_size(&unflushed) {
                 self.seal_and_flush(seal, collection, reason);
