@@ -1,0 +1,15 @@
+//! Resumable ingestion: what turns a stream of lines, or a folder of files, into documents of a collection, each exactly
+//! once.
+//!
+//! The path of an item: it is read (`input`), its text is cut into passages (`chunk`), these get vectors (`embed`), and
+//! the batch is committed with its position in one record of the log (`run`, over `plimsoll::Source`).
+//!
+//! **Owns** formats of input, chunking, embedders and their cache, retries, the run ledger. **Must not know** a command
+//! line or a terminal. **On a crash** the collection and the position are those of the last batch committed; the cache
+//! and the ledger are projections, which may lag behind and are made again.
+
+#![forbid(unsafe_code)]
+
+mod failure;
+
+pub use failure::{Failure, FailureClass};
