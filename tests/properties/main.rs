@@ -28,3 +28,4 @@ mod recovery_flushes;
 mod repair_and_strangers;
 mod repair_keeps;
 mod smoke;
+mod sources;

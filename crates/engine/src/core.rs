@@ -27,6 +27,7 @@ use crate::manifest::{self, Manifest};
 use crate::options::Options;
 use crate::policy::Measured;
 use crate::reserve::Reserve;
+use crate::source::Claims;
 use crate::state::Published;
 use crate::stats::{FlushStats, FlushTimes, RecoveryStats};
 use crate::tree::FileOpener;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub compacting: Mutex<()>,
     pub signals: Signals,
     pub jobs: Jobs,
+    /// The sources that are open: each has one writer.
+    pub sources: Claims,
     /// What flushes have cost, per collection.
     pub measured: Mutex<HashMap<CollectionId, Measured>>,
     pub counters: Counters,
@@ -184,6 +187,7 @@ impl Core {
             compacting: Mutex::new(()),
             signals: Signals::default(),
             jobs,
+            sources: Claims::default(),
             measured: Mutex::new(HashMap::new()),
             counters: Counters::default(),
             reserve: parts.reserve,

@@ -145,7 +145,12 @@ impl Database {
     /// [`Error::CollectionNotFound`], [`Error::Storage`].
     pub fn drop_collection(&self, name: &str) -> Result<()> {
         self.core().check_open()?;
-        self.core().drop_collection(name)
+        let dropped = self.core().drop_collection(name)?;
+        // Nobody finds them any more, whether they are there or not.
+        if let Err(error) = self.core().forget_sources(dropped) {
+            tracing::warn!(%error, "what is kept of the sources of a dropped collection could not be removed");
+        }
+        Ok(())
     }
 
     /// Writes batches for several collections as one: after a crash all of it is there, or nothing.
@@ -436,7 +441,7 @@ impl Core {
         Ok(())
     }
 
-    fn drop_collection(&self, name: &str) -> Result<()> {
+    fn drop_collection(&self, name: &str) -> Result<CollectionId> {
         let _no_flush = lock(&self.flushing);
         let no_commits = lock(&self.log);
         if let Some(error) = no_commits.wal.as_ref().ok_or(Error::Closed)?.poisoned() {
@@ -463,9 +468,10 @@ impl Core {
             next.collections.remove(&dropped.id);
             Some(next)
         });
+        let id = dropped.id;
         drop(state);
         self.bury(&mut root);
-        Ok(())
+        Ok(id)
     }
 
     /// As [`Core::reach`], but for no longer than `timeout`: a sync that has begun goes on.

@@ -10,6 +10,7 @@ use plimsoll_wal::WalError;
 use crate::filter::FilterError;
 use crate::jobs::{JobId, JobKind, JobState};
 use crate::model::Key;
+use crate::source::SourceError;
 
 /// The result of a call into the database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -186,6 +187,9 @@ pub enum Error {
         /// Why it failed.
         cause: Arc<Error>,
     },
+    /// A source did not do what it was asked for. Nothing was stored.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A filter that is no filter, or does not fit its collection.
     #[error(transparent)]
     Filter(#[from] FilterError),

@@ -37,6 +37,7 @@ mod model;
 mod options;
 mod order;
 mod policy;
+mod properties;
 mod query;
 mod read_only;
 mod record;
@@ -48,6 +49,7 @@ mod router;
 mod rows;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod source;
 mod state;
 mod stats;
 mod system;
@@ -75,12 +77,16 @@ pub use plimsoll_base::clock::{Clock, SystemClock};
 pub use plimsoll_base::storage::IoStats;
 pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
 pub use policy::{AdaptiveInterval, FlushPolicy};
+pub use properties::MAX_PROPERTY_BYTES;
 pub use query::{
     Cancel, Dedup, Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults,
     Snapshot, Stages,
 };
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};
+pub use source::{
+    DeadLetter, FailureClass, Source, SourceBuilder, SourceCounts, SourceError, SourceStatus, Step,
+};
 pub use stats::{
     BufferStats, CollectionStats, CompactionStats, FlushReason, FlushStats, FlushTotals, Histogram, JobStats,
     Level, LogStats, RecoveryStats, StallStats, Stats, Watermarks,

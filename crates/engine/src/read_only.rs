@@ -148,6 +148,10 @@ impl ReadOnlyDatabase {
         record.ok_or(Error::JobNotFound(id))
     }
 
+    pub(crate) fn view(&self) -> &View {
+        &self.shown.view.view
+    }
+
     /// Reads and checks every file, and says what is wrong.
     ///
     /// # Errors

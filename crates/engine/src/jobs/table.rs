@@ -8,24 +8,23 @@
 //! reached, whoever reached it. So the record of a flush that a crash cut off after its manifest reads as completed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use plimsoll_base::Lsn;
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{Lsn, StorageError};
 use plimsoll_wal::Record;
 
 use super::Job;
 use super::model::{JobId, JobKind, JobOutcome, JobPriority, JobRecord, JobState, JobTarget};
 use crate::batch::WriteBatch;
 use crate::core::{Core, lock};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Document, Key, Metadata, Value};
 use crate::options::Durability;
 use crate::record;
 use crate::state::{CollectionState, View};
 use crate::stats::{FlushReason, FlushStats};
-use crate::system::{self, row};
+use crate::system::{self, from_millis, malformed, millis, row, text_of, unsigned};
 
 /// The key of the ledger.
 const LEDGER: &str = "ledger";
@@ -141,15 +140,6 @@ impl<'a> Records<'a> {
     }
 }
 
-fn malformed(what: &str) -> Error {
-    StorageError::corrupted(
-        Path::new(system::NAME),
-        0,
-        format!("{what} has not the fields that it should have"),
-    )
-    .into()
-}
-
 impl Core {
     /// Writes the record of a job, as it is at its turn, and which jobs have not ended.
     pub(super) fn write_job_record(
@@ -262,14 +252,8 @@ fn encode(record: &JobRecord) -> Document {
 }
 
 fn decode(id: JobId, document: &Document) -> Option<JobRecord> {
-    let text = |name: &str| match document.metadata.get(name) {
-        Some(Value::String(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let time = |name: &str| {
-        let millis = document.metadata.get(name).and_then(unsigned)?;
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
-    };
+    let text = |name: &str| text_of(&document.metadata, name);
+    let time = |name: &str| from_millis(document.metadata.get(name).and_then(unsigned)?);
     let target = match (text("target")?.as_str(), text("name")) {
         ("database", _) => JobTarget::Database,
         ("collection", Some(name)) => JobTarget::Collection(name),
@@ -304,18 +288,6 @@ fn decode(id: JobId, document: &Document) -> Option<JobRecord> {
         summary,
         error: text("error"),
     })
-}
-
-fn millis(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-fn unsigned(value: &Value) -> Option<u64> {
-    match value {
-        Value::Integer(value) => u64::try_from(*value).ok(),
-        Value::Unsigned(value) => Some(*value),
-        _ => None,
-    }
 }
 
 fn put_stats(stats: &FlushStats) -> Metadata {
