@@ -157,8 +157,8 @@ impl Inputs {
             return Ok(());
         }
         if place.file >= self.inputs.len() {
-            let (file, inputs) = (place.file + 1, self.inputs.len());
-            let what = format!("the place is in the {file}. of them, and there are {inputs}");
+            let (file, inputs) = (place.file, self.inputs.len());
+            let what = format!("the place is in number {file}, counted from 0, and there are {inputs}");
             return Err(InputError::changed("the list of inputs", what));
         }
         (self.before, self.bytes_before) = (None, 0);
