@@ -43,9 +43,12 @@ fn crates_know_only_what_they_may() {
         // The torture tests use the public face, and the disk they do it to.
         ("torture", vec!["plimsoll", "sim", "base"]),
         // The bodies of the fuzz targets reach every decoder.
-        ("hostile", vec!["plimsoll", "base", "wal", "shard", "sim", "cli"]),
+        ("hostile", vec!["plimsoll", "base", "wal", "shard", "sim", "cli", "ingest"]),
         // The program uses the public face; of the kernels it measures the memory's bandwidth.
-        ("cli", vec!["plimsoll", "kernels"]),
+        ("cli", vec!["plimsoll", "kernels", "lines"]),
+        // What import and ingestion both read.
+        ("lines", vec!["plimsoll"]),
+        ("ingest", vec!["plimsoll", "lines"]),
     ]);
     let mut crates: Vec<String> = fs::read_dir(root().join("crates"))
         .unwrap()

@@ -436,7 +436,7 @@ pub(crate) struct Dump {
 pub(crate) struct Vector(pub Vec<f32>);
 
 fn parse_vector(text: &str) -> Result<Vector, String> {
-    crate::input::parse_vector(text).map(Vector).map_err(|problem| problem.what)
+    plimsoll_lines::parse_vector(text).map(Vector).map_err(|problem| problem.what)
 }
 
 pub(crate) fn parse_k(text: &str) -> Result<usize, String> {

@@ -3,13 +3,10 @@
 //! **Promises** bounded memory (one row, at most [`jsonl::MAX_LINE_BYTES`]), and that a wrong row is an
 //! [`InputError`] naming file and line or row. Nothing is skipped silently. **Must not know** databases.
 
-mod component;
 mod fvecs;
 mod ivecs;
 mod jsonl;
-mod line;
 mod matrix;
-mod metadata;
 mod npy;
 mod npy_header;
 mod queries;
@@ -19,23 +16,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use plimsoll::{Document, Key};
+use plimsoll_lines::Malformed;
 
 use crate::args::Format;
 
 pub(crate) use ivecs::{parse_ivecs, read_ivecs};
-pub(crate) use line::{parse_line, parse_vector};
 pub(crate) use matrix::{Matrix, parse_npy, read_matrix};
+pub use plimsoll_lines::Operation;
 pub use queries::Queries;
-
-/// What a row asks for.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Operation {
-    /// Store this document.
-    Upsert(Document),
-    /// Remove the document with this key.
-    Delete(Key),
-}
 
 /// One row of an input.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +92,12 @@ impl Problem {
     /// The operating system could not read it.
     pub(crate) fn io(error: &io::Error) -> Self {
         Self::new("io", error.to_string())
+    }
+}
+
+impl From<Malformed> for Problem {
+    fn from(malformed: Malformed) -> Self {
+        Self::malformed(malformed.what)
     }
 }
 

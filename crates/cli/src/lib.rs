@@ -17,7 +17,6 @@ mod demo;
 mod error;
 mod input;
 mod interrupt;
-mod json;
 mod output;
 mod progress;
 
@@ -33,7 +32,7 @@ use output::Output;
 
 pub use args::Format;
 pub use input::{InputError, Operation, Place, Queries, Row, Rows, rows};
-pub use json::DocumentLine;
+pub use plimsoll_lines::DocumentLine;
 
 /// Runs the program with the arguments of this process, and says how it went.
 pub fn run() -> ExitCode {

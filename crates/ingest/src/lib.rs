@@ -11,5 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod failure;
+pub mod input;
 
 pub use failure::{Failure, FailureClass};

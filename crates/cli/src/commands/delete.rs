@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use plimsoll::WriteBatch;
+use plimsoll_lines::{KeyJson, parse_argument};
 use serde::Serialize;
 
 use crate::args::Ids;
 use crate::error::Result;
-use crate::json::{KeyJson, parse_argument};
 use crate::output::{Output, counted};
 
 #[derive(Serialize)]

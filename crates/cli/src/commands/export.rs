@@ -1,8 +1,9 @@
 //! `plimsoll export`: every document as a line that `import` reads, ordered by id.
 
+use plimsoll_lines::DocumentLine;
+
 use crate::args::ReadTarget;
 use crate::error::{CliError, Result};
-use crate::json::DocumentLine;
 use crate::output::Output;
 use crate::progress::Progress;
 

@@ -1,8 +1,9 @@
 //! `plimsoll get`: documents by their ids, as the lines that `import` reads.
 
+use plimsoll_lines::{DocumentLine, KeyJson, parse_argument};
+
 use crate::args::{Get, Ids};
 use crate::error::{CliError, Result};
-use crate::json::{DocumentLine, KeyJson, parse_argument};
 use crate::output::Output;
 
 pub(super) fn run(args: &Get, output: &mut Output) -> Result<()> {

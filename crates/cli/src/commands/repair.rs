@@ -1,12 +1,12 @@
 //! `plimsoll repair`: makes a damaged database one that opens, and says what was saved and what is lost.
 
 use plimsoll::{CollectionRepair, Error, RepairReport, StorageError};
+use plimsoll_lines::KeyJson;
 use serde::Serialize;
 
 use super::verify::FindingReport;
 use crate::args::Dir;
 use crate::error::{CliError, Result};
-use crate::json::KeyJson;
 use crate::output::{Output, counted};
 
 #[derive(Serialize)]

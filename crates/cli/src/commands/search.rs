@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use plimsoll::{Dedup, Effort, Error, Hit, SearchResults};
+use plimsoll_lines::{KeyJson, MetadataJson, parse_argument};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
 use crate::args::{DedupBy, EffortArgs, Search};
 use crate::error::{CliError, Result, kind_of};
 use crate::input::{InputError, Place, Queries, name_of};
-use crate::json::{KeyJson, MetadataJson, parse_argument};
 use crate::output::Output;
 
 /// So many queries of a file are searched at once, on all cores.

@@ -5,12 +5,12 @@ use std::fmt;
 use std::time::Instant;
 
 use plimsoll::{Collection, Effort, Hit, Key};
+use plimsoll_lines::KeyJson;
 use serde::Serialize;
 
 use super::data::Bundle;
 use crate::commands::snippet;
 use crate::error::Result;
-use crate::json::KeyJson;
 
 /// How many passages are asked for.
 const K: usize = 10;

@@ -1,10 +1,10 @@
 //! The bundled data: passages of the Rust documentation, questions, and the true answers.
 
 use plimsoll::Document;
+use plimsoll_lines::{VectorJson, parse_line};
 
 use crate::error::{CliError, Result};
-use crate::input::{InputError, Matrix, Operation, Place, parse_ivecs, parse_line, parse_npy};
-use crate::json::VectorJson;
+use crate::input::{InputError, Matrix, Operation, Place, parse_ivecs, parse_npy};
 
 const DOCUMENTS: &str = include_str!("../../data/rustdocs/documents.jsonl");
 const VECTORS: &[u8] = include_bytes!("../../data/rustdocs/vectors.npy");
@@ -57,7 +57,7 @@ fn parse(line: &str, number: u64) -> Result<Document> {
         Ok(Operation::Delete(key)) => {
             Err(CliError::failed("malformed", format!("documents.jsonl deletes {key}")))
         }
-        Err(problem) => Err(InputError::at("documents.jsonl", Place::Line(number), problem).into()),
+        Err(problem) => Err(InputError::at("documents.jsonl", Place::Line(number), problem.into()).into()),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, Read as _};
 
-use super::line::parse_line;
+use plimsoll_lines::parse_line;
+
 use super::{InputError, Place, Problem, Row, Rows};
 
 /// The longest line: enough for a text of the largest size with every character escaped, and for tens of
@@ -81,7 +82,7 @@ impl<R: BufRead> Rows for JsonLines<R> {
         let place = Place::Line(number);
         match parse_line(line) {
             Ok(operation) => Ok(Some(Row { place, operation })),
-            Err(problem) => Err(InputError::at(&self.lines.name, place, problem)),
+            Err(problem) => Err(InputError::at(&self.lines.name, place, problem.into())),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::io::{BufRead, ErrorKind, Read};
 use std::path::Path;
 
 use plimsoll::Document;
+use plimsoll_lines::narrow;
 
-use super::component::narrow;
 use super::fvecs::Fvecs;
 use super::npy::Npy;
 use super::{InputError, Operation, Place, Problem, Row, Rows, format_of, name_of, open};

@@ -4,12 +4,11 @@ use std::fmt;
 use std::io::BufRead;
 use std::path::Path;
 
+use plimsoll_lines::{Components, from_json};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::component::Components;
 use super::jsonl::Lines;
-use super::line::from_json;
 use super::matrix::{Numbered, vectors};
 use super::{InputError, Place, format_of, name_of, open};
 use crate::args::Format;
@@ -53,7 +52,7 @@ impl Queries {
                 let place = Place::Line(number);
                 match from_json::<Query>(line) {
                     Ok(query) => Ok(Some((place, query.0.0))),
-                    Err(problem) => Err(InputError::at(&name, place, problem)),
+                    Err(problem) => Err(InputError::at(&name, place, problem.into())),
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use plimsoll::{Effort, Explain, Filter, Key, ReadOnlyCollection, Search, SearchResults, Stages};
+use plimsoll_lines::KeyJson;
 use serde::{Serialize, Serializer};
 
 use super::super::measure::{cpu_time, percentile};
@@ -11,7 +12,6 @@ use super::byte_limit::Share;
 use super::cold::Cold;
 use super::threads::Threads;
 use crate::error::Result;
-use crate::json::KeyJson;
 
 /// How many queries warm a setting up.
 const WARM_UP: usize = 50;

@@ -3,9 +3,9 @@
 use plimsoll::{Document, Metadata, Posting, Value};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, SerializeStruct as _, Serializer};
 
-use super::KeyJson;
+use crate::KeyJson;
 
-/// A document that is printed: in the short form when its one posting covers the whole text.
+/// A document that is printed as a line of JSON: in the short form when its one posting covers the whole text.
 pub struct DocumentLine<'a>(pub &'a Document);
 
 impl Serialize for DocumentLine<'_> {
@@ -56,7 +56,7 @@ impl Serialize for PostingJson<'_> {
 }
 
 /// A vector whose numbers read back bit for bit.
-pub(crate) struct VectorJson<'a>(pub &'a [f32]);
+pub struct VectorJson<'a>(pub &'a [f32]);
 
 impl Serialize for VectorJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -81,7 +81,7 @@ fn survives_short(component: f32) -> bool {
 }
 
 /// Metadata that is printed.
-pub(crate) struct MetadataJson<'a>(pub &'a Metadata);
+pub struct MetadataJson<'a>(pub &'a Metadata);
 
 impl Serialize for MetadataJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -112,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::input::{Operation, parse_line};
+    use crate::{Operation, parse_line};
 
     fn print(document: &Document) -> String {
         serde_json::to_string(&DocumentLine(document)).unwrap()

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// The numbers of a vector.
+/// The numbers of a vector, as they are read from a JSON array of numbers. All of them are finite.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Components(pub Vec<f32>);
+pub struct Components(pub Vec<f32>);
 
 impl<'de> Deserialize<'de> for Components {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -62,8 +62,11 @@ impl Visitor<'_> for ComponentVisitor {
     }
 }
 
-/// The nearest `f32`, unless the number is not finite or too large for one.
-pub(crate) fn narrow(number: f64) -> Result<f32, String> {
+/// The nearest `f32`.
+///
+/// # Errors
+/// A sentence, if the number is not finite or too large for one.
+pub fn narrow(number: f64) -> Result<f32, String> {
     let narrowed = number as f32;
     match () {
         () if narrowed.is_finite() => Ok(narrowed),

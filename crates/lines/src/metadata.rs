@@ -6,7 +6,10 @@ use plimsoll::{Metadata, Value};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Reads the JSON text of a `metadata` field: an object, or `null` for none.
-pub(crate) fn parse_metadata(json: &str) -> Result<Metadata, String> {
+///
+/// # Errors
+/// A sentence, if it is anything else, has a field twice, or has an integer of more than 64 bits.
+pub fn parse_metadata(json: &str) -> Result<Metadata, String> {
     // A reader of JSON numbers hands over integers beyond 64 bits as floats, and digits would be lost.
     if let Some(integer) = oversized_integer(json) {
         return Err(format!("the metadata holds {integer}, which is not between -2^63 and 2^64 - 1"));

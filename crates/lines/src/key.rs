@@ -5,7 +5,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value as Json;
 
 /// A key that is printed.
-pub(crate) struct KeyJson<'a>(pub &'a Key);
+pub struct KeyJson<'a>(pub &'a Key);
 
 impl Serialize for KeyJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -24,8 +24,12 @@ impl Serialize for KeyJson<'_> {
     }
 }
 
-/// Reads the key that a line's `id` field holds, from its JSON text.
-pub(crate) fn parse_key(json: &str) -> Result<Key, String> {
+/// Reads the key that a line's `id` field holds, from its JSON text: a string, an integer, `{"uuid": "…"}` or
+/// `{"ulid": "…"}`.
+///
+/// # Errors
+/// A sentence, if it is none of these.
+pub fn parse_key(json: &str) -> Result<Key, String> {
     match json.as_bytes().first() {
         Some(b'"') => serde_json::from_str(json).map(Key::String).map_err(|error| error.to_string()),
         Some(b'-' | b'0'..=b'9') => parse_integer(json).map(Key::Integer),
@@ -84,7 +88,7 @@ fn parse_ulid(text: &str) -> Option<[u8; 16]> {
 }
 
 /// Reads an id from the command line: a JSON scalar that can be a key, and anything else as a string.
-pub(crate) fn parse_argument(argument: &str) -> Key {
+pub fn parse_argument(argument: &str) -> Key {
     let is_json = serde_json::from_str::<Json>(argument).is_ok();
     match parse_key(argument) {
         Ok(key) if is_json => key,
