@@ -10,6 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+mod embed;
 mod failure;
 
+pub use embed::{
+    CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
+    TextKind,
+};
 pub use failure::{Failure, FailureClass};
