@@ -10,7 +10,12 @@
 
 #![forbid(unsafe_code)]
 
+mod embed;
 mod failure;
 pub mod input;
 
+pub use embed::{
+    CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
+    TextKind,
+};
 pub use failure::{Failure, FailureClass};
