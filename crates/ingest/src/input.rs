@@ -1,7 +1,7 @@
 //! Reading what is to be ingested: lines of files and streams, and folders.
 //!
 //! A line comes from [`Inputs`], which knows the place after it, and becomes a [`Change`] by [`Parser::parse`]. A folder
-//! is read by `Walk`, which compares it with what was seen the last time and gives changes at once.
+//! is read by [`Walk`], which compares it with what was seen the last time and gives changes at once.
 //!
 //! | a line | is | key | becomes |
 //! |---|---|---|---|
@@ -30,6 +30,7 @@ mod follow;
 mod inputs;
 mod line;
 mod place;
+mod walk;
 
 pub use change::{Change, Changeset, Entry, Format, Op, Parser, SkipReason};
 pub use content::{Files, MAX_CONTENT_BYTES};
@@ -39,3 +40,4 @@ pub use follow::Follow;
 pub use inputs::{Input, Inputs, Next};
 pub use line::{HEAD_BYTES, Line, LineReader, MAX_LINE_BYTES};
 pub use place::{Place, Start};
+pub use walk::{Seen, SeenFiles, SeenState, SeenUpdate, Walk, WalkItem, WalkOptions};

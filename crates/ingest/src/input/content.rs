@@ -75,7 +75,7 @@ impl Files {
 
     pub(super) fn read(&self, path: &str) -> Result<String, Unread> {
         let real = self.find(path).map_err(Unread::Other)?;
-        let file = open(&real).map_err(|error| Unread::Other(unreadable(path, &error)))?;
+        let file = open(&real, Links::Refuse).map_err(|error| Unread::Other(unreadable(path, &error)))?;
         let metadata = file.metadata().map_err(|error| Unread::Other(unreadable(path, &error)))?;
         if metadata.is_dir() {
             let what = format!("{path} is a directory");
@@ -125,14 +125,29 @@ pub(super) fn unreadable(path: &str, error: &io::Error) -> Failure {
     Failure::new(class, format!("{path}: {error}"))
 }
 
+/// Whether a symbolic link at the end of a path is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    Follow,
+    Refuse,
+}
+
 /// Opens a file for reading, without waiting for whoever writes to it if it is a pipe.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path, links: Links) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+
+        use rustix::fs::OFlags;
+        let mut flags = OFlags::NONBLOCK;
+        flags.set(OFlags::NOFOLLOW, links == Links::Refuse);
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    #[cfg(not(unix))]
+    if links == Links::Refuse && path.symlink_metadata()?.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link"));
     }
     options.open(path)
 }
@@ -144,6 +159,13 @@ pub(super) fn read_bounded(name: &str, file: &File, length: u64) -> Result<Vec<u
     let read = file.take(MAX_CONTENT_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| unreadable(name, &error))?;
     check_length(name, bytes.len() as u64)?;
+    Ok(bytes)
+}
+
+/// The first bytes of a file, at most `length`.
+pub(super) fn read_beginning(name: &str, file: &File, length: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes).map_err(|error| unreadable(name, &error))?;
     Ok(bytes)
 }
 

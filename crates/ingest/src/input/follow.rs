@@ -141,12 +141,12 @@ impl Follow {
 
 /// What tells one file from another, whatever they are called.
 #[cfg(unix)]
-fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     Some((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(not(unix))]
-fn identity(_metadata: &Metadata) -> Option<(u64, u64)> {
+pub(super) fn identity(_metadata: &Metadata) -> Option<(u64, u64)> {
     None
 }
