@@ -10,9 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+mod chunk;
 mod embed;
 mod failure;
 
+pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
     CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
     TextKind,
