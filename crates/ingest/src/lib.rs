@@ -10,10 +10,12 @@
 
 #![forbid(unsafe_code)]
 
+mod chunk;
 mod embed;
 mod failure;
 pub mod input;
 
+pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
     CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
     TextKind,

@@ -1,0 +1,178 @@
+//! Where a run gets its items from: lines, folders, or whatever a program has.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plimsoll::Source;
+
+use crate::error::IngestError;
+use crate::failure::Failure;
+use crate::input::{
+    Change, InputError, Inputs, Line, Next, Place, Seen, SeenUpdate, Walk, WalkOptions,
+};
+
+/// What a feed gives.
+#[derive(Debug)]
+pub enum Fed {
+    /// The next item.
+    Item(Item),
+    /// Nothing yet. What was given before is committed meanwhile.
+    Idle,
+    /// Nothing any more.
+    End,
+}
+
+/// One item of a stream.
+#[derive(Debug)]
+pub struct Item {
+    /// Its position: each is given once, in ascending order.
+    pub position: u64,
+    /// What it asks for.
+    pub work: Work,
+    /// What the source's own table is to hold once the item is done, whatever becomes of it.
+    pub entries: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// What an item asks for.
+#[derive(Debug)]
+pub enum Work {
+    /// A line, to be parsed.
+    Line(Line),
+    /// A change, or why there is none, and what is kept of the item if it fails.
+    Change(Result<Change, Failure>, Vec<u8>),
+}
+
+impl Item {
+    /// A change at a position. `payload` is what is kept of it if it fails.
+    pub fn change(position: u64, change: Change, payload: impl Into<Vec<u8>>) -> Self {
+        Self { position, work: Work::Change(Ok(change), payload.into()), entries: Vec::new() }
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Line(line) => line.bytes.len(),
+            Work::Change(Ok(Change::Text { text, .. }), payload) => text.len() + payload.len(),
+            Work::Change(Ok(Change::Upsert(document)), payload) => {
+                let vectors: usize = document.postings.iter().map(|posting| posting.vector.len() * 4).sum();
+                document.text.as_ref().map_or(0, String::len) + vectors + payload.len()
+            }
+            Work::Change(_, payload) => payload.len(),
+        }
+    }
+
+    /// The state of a source whose items are done up to this one.
+    pub(super) fn state(&self) -> Option<Vec<u8>> {
+        match &self.work {
+            Work::Line(line) => Some(line.place().to_state()),
+            Work::Change(..) => None,
+        }
+    }
+}
+
+/// Gives the items of a stream, from the first one on that is not done.
+pub trait Feed {
+    /// The next item.
+    ///
+    /// # Errors
+    /// If the stream can not be read. The run ends with that.
+    fn next(&mut self) -> Result<Fed, InputError>;
+
+    /// How much of the input was read, and how much there is, in the same unit; as far as that is known.
+    fn progress(&self) -> (u64, Option<u64>) {
+        (0, None)
+    }
+}
+
+/// The lines of files and streams.
+#[derive(Debug)]
+pub struct Lines {
+    inputs: Inputs,
+    total: Option<u64>,
+}
+
+impl Lines {
+    /// Goes on where the source is.
+    ///
+    /// # Errors
+    /// [`IngestError::Input`] if the inputs are not those that the source has read.
+    pub fn resume(mut inputs: Inputs, source: &Source) -> Result<Self, IngestError> {
+        let place = Place::from_state(&source.state())?;
+        inputs.resume(&place)?;
+        let total = inputs.total_bytes();
+        Ok(Self { inputs, total })
+    }
+}
+
+impl Feed for Lines {
+    fn next(&mut self) -> Result<Fed, InputError> {
+        Ok(match self.inputs.next_line()? {
+            Next::Line(line) => {
+                let position = line.position;
+                Fed::Item(Item { position, work: Work::Line(line), entries: Vec::new() })
+            }
+            Next::Idle => Fed::Idle,
+            Next::End => Fed::End,
+        })
+    }
+
+    fn progress(&self) -> (u64, Option<u64>) {
+        (self.inputs.bytes(), self.total)
+    }
+}
+
+/// How the keys of entries begin that say what was seen of a file.
+const SEEN: &str = "file/";
+
+/// The files of a folder that are not as they were.
+#[derive(Debug)]
+pub struct Folder {
+    walk: Walk,
+    next: u64,
+    total: u64,
+}
+
+impl Folder {
+    /// Compares the folder with what the source has seen of it.
+    ///
+    /// # Errors
+    /// [`IngestError::Input`] if the folder can not be read; [`IngestError::Database`].
+    pub fn compare(root: &Path, options: &WalkOptions, source: &Source) -> Result<Self, IngestError> {
+        let mut seen = BTreeMap::<String, Seen>::new();
+        for (key, value) in source.entries()? {
+            if let Some(path) = key.strip_prefix(SEEN) {
+                let what = |error| InputError::Place(format!("what was seen of {path:?}: {error}"));
+                seen.insert(path.to_owned(), serde_json::from_slice(&value).map_err(what)?);
+            }
+        }
+        let walk = Walk::new(root, options, &seen)?;
+        let total = walk.left() as u64;
+        // What an earlier walk numbered and did not do is in this one again, under a number of its own.
+        Ok(Self { walk, next: source.status()?.end, total })
+    }
+
+    /// How many files there are, those that are as they were among them.
+    pub fn files(&self) -> u64 {
+        self.walk.files()
+    }
+}
+
+impl Feed for Folder {
+    fn next(&mut self) -> Result<Fed, InputError> {
+        let Some(found) = self.walk.next_item()? else { return Ok(Fed::End) };
+        let key = format!("{SEEN}{}", found.path);
+        let entries = match found.seen {
+            SeenUpdate::Keep => Vec::new(),
+            // Numbers, names and hexadecimal digits: there is nothing that JSON could not hold.
+            SeenUpdate::Put(seen) => vec![(key, Some(serde_json::to_vec(&seen).unwrap_or_default()))],
+            SeenUpdate::Remove => vec![(key, None)],
+        };
+        let position = self.next;
+        self.next += 1;
+        Ok(Fed::Item(Item { position, work: Work::Change(found.change, found.payload), entries }))
+    }
+
+    fn progress(&self) -> (u64, Option<u64>) {
+        (self.total.saturating_sub(self.walk.left() as u64), Some(self.total))
+    }
+}
