@@ -581,6 +581,23 @@ impl Database {
     pub fn sources(&self) -> Result<Vec<SourceStatus>> {
         statuses(&self.core().published.view())
     }
+
+    /// The dead letters of a source, by position; whether the source is open does not matter.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`]; [`Error::Source`] if there is no such source; [`Error::Storage`] if records are
+    /// damaged.
+    pub fn dead_letters(&self, source: &str, collection: &str) -> Result<Vec<DeadLetter>> {
+        letters_of(&self.core().published.view(), collection, source)
+    }
+
+    /// The entries of a source's own table, by key; whether the source is open does not matter.
+    ///
+    /// # Errors
+    /// [`Error::CollectionNotFound`]; [`Error::Storage`] if records are damaged.
+    pub fn source_entries(&self, source: &str, collection: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        entries_of(&self.core().published.view(), collection, source)
+    }
 }
 
 impl ReadOnlyDatabase {

@@ -12,12 +12,25 @@
 
 mod chunk;
 mod embed;
+mod error;
 mod failure;
 pub mod input;
+mod ledger;
+mod retry;
+mod run;
+mod settings;
 
 pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
     CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
     TextKind,
 };
+pub use error::IngestError;
 pub use failure::{Failure, FailureClass};
+pub use ledger::Ledger;
+pub use retry::{Breaker, Policies};
+pub use run::{
+    ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Progress, Repository, Run, RunOptions,
+    RunState, Work,
+};
+pub use settings::Settings;

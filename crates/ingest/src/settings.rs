@@ -37,11 +37,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`IngestError::Embedder`] if it can not be asked.
-    pub fn new(
-        spec: EmbedderSpec,
-        embedder: &dyn Embedder,
-        chunking: Chunking,
-    ) -> Result<Self, IngestError> {
+    pub fn new(spec: EmbedderSpec, embedder: &dyn Embedder, chunking: Chunking) -> Result<Self, IngestError> {
         let dimension = embedder.dimension().map_err(IngestError::Embedder)?;
         Ok(Self { embedder: spec, model: embedder.model().to_owned(), dimension, chunking })
     }

@@ -7,9 +7,7 @@ use plimsoll::Source;
 
 use crate::error::IngestError;
 use crate::failure::Failure;
-use crate::input::{
-    Change, InputError, Inputs, Line, Next, Place, Seen, SeenUpdate, Walk, WalkOptions,
-};
+use crate::input::{Change, InputError, Inputs, Line, Next, Place, Seen, SeenUpdate, Walk, WalkOptions};
 
 /// What a feed gives.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use plimsoll::{Source, Step};
 use serde::{Deserialize, Serialize};
 
+use super::commit::StepNews;
 use crate::error::IngestError;
 use crate::input::Changeset;
 
@@ -146,8 +147,10 @@ impl History {
         // The newest run stays, so that numbers are not given twice.
         let runs = history.runs.iter().filter(|run| run.updated_ms < before && Some(run.id) != newest);
         let changesets = history.changesets.iter().filter(|changeset| changeset.at_ms < before);
-        let keys: Vec<String> =
-            runs.map(|run| run_key(run.id)).chain(changesets.map(|set| changeset_key(set.position))).collect();
+        let keys: Vec<String> = runs
+            .map(|run| run_key(run.id))
+            .chain(changesets.map(|set| changeset_key(set.position)))
+            .collect();
         if !keys.is_empty() {
             let mut step = Step::new();
             for key in &keys {
@@ -167,12 +170,12 @@ fn changeset_key(position: u64) -> String {
     format!("{CHANGESET}{position:020}")
 }
 
-pub(crate) fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// What a run writes into the table of its source as it goes on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Recorder {
     pub run: Run,
     repositories: BTreeMap<String, Repository>,
@@ -197,6 +200,13 @@ impl Recorder {
         };
         let repositories = history.repositories.into_iter().map(|repo| (repo.name.clone(), repo)).collect();
         Ok(Self { run, repositories })
+    }
+
+    /// Counts what a step does.
+    pub(super) fn count(&mut self, committed: &StepNews) {
+        self.run.committed += committed.stored;
+        self.run.dead_lettered += committed.set_aside.len() as u64;
+        self.run.rejected += committed.rejected;
     }
 
     /// Puts a changeset into a step.

@@ -1,0 +1,431 @@
+//! A run: reads a stream from where its source is, makes documents of it, and commits them batch by batch.
+//!
+//! ```text
+//! feed ─ batch ─► parse ─► cut ─► embed (retries, breaker) ─► commit: rows, position, dead letters, history, one record
+//!  ▲                └────────── workers, so many batches in hand ─────────┘                │
+//!  └───────────────────────────── room for another batch ◄────────────────────────────────┘
+//! ```
+//!
+//! **Promises** that operations on one document take effect in the order of the stream, that each item is stored once,
+//! set aside with its payload, or rejected, and that what was read and is not committed is never more than a batch for
+//! each worker. **On a crash** the next run reads these again, and stores nothing twice.
+
+mod commit;
+mod feed;
+mod history;
+mod order;
+mod prepare;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use plimsoll::{Source, Step};
+
+pub use feed::{Fed, Feed, Folder, Item, Lines, Work};
+pub use history::{ChangesetRecord, History, Repository, Run, RunState};
+
+use crate::chunk::Chunking;
+use crate::embed::Embedder;
+use crate::error::IngestError;
+use crate::input::Parser;
+use crate::ledger::Ledger;
+use crate::retry::{Breaker, Policies};
+use commit::Committer;
+pub(crate) use commit::StepNews;
+use order::Order;
+use prepare::{Parsed, Workshop, keys};
+
+/// A batch is closed when it has so many bytes.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// How a run goes about it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunOptions {
+    /// How many items are one atomic write. Default 100, at least 1.
+    pub batch_size: usize,
+    /// How many batches are in hand at a time. Default 1, at least 1.
+    pub workers: usize,
+    /// How often an item is tried again before it is set aside, and an embedder before the run ends. Default 3.
+    pub max_retries: u32,
+    /// How many items are read a second at most. Default: as many as there are.
+    pub rate: Option<f64>,
+    /// How texts are cut. Default: `tokens:256:32`.
+    pub chunking: Chunking,
+    /// Whether dead letters are tried again, before anything is read, whose time has come. Default: yes.
+    pub retry_due: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 100,
+            workers: 1,
+            max_retries: 3,
+            rate: None,
+            chunking: Chunking::default(),
+            retry_due: true,
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The run so far.
+    pub run: Run,
+    /// How much of the input was read.
+    pub read: u64,
+    /// How much there is, in the same unit.
+    pub total: Option<u64>,
+    /// What the last step has set aside.
+    pub set_aside: Vec<plimsoll::DeadLetter>,
+}
+
+/// Fills a collection from a source. See [`Ingest::run`].
+pub struct Ingest<'a> {
+    source: &'a Source,
+    embedder: Option<&'a dyn Embedder>,
+    parser: Parser,
+    options: RunOptions,
+    policies: Policies,
+    ledger: Option<&'a Ledger>,
+    breaker: Breaker,
+    retries: AtomicU64,
+    stop: Arc<AtomicBool>,
+    watch: Box<dyn Fn(&Progress) + Sync + 'a>,
+}
+
+impl fmt::Debug for Ingest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ingest({:?}, {:?})", self.source.name(), self.options)
+    }
+}
+
+impl<'a> Ingest<'a> {
+    /// Ingestion into the collection of a source. `parser` reads the lines, and the files that they name.
+    pub fn new(source: &'a Source, parser: Parser, options: RunOptions) -> Self {
+        Self {
+            source,
+            embedder: None,
+            parser,
+            options,
+            policies: Policies::default(),
+            ledger: None,
+            breaker: Breaker::default(),
+            retries: AtomicU64::new(0),
+            stop: Arc::new(AtomicBool::new(false)),
+            watch: Box::new(|_| ()),
+        }
+    }
+
+    /// Has texts embedded. Without an embedder every document must bring its vectors.
+    #[must_use]
+    pub fn embedder(mut self, embedder: &'a dyn Embedder) -> Self {
+        self.embedder = Some(embedder);
+        self
+    }
+
+    /// Has a ledger show what is going on.
+    #[must_use]
+    pub fn ledger(mut self, ledger: &'a Ledger) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// Says how failures of each class are tried again.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Ends the run after the batches in hand as soon as this is set.
+    #[must_use]
+    pub fn stop(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Calls this after each step.
+    #[must_use]
+    pub fn watch(mut self, watch: impl Fn(&Progress) + Sync + 'a) -> Self {
+        self.watch = Box::new(watch);
+        self
+    }
+
+    /// Reads the feed to its end, and commits what comes. Returns the run as it was recorded.
+    ///
+    /// # Errors
+    /// As they are in [`IngestError`]. What was committed before stays; the run is recorded with the error.
+    pub fn run(&self, feed: &mut dyn Feed) -> Result<Run, IngestError> {
+        let shared = Shared::new(self)?;
+        let ended = self.retry_due(&shared).and_then(|()| self.read(feed, &shared));
+        self.end(shared, ended)
+    }
+
+    /// Tries dead letters again: those at `positions`, or all. Returns the run as it was recorded.
+    ///
+    /// # Errors
+    /// As [`Ingest::run`].
+    pub fn retry(&self, positions: Option<&[u64]>) -> Result<Run, IngestError> {
+        let shared = Shared::new(self)?;
+        let wanted = |position: u64| positions.is_none_or(|positions| positions.contains(&position));
+        let ended = self.retry_those(&shared, |letter| wanted(letter.position));
+        self.end(shared, ended)
+    }
+
+    fn retry_due(&self, shared: &Shared<'_>) -> Result<(), IngestError> {
+        if !self.options.retry_due {
+            return Ok(());
+        }
+        let now = SystemTime::now();
+        self.retry_those(shared, |letter| letter.retry_at.is_some_and(|at| at <= now))
+    }
+
+    fn retry_those(
+        &self,
+        shared: &Shared<'_>,
+        wanted: impl Fn(&plimsoll::DeadLetter) -> bool,
+    ) -> Result<(), IngestError> {
+        let letters: Vec<_> = self.source.dead_letters()?.into_iter().filter(wanted).collect();
+        for batch in letters.chunks(self.options.batch_size.max(1)) {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            let mut committer = shared.committer.lock();
+            let open = batch.iter().filter(|letter| committer.is_open(letter.position));
+            let parsed: Vec<Parsed> = open
+                .map(|letter| {
+                    shared.workshop.parse_again(letter.position, letter.payload.clone(), letter.attempts)
+                })
+                .collect();
+            committer.recorder.run.received += parsed.len() as u64;
+            let (prepared, error) = shared.workshop.prepare(parsed);
+            committer.commit(prepared, None, &mut |committed, recorder| {
+                shared.tell(committed, &recorder.run, (0, None));
+            })?;
+            if let Some(error) = error {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn read(&self, feed: &mut dyn Feed, shared: &Shared<'_>) -> Result<(), IngestError> {
+        if self.options.workers <= 1 {
+            return self.read_alone(feed, shared);
+        }
+        let workers = self.options.workers;
+        let (send, receive) = std::sync::mpsc::sync_channel::<Batch>(workers);
+        let receive = Mutex::new(receive);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    loop {
+                        let batch = receive.lock().recv();
+                        let Ok(batch) = batch else { return };
+                        shared.work(batch);
+                    }
+                });
+            }
+            let read = self.feed_batches(feed, shared, |batch| {
+                shared.order.wait_for_room(workers);
+                // The workers live as long as this end of the channel.
+                let _sent = send.send(batch);
+            });
+            drop(send);
+            read
+        })?;
+        shared.failed.lock().take().map_or(Ok(()), Err)
+    }
+
+    fn read_alone(&self, feed: &mut dyn Feed, shared: &Shared<'_>) -> Result<(), IngestError> {
+        self.feed_batches(feed, shared, |batch| shared.work(batch))?;
+        shared.failed.lock().take().map_or(Ok(()), Err)
+    }
+
+    /// Reads batches until the feed ends, the run is to stop, or a worker has failed.
+    fn feed_batches(
+        &self,
+        feed: &mut dyn Feed,
+        shared: &Shared<'_>,
+        mut hand_on: impl FnMut(Batch),
+    ) -> Result<(), IngestError> {
+        let started = Instant::now();
+        let mut given = 0u64;
+        let mut batch = Batch::default();
+        let mut hand_on = |batch: &mut Batch, feed: &dyn Feed| {
+            if batch.items.is_empty() {
+                return;
+            }
+            let number = batch.number;
+            let mut full = std::mem::replace(batch, Batch { number: number + 1, ..Batch::default() });
+            full.progress = feed.progress();
+            shared.order.enter(number);
+            hand_on(full);
+        };
+        let ended = loop {
+            if self.is_stopped() || shared.failed.lock().is_some() {
+                break Ok(());
+            }
+            let fed = match feed.next() {
+                Ok(fed) => fed,
+                Err(error) => break Err(error.into()),
+            };
+            match fed {
+                Fed::End => break Ok(()),
+                Fed::Idle => {
+                    hand_on(&mut batch, feed);
+                    continue;
+                }
+                Fed::Item(item) => {
+                    if self.source.is_done(item.position) {
+                        continue;
+                    }
+                    batch.bytes += item.bytes();
+                    batch.items.push(item);
+                    given += 1;
+                }
+            }
+            if batch.items.len() >= self.options.batch_size || batch.bytes >= BATCH_BYTES {
+                hand_on(&mut batch, feed);
+                self.hold_back(started, given);
+            }
+        };
+        if !self.is_stopped() || ended.is_err() {
+            hand_on(&mut batch, feed);
+        } else {
+            // What was read and not begun stays in hand; the next run reads it again.
+            shared.committer.lock().recorder.run.received += batch.items.len() as u64;
+        }
+        ended
+    }
+
+    /// Keeps to the rate.
+    fn hold_back(&self, started: Instant, given: u64) {
+        let Some(rate) = self.options.rate.filter(|rate| *rate > 0.0) else { return };
+        let due = Duration::try_from_secs_f64(given as f64 / rate).unwrap_or(Duration::MAX);
+        while !self.is_stopped() {
+            let left = due.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Records how the run ended.
+    fn end(&self, shared: Shared<'_>, ended: Result<(), IngestError>) -> Result<Run, IngestError> {
+        let mut committer = shared.committer.into_inner();
+        let run = &mut committer.recorder.run;
+        run.retries = self.retries.load(Ordering::Relaxed);
+        run.state = match &ended {
+            Ok(()) if self.is_stopped() => RunState::Interrupted,
+            Ok(()) => RunState::Completed,
+            Err(_) => RunState::Failed,
+        };
+        run.error = ended.as_ref().err().map(ToString::to_string);
+        let mut step = Step::new();
+        committer.recorder.run(&mut step);
+        let recorded = self.source.commit(&step);
+        let run = committer.recorder.run;
+        if let Some(ledger) = self.ledger {
+            ledger.note(self.source, &run, &StepNews::default());
+        }
+        ended?;
+        recorded?;
+        Ok(run)
+    }
+}
+
+/// Items that are committed together.
+#[derive(Debug, Default)]
+struct Batch {
+    number: u64,
+    items: Vec<Item>,
+    bytes: usize,
+    progress: (u64, Option<u64>),
+}
+
+/// What the reader and the workers of a run share.
+struct Shared<'r> {
+    ingest: &'r Ingest<'r>,
+    workshop: Workshop<'r>,
+    committer: Mutex<Committer<'r>>,
+    order: Order,
+    failed: Mutex<Option<IngestError>>,
+}
+
+impl<'r> Shared<'r> {
+    fn new(ingest: &'r Ingest<'r>) -> Result<Self, IngestError> {
+        let workshop = Workshop {
+            parser: &ingest.parser,
+            chunking: ingest.options.chunking,
+            embedder: ingest.embedder,
+            dimension: ingest.source.collection().dimension(),
+            policies: &ingest.policies,
+            max_retries: ingest.options.max_retries,
+            breaker: &ingest.breaker,
+            stop: &ingest.stop,
+            retries: &ingest.retries,
+        };
+        Ok(Self {
+            ingest,
+            workshop,
+            committer: Mutex::new(Committer::new(ingest.source, &ingest.policies)?),
+            order: Order::default(),
+            failed: Mutex::new(None),
+        })
+    }
+
+    /// Makes documents of a batch and commits it.
+    fn work(&self, batch: Batch) {
+        let Batch { number, items, progress, .. } = batch;
+        // After an error nothing more is begun.
+        if self.failed.lock().is_none()
+            && let Err(error) = self.try_to_work(number, items, progress)
+        {
+            self.failed.lock().get_or_insert(error);
+        }
+        self.order.leave(number);
+    }
+
+    fn try_to_work(
+        &self,
+        number: u64,
+        items: Vec<Item>,
+        progress: (u64, Option<u64>),
+    ) -> Result<(), IngestError> {
+        let state = items.last().and_then(Item::state);
+        let received = items.len() as u64;
+        let parsed: Vec<Parsed> = items.into_iter().map(|item| self.workshop.parse(item)).collect();
+        self.order.parsed(number, keys(&parsed));
+        let (prepared, error) = self.workshop.prepare(parsed);
+        self.order.wait_for_turn(number);
+        let mut committer = self.committer.lock();
+        committer.recorder.run.received += received;
+        committer.commit(prepared, Some((number, state)), &mut |committed, recorder| {
+            self.tell(committed, &recorder.run, progress);
+        })?;
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Tells the ledger and whoever watches.
+    fn tell(&self, committed: &StepNews, run: &Run, (read, total): (u64, Option<u64>)) {
+        if let Some(ledger) = self.ingest.ledger {
+            ledger.note(self.ingest.source, run, committed);
+        }
+        let (run, set_aside) = (run.clone(), committed.set_aside.clone());
+        (self.ingest.watch)(&Progress { run, read, total, set_aside });
+    }
+}

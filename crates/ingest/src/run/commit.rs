@@ -1,0 +1,314 @@
+//! From documents to a step of the source: operations in the order of the stream, dead letters, what they supersede, and
+//! the place behind everything that is done.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
+
+use plimsoll::{DeadLetter, Document, Error, Key, Source, Step};
+
+use super::history::{ChangesetRecord, Recorder, Repository};
+use super::prepare::{Outcome, Prepared};
+use crate::error::IngestError;
+use crate::failure::{Failure, FailureClass};
+use crate::retry::Policies;
+
+/// What is kept of a payload that is larger than a dead letter's may be.
+const HEAD: usize = 64 << 10;
+/// A step is divided if it would be larger.
+const STEP_BYTES: usize = 64 << 20;
+
+/// What one step has changed, for the ledger and for whoever watches.
+#[derive(Debug, Default)]
+pub(crate) struct StepNews {
+    pub stored: u64,
+    pub set_aside: Vec<DeadLetter>,
+    pub rejected: u64,
+    /// The positions of dead letters that are none any more.
+    pub resolved: Vec<u64>,
+    pub changesets: Vec<ChangesetRecord>,
+    pub repositories: Vec<Repository>,
+}
+
+/// Commits batches, one at a time.
+pub(super) struct Committer<'a> {
+    source: &'a Source,
+    policies: &'a Policies,
+    pub recorder: Recorder,
+    /// The dead letters about each document: what comes later in the stream supersedes them.
+    letters: HashMap<Key, BTreeSet<u64>>,
+    open_letters: BTreeMap<u64, Option<Key>>,
+    places: Places,
+}
+
+/// How far everything is done, by the numbers of batches.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Every batch before this one is done.
+    next: u64,
+    done: BTreeMap<u64, Option<Vec<u8>>>,
+}
+
+impl Places {
+    /// A batch is done as a whole: the place behind all that is done before, if that has moved.
+    fn done(&mut self, number: u64, state: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        self.done.insert(number, state);
+        let mut place = None;
+        while let Some(state) = self.done.remove(&self.next) {
+            self.next += 1;
+            place = state.or(place);
+        }
+        place
+    }
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(source: &'a Source, policies: &'a Policies) -> Result<Self, IngestError> {
+        let recorder = Recorder::new(source)?;
+        let mut this = Self {
+            source,
+            policies,
+            recorder,
+            letters: HashMap::new(),
+            open_letters: BTreeMap::new(),
+            places: Places::default(),
+        };
+        for letter in source.dead_letters()? {
+            this.remember(&letter);
+        }
+        Ok(this)
+    }
+
+    fn remember(&mut self, letter: &DeadLetter) {
+        if let Some(key) = &letter.key {
+            self.letters.entry(key.clone()).or_default().insert(letter.position);
+        }
+        self.open_letters.insert(letter.position, letter.key.clone());
+    }
+
+    fn forget(&mut self, position: u64) {
+        if let Some(Some(key)) = self.open_letters.remove(&position)
+            && let Some(positions) = self.letters.get_mut(&key)
+        {
+            positions.remove(&position);
+            if positions.is_empty() {
+                self.letters.remove(&key);
+            }
+        }
+    }
+
+    /// Whether a dead letter is still one.
+    pub(super) fn is_open(&self, position: u64) -> bool {
+        self.open_letters.contains_key(&position)
+    }
+
+    /// Commits a batch. What could not be stored for its own fault is set aside, and what was left in hand stays so.
+    /// `number` and `state` are those of the batch, if it is one of the stream.
+    pub(super) fn commit(
+        &mut self,
+        mut batch: Vec<Prepared>,
+        place: Option<(u64, Option<Vec<u8>>)>,
+        done: &mut impl FnMut(&StepNews, &Recorder),
+    ) -> Result<(), IngestError> {
+        let is_whole = !batch.iter().any(|item| matches!(item.outcome, Outcome::Left));
+        batch.retain(|item| !matches!(item.outcome, Outcome::Left));
+        let state = place.filter(|_| is_whole).and_then(|(number, state)| self.places.done(number, state));
+        let mut parts = divide(batch).into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let state = if parts.peek().is_none() { state.clone() } else { None };
+            self.commit_part(part, state, done)?;
+        }
+        Ok(())
+    }
+
+    fn commit_part(
+        &mut self,
+        mut part: Vec<Prepared>,
+        state: Option<Vec<u8>>,
+        done: &mut impl FnMut(&StepNews, &Recorder),
+    ) -> Result<(), IngestError> {
+        let mut attempt = 0;
+        loop {
+            let before = self.recorder.clone();
+            let (step, news, operations) = self.step(&part, state.clone());
+            let Err(error) = self.source.commit(&step) else {
+                news.resolved.iter().for_each(|position| self.forget(*position));
+                news.set_aside.iter().for_each(|letter| self.remember(letter));
+                done(&news, &self.recorder);
+                return Ok(());
+            };
+            self.recorder = before;
+            let failed = |class| Failure::new(class, error.to_string());
+            match &error {
+                Error::InvalidDocument { operation, .. } => {
+                    let Some(item) = operations.get(*operation) else { return Err(error.into()) };
+                    part[*item].outcome = Outcome::Failed(failed(FailureClass::Validation), 1);
+                }
+                Error::IdCollision { given, .. } => {
+                    let mut about = part.iter_mut().filter(|item| item.key.as_ref() == Some(given));
+                    let Some(item) = about.next() else { return Err(error.into()) };
+                    item.outcome = Outcome::Failed(failed(FailureClass::Validation), 1);
+                }
+                Error::BatchTooLarge { .. } if part.len() == 1 => {
+                    part[0].outcome = Outcome::Failed(failed(FailureClass::Memory), 1);
+                }
+                Error::BatchTooLarge { .. } => {
+                    let rest = part.split_off(part.len() / 2);
+                    self.commit_part(part, None, done)?;
+                    return self.commit_part(rest, state, done);
+                }
+                error if error.is_retryable() && attempt < 3 => {
+                    attempt += 1;
+                    let class = FailureClass::Storage;
+                    std::thread::sleep(
+                        self.policies.delay(class, attempt, None).min(Duration::from_secs(30)),
+                    );
+                }
+                _ => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The step of a part of a batch, what it changes, and which item each of its operations is from.
+    fn step(&mut self, part: &[Prepared], state: Option<Vec<u8>>) -> (Step, StepNews, Vec<usize>) {
+        let (mut step, mut news, mut operations) = (Step::new(), StepNews::default(), Vec::new());
+        let positions: BTreeSet<u64> = part.iter().map(|item| item.position).collect();
+        let mut stored_last: HashMap<&Key, u64> = HashMap::new();
+        for item in part {
+            if let Outcome::Upsert(Document { key, .. }) | Outcome::Delete(key) = &item.outcome {
+                stored_last.insert(key, item.position);
+            }
+        }
+        let is_outdated = |item: &Prepared| {
+            let last = item.key.as_ref().and_then(|key| stored_last.get(key));
+            last.is_some_and(|last| *last > item.position)
+        };
+        for (index, item) in part.iter().enumerate() {
+            let position = item.position;
+            match &item.outcome {
+                Outcome::Upsert(document) => {
+                    step.upsert(position, document.clone());
+                    operations.push(index);
+                    news.stored += 1;
+                }
+                Outcome::Delete(key) => {
+                    step.delete(position, key.clone());
+                    operations.push(index);
+                    news.stored += 1;
+                }
+                Outcome::Control(changeset) => {
+                    news.changesets.push(self.recorder.changeset(&mut step, position, changeset));
+                    step.rejected(position);
+                    news.rejected += 1;
+                }
+                Outcome::Nothing => {
+                    step.rejected(position);
+                    news.rejected += 1;
+                }
+                // What the document is now came later: to store this one day would bring back what is outdated.
+                Outcome::Failed(..) if is_outdated(item) => {
+                    step.rejected(position);
+                    news.rejected += 1;
+                }
+                Outcome::Failed(failure, attempts) => {
+                    let letter = self.letter(item, failure, *attempts);
+                    step.dead_letter(letter.clone());
+                    news.set_aside.push(letter);
+                }
+                Outcome::Left => {}
+            }
+            for (key, value) in &item.entries {
+                match value {
+                    Some(value) => step.put_entry(key.clone(), value.clone()),
+                    None => step.remove_entry(key.clone()),
+                };
+            }
+            if self.open_letters.contains_key(&position) {
+                news.resolved.push(position);
+            }
+        }
+        self.supersede(part, &positions, &mut step, &mut news);
+        let changes = part.iter().filter_map(|item| {
+            let is_stored = match item.outcome {
+                Outcome::Upsert(_) | Outcome::Delete(_) => true,
+                Outcome::Failed(..) => false,
+                Outcome::Control(_) | Outcome::Nothing | Outcome::Left => return None,
+            };
+            Some((item.repo.clone()?, item.position, is_stored))
+        });
+        news.repositories = self.recorder.repositories(&mut step, changes);
+        self.recorder.count(&news);
+        self.recorder.run(&mut step);
+        if let Some(state) = state {
+            step.state(state);
+        }
+        (step, news, operations)
+    }
+
+    /// Dead letters about a document that a later item has stored or removed are of no use any more: to store them would
+    /// bring back what is outdated.
+    fn supersede(&self, part: &[Prepared], positions: &BTreeSet<u64>, step: &mut Step, news: &mut StepNews) {
+        let mut superseded = BTreeSet::new();
+        for item in part {
+            let key = match &item.outcome {
+                Outcome::Upsert(document) => &document.key,
+                Outcome::Delete(key) => key,
+                _ => continue,
+            };
+            let letters = self.letters.get(key);
+            superseded.extend(letters.into_iter().flat_map(|letters| letters.range(..item.position)));
+        }
+        for position in superseded {
+            if !positions.contains(&position) {
+                step.rejected(position);
+                news.resolved.push(position);
+            }
+        }
+    }
+
+    fn letter(&self, item: &Prepared, failure: &Failure, attempts: u32) -> DeadLetter {
+        let length = item.payload.len();
+        let (payload, message) = if length > DeadLetter::MAX_PAYLOAD {
+            let what = format!("{} (of its {length} bytes the first {HEAD} are kept)", failure.message);
+            (item.payload[..HEAD].to_vec(), what)
+        } else {
+            (item.payload.clone(), failure.message.clone())
+        };
+        let now = SystemTime::now();
+        let mut letter =
+            DeadLetter::new(item.position, failure.class, message, payload).attempts(attempts).failed_at(now);
+        if self.policies.is_retried(failure.class) {
+            let delay = self.policies.delay(failure.class, attempts, failure.retry_after);
+            letter = letter.retry_at(now + delay);
+        }
+        letter.key.clone_from(&item.key);
+        letter
+    }
+}
+
+/// Divides a batch so that each part makes a step of a bounded size.
+fn divide(batch: Vec<Prepared>) -> Vec<Vec<Prepared>> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut bytes = 0;
+    for item in batch {
+        let more = item.payload.len().min(HEAD)
+            + match &item.outcome {
+                Outcome::Upsert(document) => {
+                    let vectors: usize =
+                        document.postings.iter().map(|posting| 16 + posting.vector.len() * 4).sum();
+                    document.text.as_ref().map_or(0, String::len) + vectors
+                }
+                _ => 0,
+            };
+        if bytes + more > STEP_BYTES && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += more;
+        part.push(item);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
