@@ -19,6 +19,7 @@ mod ledger;
 mod retry;
 mod run;
 mod settings;
+mod survey;
 
 pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
@@ -30,7 +31,8 @@ pub use failure::{Failure, FailureClass};
 pub use ledger::Ledger;
 pub use retry::{Breaker, Policies};
 pub use run::{
-    ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Progress, Repository, Run, RunOptions,
-    RunState, Work,
+    ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Origin, Progress, Repository, Run,
+    RunOptions, RunState, Work,
 };
 pub use settings::Settings;
+pub use survey::Survey;

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use plimsoll::{Source, Step};
 
 pub use feed::{Fed, Feed, Folder, Item, Lines, Work};
-pub use history::{ChangesetRecord, History, Repository, Run, RunState};
+pub use history::{ChangesetRecord, History, Origin, Repository, Run, RunState};
 
 use crate::chunk::Chunking;
 use crate::embed::Embedder;
@@ -79,10 +79,6 @@ impl Default for RunOptions {
 pub struct Progress {
     /// The run so far.
     pub run: Run,
-    /// How much of the input was read.
-    pub read: u64,
-    /// How much there is, in the same unit.
-    pub total: Option<u64>,
     /// What the last step has set aside.
     pub set_aside: Vec<plimsoll::DeadLetter>,
 }
@@ -207,9 +203,7 @@ impl<'a> Ingest<'a> {
                 .collect();
             committer.recorder.run.received += parsed.len() as u64;
             let (prepared, error) = shared.workshop.prepare(parsed);
-            committer.commit(prepared, None, &mut |committed, recorder| {
-                shared.tell(committed, &recorder.run, (0, None));
-            })?;
+            committer.commit(prepared, None, &mut |news, recorder| shared.tell(news, &recorder.run))?;
             if let Some(error) = error {
                 return Err(error);
             }
@@ -288,6 +282,8 @@ impl<'a> Ingest<'a> {
                     hand_on(&mut batch, feed);
                     continue;
                 }
+                // What came after the word to stop may be half of an item.
+                Fed::Item(_) if self.is_stopped() => break Ok(()),
                 Fed::Item(item) => {
                     if self.source.is_done(item.position) {
                         continue;
@@ -302,12 +298,7 @@ impl<'a> Ingest<'a> {
                 self.hold_back(started, given);
             }
         };
-        if !self.is_stopped() || ended.is_err() {
-            hand_on(&mut batch, feed);
-        } else {
-            // What was read and not begun stays in hand; the next run reads it again.
-            shared.committer.lock().recorder.run.received += batch.items.len() as u64;
-        }
+        hand_on(&mut batch, feed);
         ended
     }
 
@@ -413,19 +404,21 @@ impl<'r> Shared<'r> {
         let (prepared, error) = self.workshop.prepare(parsed);
         self.order.wait_for_turn(number);
         let mut committer = self.committer.lock();
-        committer.recorder.run.received += received;
-        committer.commit(prepared, Some((number, state)), &mut |committed, recorder| {
-            self.tell(committed, &recorder.run, progress);
+        let run = &mut committer.recorder.run;
+        run.received += received;
+        run.retries = self.ingest.retries.load(Ordering::Relaxed);
+        (run.read, run.total) = (run.read.max(progress.0), progress.1);
+        committer.commit(prepared, Some((number, state)), &mut |news, recorder| {
+            self.tell(news, &recorder.run);
         })?;
         error.map_or(Ok(()), Err)
     }
 
     /// Tells the ledger and whoever watches.
-    fn tell(&self, committed: &StepNews, run: &Run, (read, total): (u64, Option<u64>)) {
+    fn tell(&self, news: &StepNews, run: &Run) {
         if let Some(ledger) = self.ingest.ledger {
-            ledger.note(self.ingest.source, run, committed);
+            ledger.note(self.ingest.source, run, news);
         }
-        let (run, set_aside) = (run.clone(), committed.set_aside.clone());
-        (self.ingest.watch)(&Progress { run, read, total, set_aside });
+        (self.ingest.watch)(&Progress { run: run.clone(), set_aside: news.set_aside.clone() });
     }
 }

@@ -1,6 +1,7 @@
 //! Where a run gets its items from: lines, folders, or whatever a program has.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use plimsoll::Source;
@@ -94,8 +95,16 @@ impl Lines {
     ///
     /// # Errors
     /// [`IngestError::Input`] if the inputs are not those that the source has read.
-    pub fn resume(mut inputs: Inputs, source: &Source) -> Result<Self, IngestError> {
-        let place = Place::from_state(&source.state())?;
+    pub fn resume(inputs: Inputs, source: &Source) -> Result<Self, IngestError> {
+        Self::resume_at(inputs, &source.state())
+    }
+
+    /// Goes on where a source of this state is.
+    ///
+    /// # Errors
+    /// As [`Lines::resume`].
+    pub fn resume_at(mut inputs: Inputs, state: &[u8]) -> Result<Self, IngestError> {
+        let place = Place::from_state(state)?;
         inputs.resume(&place)?;
         let total = inputs.total_bytes();
         Ok(Self { inputs, total })
@@ -104,7 +113,12 @@ impl Lines {
 
 impl Feed for Lines {
     fn next(&mut self) -> Result<Fed, InputError> {
-        Ok(match self.inputs.next_line()? {
+        let next = match self.inputs.next_line() {
+            // A stream that gives this has nothing at the moment; what it gave of a line is kept.
+            Err(InputError::Io { error, .. }) if error.kind() == ErrorKind::WouldBlock => Next::Idle,
+            next => next?,
+        };
+        Ok(match next {
             Next::Line(line) => {
                 let position = line.position;
                 Fed::Item(Item { position, work: Work::Line(line), entries: Vec::new() })
@@ -136,17 +150,30 @@ impl Folder {
     /// # Errors
     /// [`IngestError::Input`] if the folder can not be read; [`IngestError::Database`].
     pub fn compare(root: &Path, options: &WalkOptions, source: &Source) -> Result<Self, IngestError> {
+        // What an earlier walk numbered and did not do is in this one again, under a number of its own.
+        Self::compare_with(root, options, &source.entries()?, source.status()?.end)
+    }
+
+    /// Compares the folder with what the entries of a source say was seen of it. Positions begin at `next`.
+    ///
+    /// # Errors
+    /// As [`Folder::compare`].
+    pub fn compare_with(
+        root: &Path,
+        options: &WalkOptions,
+        entries: &[(String, Vec<u8>)],
+        next: u64,
+    ) -> Result<Self, IngestError> {
         let mut seen = BTreeMap::<String, Seen>::new();
-        for (key, value) in source.entries()? {
+        for (key, value) in entries {
             if let Some(path) = key.strip_prefix(SEEN) {
                 let what = |error| InputError::Place(format!("what was seen of {path:?}: {error}"));
-                seen.insert(path.to_owned(), serde_json::from_slice(&value).map_err(what)?);
+                seen.insert(path.to_owned(), serde_json::from_slice(value).map_err(what)?);
             }
         }
         let walk = Walk::new(root, options, &seen)?;
         let total = walk.left() as u64;
-        // What an earlier walk numbered and did not do is in this one again, under a number of its own.
-        Ok(Self { walk, next: source.status()?.end, total })
+        Ok(Self { walk, next, total })
     }
 
     /// How many files there are, those that are as they were among them.

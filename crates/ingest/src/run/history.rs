@@ -15,6 +15,7 @@ use crate::input::Changeset;
 const RUN: &str = "run/";
 const CHANGESET: &str = "changeset/";
 const REPOSITORY: &str = "repository/";
+const ORIGIN: &str = "origin";
 
 /// How a run ended, or that it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +65,12 @@ pub struct Run {
     pub rejected: u64,
     /// Attempts that were repeated.
     pub retries: u64,
+    /// How much of the input was read, in bytes of lines or in files of a folder.
+    #[serde(default)]
+    pub read: u64,
+    /// How much there was, in the same unit, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
     /// The error that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -104,6 +111,38 @@ pub struct Repository {
     pub last_position: u64,
     /// When that was, in milliseconds since 1970.
     pub updated_ms: u64,
+}
+
+/// Where the items of a source come from, so that failed ones can be tried again later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Files, folders or streams, as they were named.
+    pub inputs: Vec<String>,
+    /// The directory below which lines may name files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+}
+
+impl Origin {
+    /// What a source remembers.
+    pub fn from_entries(entries: &[(String, Vec<u8>)]) -> Option<Self> {
+        let (_, value) = entries.iter().find(|(key, _)| key == ORIGIN)?;
+        serde_json::from_slice(value).ok()
+    }
+
+    /// Has a source remember it.
+    ///
+    /// # Errors
+    /// [`IngestError::Database`].
+    pub fn keep(&self, source: &Source) -> Result<(), IngestError> {
+        let json = to_json(self);
+        if source.entry(ORIGIN)?.as_ref() != Some(&json) {
+            let mut step = Step::new();
+            step.put_entry(ORIGIN, json);
+            source.commit(&step)?;
+        }
+        Ok(())
+    }
 }
 
 /// Everything that a source remembers of its runs.
@@ -196,6 +235,8 @@ impl Recorder {
             dead_lettered: 0,
             rejected: 0,
             retries: 0,
+            read: 0,
+            total: None,
             error: None,
         };
         let repositories = history.repositories.into_iter().map(|repo| (repo.name.clone(), repo)).collect();
