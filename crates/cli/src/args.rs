@@ -1,6 +1,7 @@
 //! What can be said on the command line. Parsing only: nothing here opens a file.
 
 mod bench;
+mod ingest;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use plimsoll::limits::MAX_DIMENSION;
 use plimsoll::{Filter, Metric};
 
 pub(crate) use bench::{BenchCommand, FlushBench, GrowBench, IngestBench, RecoveryBench, SearchBench};
+pub(crate) use ingest::{Ingest, Source, SourceAction, Which};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +56,10 @@ pub(crate) enum Command {
     Drop(Target),
     /// Store the rows of files, or of standard input
     Import(Import),
+    /// Fill a collection from a stream of lines or a folder, each item exactly once, and go on after any interruption
+    Ingest(Ingest),
+    /// Say how far the sources of `ingest` are, what was set aside, and try that again
+    Source(Source),
     /// Find the nearest passages
     Search(Search),
     /// Print documents as JSON lines
@@ -386,6 +392,9 @@ pub(crate) struct Query {
     /// Search for the first vector of this document, which is itself left out
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub like: Option<String>,
+    /// Search for this text, embedded as the collection's texts were by `ingest`
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -12,10 +12,12 @@ mod export;
 mod flush;
 mod get;
 mod import;
+mod ingest;
 mod jobs;
 mod ls;
 mod repair;
 mod search;
+mod source;
 mod stats;
 mod verify;
 
@@ -44,6 +46,8 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<()> {
         Command::Ls(args) => ls::run(&args, output),
         Command::Drop(args) => drop::run(&args, output),
         Command::Import(args) => import::run(&args, output),
+        Command::Ingest(args) => ingest::run(&args, output),
+        Command::Source(args) => source::run(&args, output),
         Command::Search(args) => search::run(&args, output),
         Command::Get(args) => get::run(&args, output),
         Command::Delete(args) => delete::run(&args, output),

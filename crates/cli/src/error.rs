@@ -3,7 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use plimsoll::{Error, StorageError};
+use plimsoll::{Error, SourceError, StorageError};
+use plimsoll_ingest::IngestError;
 use serde::Serialize;
 
 use crate::input::InputError;
@@ -147,6 +148,23 @@ impl CliError {
     }
 }
 
+impl From<IngestError> for CliError {
+    fn from(error: IngestError) -> Self {
+        let kind = match &error {
+            IngestError::Database(error) => return Self::Database(error.clone()),
+            IngestError::Input(input) => match input {
+                plimsoll_ingest::input::InputError::Changed { .. } => "input_changed",
+                _ => "io",
+            },
+            IngestError::Embedder(_) => "embedder",
+            IngestError::NoEmbedder { .. } => "no_embedder",
+            IngestError::Settings(_) => "settings",
+            _ => "other",
+        };
+        Self::failed(kind, error.to_string())
+    }
+}
+
 #[derive(Serialize)]
 struct Report {
     error: String,
@@ -187,6 +205,13 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::JobNotFound(_) => "job_not_found",
         Error::JobFinished { .. } => "job_finished",
         Error::Filter(_) => "filter",
+        Error::Source(error) => match error {
+            SourceError::InUse(_) => "source_in_use",
+            SourceError::NotFound(_) => "source_not_found",
+            SourceError::FingerprintChanged { .. } => "fingerprint_changed",
+            SourceError::Paused(_) => "source_paused",
+            _ => "source",
+        },
         Error::Closed => "closed",
         Error::Background { cause, .. } => kind_of(cause),
         Error::Storage(StorageError::Io { .. }) => "io",

@@ -8,8 +8,59 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plimsoll::Database;
+use plimsoll_ingest::Pause;
 
 use crate::error::{CliError, Result};
+
+/// Whether SIGINT or SIGTERM was seen, for commands that come to an end by themselves soon. A second signal ends the program
+/// at once.
+#[derive(Clone, Default)]
+pub(crate) struct StopFlag {
+    is_set: Arc<AtomicBool>,
+    pause: Arc<Pause>,
+}
+
+impl StopFlag {
+    /// Watches for signals from now on.
+    pub(crate) fn watch() -> Result<Self> {
+        let flag = Self::default();
+        let watched = flag.listen();
+        watched.map_err(|error| CliError::failed("io", format!("watching for signals: {error}")))?;
+        Ok(flag)
+    }
+
+    #[cfg(unix)]
+    fn listen(&self) -> std::io::Result<()> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let flag = self.clone();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for _ in signals.forever() {
+                if flag.is_set.swap(true, Ordering::SeqCst) {
+                    std::process::exit(1);
+                }
+                flag.pause.stop();
+            }
+        })?;
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn listen(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// Set once a signal was seen.
+    pub(crate) fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_set)
+    }
+
+    /// Waits that a signal ends.
+    pub(crate) fn pause(&self) -> Arc<Pause> {
+        Arc::clone(&self.pause)
+    }
+}
 
 /// Whether the command was interrupted, and what is to be done if it does not notice.
 #[derive(Clone, Default)]

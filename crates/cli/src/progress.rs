@@ -35,6 +35,37 @@ impl Progress {
         Self { bar: ProgressBar::new(0).with_style(style).with_message(what) }
     }
 
+    /// A bar of a run that goes on at `read` of `total`: bytes of lines, or files of a folder.
+    pub(crate) fn of_run(json: bool, is_bytes: bool, (read, total): (u64, Option<u64>)) -> Self {
+        if json || !stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let template = match (is_bytes, total) {
+            (true, Some(_)) => "{msg:12} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            (true, None) => "{msg:12} {spinner} {bytes} {bytes_per_sec} {elapsed}",
+            (false, _) => "{msg:12} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style);
+        // The rate and the time left count from here, and not from zero.
+        bar.set_position(read);
+        bar.reset_eta();
+        Self { bar: bar.with_message("ingesting") }
+    }
+
+    /// Moves on to `read`, and takes notice of how much there is now.
+    pub(crate) fn move_to(&self, read: u64, total: Option<u64>) {
+        if let Some(total) = total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(read);
+    }
+
+    /// Says something on standard error beside the bar.
+    pub(crate) fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// Moves on to `position` of `total`.
     pub(crate) fn reach(&self, position: u64, total: u64) {
         self.bar.set_length(total);

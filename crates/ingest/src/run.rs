@@ -18,7 +18,7 @@ mod prepare;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,7 +33,7 @@ use crate::embed::Embedder;
 use crate::error::IngestError;
 use crate::input::Parser;
 use crate::ledger::Ledger;
-use crate::retry::{Breaker, Policies};
+use crate::retry::Policies;
 use commit::Committer;
 pub(crate) use commit::StepNews;
 use order::Order;
@@ -50,8 +50,6 @@ pub struct RunOptions {
     pub batch_size: usize,
     /// How many batches are in hand at a time. Default 1, at least 1.
     pub workers: usize,
-    /// How often an item is tried again before it is set aside, and an embedder before the run ends. Default 3.
-    pub max_retries: u32,
     /// How many items are read a second at most. Default: as many as there are.
     pub rate: Option<f64>,
     /// How texts are cut. Default: `tokens:256:32`.
@@ -65,7 +63,6 @@ impl Default for RunOptions {
         Self {
             batch_size: 100,
             workers: 1,
-            max_retries: 3,
             rate: None,
             chunking: Chunking::default(),
             retry_due: true,
@@ -91,9 +88,8 @@ pub struct Ingest<'a> {
     options: RunOptions,
     policies: Policies,
     ledger: Option<&'a Ledger>,
-    breaker: Breaker,
-    retries: AtomicU64,
     stop: Arc<AtomicBool>,
+    retries: Box<dyn Fn() -> u64 + Sync + 'a>,
     watch: Box<dyn Fn(&Progress) + Sync + 'a>,
 }
 
@@ -113,9 +109,8 @@ impl<'a> Ingest<'a> {
             options,
             policies: Policies::default(),
             ledger: None,
-            breaker: Breaker::default(),
-            retries: AtomicU64::new(0),
             stop: Arc::new(AtomicBool::new(false)),
+            retries: Box::new(|| 0),
             watch: Box::new(|_| ()),
         }
     }
@@ -134,11 +129,23 @@ impl<'a> Ingest<'a> {
         self
     }
 
-    /// Says how failures of each class are tried again.
+    /// Says how failures of each class are tried again: how often a write is, and when dead letters are. An embedder that
+    /// tries again by itself ([`Patient`](crate::Patient)) should have the same.
     #[must_use]
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
+    }
+
+    /// Asks this how many attempts were repeated, for the record of the run.
+    #[must_use]
+    pub fn count_retries(mut self, retries: impl Fn() -> u64 + Sync + 'a) -> Self {
+        self.retries = Box::new(retries);
+        self
+    }
+
+    fn retries(&self) -> u64 {
+        (self.retries)()
     }
 
     /// Ends the run after the batches in hand as soon as this is set.
@@ -319,7 +326,7 @@ impl<'a> Ingest<'a> {
     fn end(&self, shared: Shared<'_>, ended: Result<(), IngestError>) -> Result<Run, IngestError> {
         let mut committer = shared.committer.into_inner();
         let run = &mut committer.recorder.run;
-        run.retries = self.retries.load(Ordering::Relaxed);
+        run.retries = self.retries();
         run.state = match &ended {
             Ok(()) if self.is_stopped() => RunState::Interrupted,
             Ok(()) => RunState::Completed,
@@ -365,10 +372,7 @@ impl<'r> Shared<'r> {
             embedder: ingest.embedder,
             dimension: ingest.source.collection().dimension(),
             policies: &ingest.policies,
-            max_retries: ingest.options.max_retries,
-            breaker: &ingest.breaker,
             stop: &ingest.stop,
-            retries: &ingest.retries,
         };
         Ok(Self {
             ingest,
@@ -406,7 +410,7 @@ impl<'r> Shared<'r> {
         let mut committer = self.committer.lock();
         let run = &mut committer.recorder.run;
         run.received += received;
-        run.retries = self.ingest.retries.load(Ordering::Relaxed);
+        run.retries = self.ingest.retries();
         (run.read, run.total) = (run.read.max(progress.0), progress.1);
         committer.commit(prepared, Some((number, state)), &mut |news, recorder| {
             self.tell(news, &recorder.run);

@@ -65,6 +65,10 @@ pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
         let like = collection.search_like(parse_argument(id))?;
         return print(output, None, &args.describe(like).run()?);
     }
+    if let Some(text) = &args.query.text {
+        let vector = super::ingest::query_vector(args, text, output)?;
+        return print(output, None, &args.describe(collection.search(&vector)).run()?);
+    }
     let Some(path) = &args.query.queries else { return Ok(()) };
     let mut queries = Queries::open(path)?;
     let search = args.describe(collection.search(&[]));

@@ -14,6 +14,8 @@ use crate::retry::Policies;
 
 /// What is kept of a payload that is larger than a dead letter's may be.
 const HEAD: usize = 64 << 10;
+/// How long a write waits at most before it is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A step is divided if it would be larger.
 const STEP_BYTES: usize = 64 << 20;
 
@@ -156,12 +158,13 @@ impl<'a> Committer<'a> {
                     self.commit_part(part, None, done)?;
                     return self.commit_part(rest, state, done);
                 }
-                error if error.is_retryable() && attempt < 3 => {
+                error if error.is_retryable() => {
                     attempt += 1;
-                    let class = FailureClass::Storage;
-                    std::thread::sleep(
-                        self.policies.delay(class, attempt, None).min(Duration::from_secs(30)),
-                    );
+                    let failure = failed(FailureClass::Storage);
+                    let Some(delay) = self.policies.delay(&failure, attempt, part.len() as u64) else {
+                        return Err(error.clone().into());
+                    };
+                    std::thread::sleep(delay.min(LONGEST_PAUSE));
                 }
                 _ => return Err(error.into()),
             }
@@ -276,9 +279,10 @@ impl<'a> Committer<'a> {
         let now = SystemTime::now();
         let mut letter =
             DeadLetter::new(item.position, failure.class, message, payload).attempts(attempts).failed_at(now);
-        if self.policies.is_retried(failure.class) {
-            let delay = self.policies.delay(failure.class, attempts, failure.retry_after);
-            letter = letter.retry_at(now + delay);
+        // What failed for a reason that may pass is tried again by the next run, after the longest wait of its class.
+        let policy = self.policies.of(failure.class);
+        if policy.retries > 0 {
+            letter = letter.retry_at(now + policy.cap.max(failure.retry_after.unwrap_or_default()));
         }
         letter.key.clone_from(&item.key);
         letter

@@ -1,20 +1,19 @@
 //! From items to documents: parsing, cutting, embedding with retries. Nothing here writes.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use plimsoll::limits::MAX_KEY_BYTES;
 use plimsoll::{Document, Key, Posting};
 
 use super::feed::{Item, Work};
 use crate::chunk::Chunking;
-use crate::embed::{Embedder, TextKind};
+use crate::embed::{Embedded, Embedder, TextKind};
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
 use crate::input::{Change, Changeset, Entry, Parser};
-use crate::retry::{Breaker, Policies};
+use crate::retry::Policies;
 
 /// What is to become of an item.
 #[derive(Debug)]
@@ -82,10 +81,7 @@ pub(super) struct Workshop<'a> {
     /// The dimension of the collection.
     pub dimension: usize,
     pub policies: &'a Policies,
-    pub max_retries: u32,
-    pub breaker: &'a Breaker,
     pub stop: &'a AtomicBool,
-    pub retries: &'a AtomicU64,
 }
 
 /// The text of one passage, and whose it is.
@@ -94,12 +90,6 @@ struct Text {
     start: u32,
     length: u32,
 }
-
-/// Vectors of passages, or why one has none after so many attempts.
-type Vectors = Vec<Tried>;
-
-/// The vector of a passage, or why it has none after so many attempts.
-type Tried = Result<Vec<f32>, (Failure, u32)>;
 
 impl Workshop<'_> {
     pub(super) fn parse(&self, item: Item) -> Parsed {
@@ -153,8 +143,7 @@ impl Workshop<'_> {
             Ok(vectors) => (Some(vectors), None),
             Err(error) => (None, Some(error)),
         };
-        let mut postings: Vec<Result<Vec<Posting>, (Failure, u32)>> =
-            batch.iter().map(|_| Ok(Vec::new())).collect();
+        let mut postings: Vec<Result<Vec<Posting>, Failure>> = batch.iter().map(|_| Ok(Vec::new())).collect();
         for (text, vector) in texts.iter().zip(vectors.into_iter().flatten()) {
             let of_item = &mut postings[text.item];
             match (of_item.as_mut(), vector) {
@@ -179,15 +168,22 @@ impl Workshop<'_> {
         &self,
         parsed: Parsed,
         cut: Option<Failure>,
-        postings: Result<Vec<Posting>, (Failure, u32)>,
+        postings: Result<Vec<Posting>, Failure>,
         is_left: bool,
     ) -> Prepared {
         let Parsed { position, payload, key, repo, entries, change, attempts } = parsed;
         let outcome = match (change, cut, postings) {
             (Err(failure), ..) | (Ok(_), Some(failure), _) => Outcome::Failed(failure, attempts + 1),
             _ if is_left => Outcome::Left,
-            (Ok(Change::Text { .. }), None, Err((failure, tries))) => {
-                Outcome::Failed(failure, attempts + tries)
+            // It would have been tried again.
+            (Ok(Change::Text { .. }), None, Err(failure))
+                if self.is_stopped() && self.is_retried(failure.class) =>
+            {
+                Outcome::Left
+            }
+            (Ok(Change::Text { .. }), None, Err(failure)) => {
+                let tries = 1 + self.policies.of(failure.class).retries;
+                Outcome::Failed(failure, attempts.saturating_add(tries))
             }
             (Ok(Change::Text { key, .. }), None, Ok(postings)) if postings.is_empty() => Outcome::Delete(key),
             (Ok(Change::Text { key, text, metadata }), None, Ok(postings)) => {
@@ -215,92 +211,44 @@ impl Workshop<'_> {
         Some(Failure::new(FailureClass::Validation, error.to_string()))
     }
 
-    /// Embeds texts, with retries: those that fail by themselves are given up one by one; when the embedder itself fails, all
-    /// of them are.
-    fn embed(&self, embedder: &dyn Embedder, texts: &[&str]) -> Result<Vectors, Failure> {
-        let mut vectors: Vec<Option<Tried>> = texts.iter().map(|_| None).collect();
-        let mut pending: Vec<usize> = (0..texts.len()).collect();
-        let (mut rounds, mut failures) = (0, 0);
-        while !pending.is_empty() {
-            self.wait_for_breaker()?;
-            let these: Vec<&str> = pending.iter().map(|text| texts[*text]).collect();
-            let worst = match embedder.embed(&these, TextKind::Passage) {
-                Ok(results) => {
-                    self.breaker.succeeded();
-                    rounds += 1;
-                    failures = 0;
-                    self.sort_out(results, rounds, &mut pending, &mut vectors)?
-                }
-                Err(failure) => {
-                    self.breaker.failed();
-                    failures += 1;
-                    if failures > self.max_retries || !self.policies.is_retried(failure.class) {
-                        return Err(failure);
-                    }
-                    Some((failure, failures))
-                }
-            };
-            if let Some((failure, attempt)) = worst {
-                self.retries.fetch_add(1, Ordering::Relaxed);
-                self.pause(self.policies.delay(failure.class, attempt, failure.retry_after), &failure)?;
+    /// Embeds texts. When not a single one gets a vector, and the embedder works otherwise, some of them are to blame: which
+    /// ones is found by halves.
+    fn embed(&self, embedder: &dyn Embedder, texts: &[&str]) -> Result<Vec<Embedded>, Failure> {
+        let failure = match embedder.embed(texts, TextKind::Passage) {
+            Ok(results) if results.len() == texts.len() => return Ok(results),
+            Ok(results) => {
+                let what = format!("the embedder gave {} results for {} texts", results.len(), texts.len());
+                return Err(Failure::new(FailureClass::Validation, what));
             }
+            Err(failure) => failure,
+        };
+        let is_configured_wrong = !self.is_retried(failure.class);
+        if is_configured_wrong || self.is_stopped() || !works(embedder) {
+            return Err(failure);
         }
-        Ok(vectors.into_iter().flatten().collect())
+        if texts.len() == 1 {
+            return Ok(vec![Err(failure)]);
+        }
+        let (first, second) = texts.split_at(texts.len() / 2);
+        let mut results = self.embed(embedder, first)?;
+        results.extend(self.embed(embedder, second)?);
+        Ok(results)
     }
 
-    /// Takes what has succeeded or will not, and leaves in `pending` what is to be tried again; returns a failure of that.
-    fn sort_out(
-        &self,
-        results: Vec<Result<Vec<f32>, Failure>>,
-        attempt: u32,
-        pending: &mut Vec<usize>,
-        vectors: &mut [Option<Tried>],
-    ) -> Result<Option<(Failure, u32)>, Failure> {
-        if results.len() != pending.len() {
-            let what = format!("the embedder gave {} results for {} texts", results.len(), pending.len());
-            return Err(Failure::new(FailureClass::Validation, what));
-        }
-        let mut again = Vec::new();
-        let mut worst: Option<(Failure, u32)> = None;
-        for (text, result) in pending.drain(..).zip(results) {
-            match result {
-                Ok(vector) => vectors[text] = Some(Ok(vector)),
-                Err(failure) if attempt <= self.max_retries && self.policies.is_retried(failure.class) => {
-                    again.push(text);
-                    if worst.as_ref().is_none_or(|(worst, _)| failure.retry_after > worst.retry_after) {
-                        worst = Some((failure, attempt));
-                    }
-                }
-                Err(failure) => vectors[text] = Some(Err((failure, attempt))),
-            }
-        }
-        *pending = again;
-        Ok(worst)
+    fn is_retried(&self, class: FailureClass) -> bool {
+        self.policies.of(class).retries > 0
     }
 
-    fn wait_for_breaker(&self) -> Result<(), Failure> {
-        while let Err(wait) = self.breaker.check() {
-            let what = "the embedder keeps failing";
-            self.pause(wait, &Failure::new(FailureClass::Network, what))?;
-        }
-        Ok(())
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
+}
 
-    /// Sleeps, unless the run is to stop: then what it would have tried again stays in hand.
-    fn pause(&self, time: Duration, because: &Failure) -> Result<(), Failure> {
-        tracing::info!(?time, cause = %because, "waiting before the next attempt");
-        let until = Instant::now() + time;
-        loop {
-            if self.stop.load(Ordering::Acquire) {
-                return Err(because.clone());
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            thread::sleep(left.min(Duration::from_millis(50)));
-        }
-    }
+/// Whether an embedder can embed anything now: a text that nobody has asked for before.
+fn works(embedder: &dyn Embedder) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let probe = format!("probe {}", now.as_nanos());
+    embedder.embed(&[&probe], TextKind::Query).is_ok_and(|results| results.iter().all(Result::is_ok))
 }
 
 /// The documents that items are about.

@@ -1,0 +1,593 @@
+//! `plimsoll ingest`: a stream of lines or a folder, each item exactly once, from where the last run has got to.
+
+mod stdin;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use plimsoll::{
+    Collection, CollectionConfig, Database, DeadLetter, Error, ReadOnlyDatabase, Source, SystemClock,
+};
+use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, WalkOptions};
+use plimsoll_ingest::{
+    Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder, Ingest as Ingestion,
+    Ledger, Lines, Origin, Patient, Policies, Run, RunOptions, RunState, Settings, Survey,
+    TextKind,
+};
+use serde::Serialize;
+
+use crate::args::{Ingest, Search};
+use crate::error::{CliError, Result};
+use crate::interrupt::StopFlag;
+use crate::output::{Output, counted, duration};
+use crate::progress::Progress;
+use stdin::Stdin;
+
+/// How long a followed file, or a quiet stream, is waited for between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// So much of a stream is looked at to find out the dimension of a collection that is not there yet.
+const HEAD_BYTES: usize = 64 << 20;
+
+/// What a run did, for JSON.
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    source: &'a str,
+    run: u64,
+    state: &'static str,
+    received: u64,
+    committed: u64,
+    dead_lettered: u64,
+    rejected: u64,
+    in_flight: u64,
+    retries: u64,
+    position: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedded: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<u64>,
+    seconds: f64,
+    items_per_second: f64,
+}
+
+pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
+    let origin = Kind::of(args)?;
+    let stop = StopFlag::watch()?;
+    if args.dry_run {
+        return dry_run(args, &origin, &stop, output);
+    }
+    let mut session = Session::open(args, &origin, &stop)?;
+    let started = Instant::now();
+    let ended = session.run(args, &origin, &stop, output);
+    let closed = session.close();
+    let (name, run, position, calls) = ended?;
+    closed?;
+    let report = report(&name, &run, position, calls, started.elapsed());
+    if output.json {
+        output.value(&report)?;
+    } else {
+        output.line(describe(&report))?;
+        advise(args, &run, output)?;
+    }
+    match run.state {
+        // What to type to go on was said.
+        RunState::Interrupted if !args.follow => Err(CliError::Reported),
+        _ => Ok(()),
+    }
+}
+
+fn report(name: &str, run: &Run, position: u64, calls: Option<(u64, u64)>, took: Duration) -> Report<'_> {
+    let seconds = took.as_secs_f64();
+    Report {
+        source: name,
+        run: run.id,
+        state: run.state.name(),
+        received: run.received,
+        committed: run.committed,
+        dead_lettered: run.dead_lettered,
+        rejected: run.rejected,
+        in_flight: run.in_flight(),
+        retries: run.retries,
+        position,
+        embedded: calls.map(|(embedded, _)| embedded),
+        cached: calls.map(|(_, cached)| cached),
+        seconds,
+        items_per_second: run.committed as f64 / seconds.max(1e-9),
+    }
+}
+
+fn describe(report: &Report<'_>) -> String {
+    let mut text = format!(
+        "{}: {} of {} stored, {} set aside, {} with nothing to store",
+        report.state,
+        report.committed,
+        counted(report.received, "item", "items"),
+        report.dead_lettered,
+        report.rejected
+    );
+    if report.in_flight > 0 {
+        text += &format!(", {} left in hand", report.in_flight);
+    }
+    if let (Some(embedded), Some(cached)) = (report.embedded, report.cached) {
+        text += &format!("; {embedded} passages embedded, {cached} known from before");
+    }
+    let took = Duration::from_secs_f64(report.seconds);
+    text + &format!("; {} ({:.0} items/s)", duration(took), report.items_per_second)
+}
+
+/// Says what to type next.
+fn advise(args: &Ingest, run: &Run, output: &mut Output) -> Result<()> {
+    let dir = args.target.dir.display();
+    if run.state == RunState::Interrupted && !args.follow {
+        output.line("the same command goes on where this one was")?;
+    }
+    if run.dead_lettered > 0 {
+        output.line(format_args!("what was set aside: plimsoll source {dir} failed"))?;
+    }
+    Ok(())
+}
+
+/// What is read.
+enum Kind {
+    Lines(Vec<PathBuf>),
+    Folder(PathBuf),
+}
+
+impl Kind {
+    fn of(args: &Ingest) -> Result<Self> {
+        let usage = |what: &str| Err(CliError::Usage(what.to_owned()));
+        let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+        if args.inputs.iter().filter(|path| is_stdin(path)).count() > 1 {
+            return usage("standard input (-) can be read only once");
+        }
+        let mut folders = Vec::new();
+        for path in args.inputs.iter().filter(|path| !is_stdin(path)) {
+            let metadata = std::fs::metadata(path).map_err(|error| CliError::file(path, &error))?;
+            if metadata.is_dir() {
+                folders.push(path);
+            }
+        }
+        let walks = !args.include.is_empty() || !args.exclude.is_empty();
+        let walks = walks || args.hidden || args.no_ignore || args.allow_empty;
+        match folders[..] {
+            [] if walks => {
+                usage("--include, --exclude, --hidden, --no-ignore and --allow-empty are about a folder")
+            }
+            [] => Ok(Self::Lines(args.inputs.clone())),
+            [_] if args.follow => usage("--follow is about a file of lines, not about a folder"),
+            [_] if args.base.is_some() => usage("--base is about lines that name files, not about a folder"),
+            [folder] if args.inputs.len() == 1 => Ok(Self::Folder(folder.clone())),
+            _ => usage("a folder is ingested by itself: one run, one source for each"),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Lines(paths) => paths.iter().map(|path| path.display().to_string()).collect(),
+            Self::Folder(path) => vec![path.display().to_string()],
+        }
+    }
+
+    /// What the source is called unless that is said: the full path of what is read.
+    fn default_source(&self) -> String {
+        let full = |path: &Path| match path.as_os_str() == "-" {
+            true => "standard input".to_owned(),
+            false => path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string(),
+        };
+        let name = match self {
+            Self::Lines(paths) => paths.iter().map(|path| full(path)).collect::<Vec<_>>().join(" "),
+            Self::Folder(path) => full(path),
+        };
+        let is_fit = name.len() <= plimsoll::limits::MAX_NAME_BYTES && !name.chars().any(char::is_control);
+        if is_fit {
+            return name;
+        }
+        let mut id = String::from("input ");
+        for byte in plimsoll::Key::from(name).id().0 {
+            id += &format!("{byte:02x}");
+        }
+        id
+    }
+
+    /// The directory below which lines may name files.
+    fn base(&self, args: &Ingest) -> PathBuf {
+        match self {
+            Self::Folder(path) => path.clone(),
+            Self::Lines(_) => args.base.clone().unwrap_or_else(|| PathBuf::from(".")),
+        }
+    }
+
+    fn walk_options(args: &Ingest) -> WalkOptions {
+        WalkOptions {
+            include: args.include.clone(),
+            exclude: args.exclude.clone(),
+            hidden: args.hidden,
+            no_ignore: args.no_ignore,
+            follow_links: false,
+            allow_empty: args.allow_empty,
+        }
+    }
+
+    /// The inputs of lines; `head` is what was read of standard input already.
+    fn inputs(&self, args: &Ingest, stdin: &mut Option<BufReader<Stdin>>, head: Vec<u8>, stop: &StopFlag) -> Inputs {
+        let Self::Lines(paths) = self else { return Inputs::new([]) };
+        let mut head = Some(head);
+        let inputs = paths.iter().map(|path| match stdin.take() {
+            Some(stdin) if path.as_os_str() == "-" => {
+                let head = Cursor::new(head.take().unwrap_or_default());
+                Input::Stream("standard input".to_owned(), Box::new(head.chain(stdin)))
+            }
+            other => {
+                *stdin = other;
+                Input::from_argument(path)
+            }
+        });
+        let inputs = Inputs::new(inputs.collect::<Vec<_>>());
+        if args.follow { inputs.follow(stop.shared(), INTERVAL) } else { inputs }
+    }
+}
+
+/// An open database, with what fills it.
+struct Session {
+    db: Database,
+    source: Option<Source>,
+    embedder: Option<CachedEmbedder>,
+    policies: Policies,
+    chunking: Chunking,
+    inputs: Option<Inputs>,
+    ledger: Ledger,
+}
+
+/// An embedder that tries again, behind a cache.
+pub(super) type CachedEmbedder = Cached<Patient<Box<dyn Embedder>>>;
+
+/// The embedder of a specification, with a cache beside the database.
+pub(super) fn embedder(
+    spec: &EmbedderSpec,
+    dir: &Path,
+    policies: &Policies,
+    stop: &StopFlag,
+) -> Result<CachedEmbedder> {
+    let built = spec.build(&EmbedderOptions::default());
+    let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
+    let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
+    let patient = Patient::new(built, policies.clone(), breaker, stop.pause(), u64::from(std::process::id()));
+    let cache = Cache::open(&dir.with_added_extension("ingest"), Cache::DEFAULT_BYTES);
+    Ok(Cached::new(patient, Arc::new(cache)))
+}
+
+/// The vector of a query, made as those of the collection were.
+pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result<Vec<f32>> {
+    let target = &args.target;
+    let db = super::reader(&target.dir, args.reading, output)?;
+    let settings = Settings::of_reader(&db, &target.collection)?.ok_or_else(|| {
+        let what = format!(
+            "nobody has said how texts become vectors in {:?}: `plimsoll ingest` with --embed does",
+            target.collection
+        );
+        CliError::failed("no_embedder", what)
+    })?;
+    let embedder = embedder(&settings.embedder, &target.dir, &Policies::default(), &StopFlag::default())?;
+    let failed = |failure: plimsoll_ingest::Failure| CliError::failed("embedder", failure.message);
+    let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
+    vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
+}
+
+impl Session {
+    fn open(args: &Ingest, kind: &Kind, stop: &StopFlag) -> Result<Self> {
+        let name = &args.target.collection[..];
+        let is_there = args.target.dir.try_exists().unwrap_or(true);
+        let mut db = None;
+        if is_there {
+            db = Some(open_database(args)?);
+        }
+        let found = db.as_ref().map(|db| db.collection(name));
+        let collection = match found {
+            None | Some(Err(Error::CollectionNotFound(_))) => None,
+            Some(found) => Some(found?),
+        };
+        let stored = collection.as_ref().map(Settings::of).transpose()?.flatten();
+        let spec = args.embed.clone().or_else(|| stored.as_ref().map(|stored| stored.embedder.clone()));
+        let spec = spec.filter(|spec| *spec != EmbedderSpec::Given);
+        let chunking = args.chunk.or_else(|| stored.as_ref().map(|stored| stored.chunking));
+        let chunking = chunking.unwrap_or_default();
+        let policies = Policies::default().with_max_retries(args.max_retries);
+        let (mut embedder, mut settings) = (None, None);
+        if let Some(spec) = spec {
+            let built = self::embedder(&spec, &args.target.dir, &policies, stop)?;
+            settings = Some(Settings::new(spec, &built, chunking)?);
+            embedder = Some(built);
+        } else if matches!(kind, Kind::Folder(_)) {
+            let what = "files have no vectors: say with --embed how they get them, for instance --embed hash:256";
+            return Err(CliError::Usage(what.to_owned()));
+        }
+        let (mut stdin, mut head) = (None, Vec::new());
+        if let Kind::Lines(paths) = kind
+            && paths.iter().any(|path| path.as_os_str() == "-")
+        {
+            stdin = Some(BufReader::with_capacity(1 << 16, Stdin::new(stop.shared())));
+        }
+        let dimension = match (&collection, &settings) {
+            (Some(collection), _) => collection.dimension(),
+            (None, Some(settings)) => settings.dimension,
+            (None, None) => first_dimension(kind, &mut stdin, &mut head)?
+                .ok_or_else(|| no_collection(name))?,
+        };
+        let quiet = stdin.as_ref().map(|stdin| stdin.get_ref().quiet());
+        let mut inputs = kind.inputs(args, &mut stdin, head, stop);
+        // What can be wrong with the input is said before anything is created.
+        let fingerprint = fingerprint(kind, &mut inputs, settings.as_ref())?;
+        let db = match db {
+            Some(db) => db,
+            None => open_database(args)?,
+        };
+        let collection = match collection {
+            Some(collection) => collection,
+            None => {
+                let config = CollectionConfig::new(dimension, args.metric.unwrap_or_default());
+                db.create_collection(name, config)?
+            }
+        };
+        if let Some(metric) = args.metric {
+            db.create_collection(name, CollectionConfig::new(collection.dimension(), metric))?;
+        }
+        if let Some(settings) = &settings {
+            settings.keep(&collection)?;
+        }
+        let mut session = Self {
+            source: None,
+            embedder,
+            policies,
+            chunking,
+            inputs: None,
+            ledger: Ledger::open(Ledger::path_for(&args.target.dir)),
+            db,
+        };
+        session.begin(args, kind, &collection, fingerprint, inputs)?;
+        if let Some(quiet) = quiet {
+            quiet.allow();
+        }
+        Ok(session)
+    }
+
+    /// Opens the source and finds its place in the input.
+    fn begin(
+        &mut self,
+        args: &Ingest,
+        kind: &Kind,
+        collection: &Collection,
+        fingerprint: Option<String>,
+        inputs: Inputs,
+    ) -> Result<()> {
+        let name = args.source.clone().unwrap_or_else(|| kind.default_source());
+        let mut builder = self.db.source(&name, collection.name())?.reset(args.restart);
+        if let Some(fingerprint) = fingerprint {
+            builder = builder.fingerprint(fingerprint);
+        }
+        let source = builder.open()?;
+        if source.status()?.is_paused {
+            return Err(Error::from(plimsoll::SourceError::Paused(name)).into());
+        }
+        let base = kind.base(args);
+        let base = base.canonicalize().unwrap_or(base).display().to_string();
+        let inputs_named = kind.names();
+        Origin { inputs: inputs_named, base: Some(base) }.keep(&source)?;
+        self.inputs = Some(inputs);
+        self.source = Some(source);
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        args: &Ingest,
+        kind: &Kind,
+        stop: &StopFlag,
+        output: &Output,
+    ) -> Result<(String, Run, u64, Option<(u64, u64)>)> {
+        let (Some(source), Some(inputs)) = (&self.source, self.inputs.take()) else {
+            return Err(Error::Closed.into());
+        };
+        let mut feed: Box<dyn Feed> = match kind {
+            Kind::Lines(_) => Box::new(Lines::resume(inputs, source)?),
+            Kind::Folder(path) => Box::new(Folder::compare(path, &Kind::walk_options(args), source)?),
+        };
+        let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
+        let mut options = RunOptions::default();
+        options.batch_size = args.batch_size as usize;
+        options.workers = args.workers as usize;
+        options.rate = args.rate;
+        options.chunking = self.chunking;
+        let bar = Progress::of_run(output.json, matches!(kind, Kind::Lines(_)), feed.progress());
+        let mut ingestion = Ingestion::new(source, parser, options)
+            .ledger(&self.ledger)
+            .policies(self.policies.clone())
+            .stop(stop.shared())
+            .watch(|progress| {
+                bar.move_to(progress.run.read, progress.run.total);
+                if args.verbose {
+                    progress.set_aside.iter().for_each(|letter| bar.say(&set_aside(letter)));
+                }
+            });
+        if let Some(embedder) = &self.embedder {
+            ingestion = ingestion.embedder(embedder).count_retries(|| Patient::retries(embedder.inner()));
+        }
+        let run = ingestion.run(&mut *feed)?;
+        drop(ingestion);
+        let calls = self.embedder.as_ref().map(|embedder| {
+            let counts = embedder.counts();
+            (counts.embedded, counts.hits + counts.repeated)
+        });
+        if self.ledger.failures() > 0 {
+            let path = self.ledger.path().display();
+            eprintln!("the ledger {path} could not be written; plimsoll source {} ledger makes it anew", args.target.dir.display());
+        }
+        Ok((source.name().to_owned(), run, source.position(), calls))
+    }
+
+    fn close(mut self) -> Result<()> {
+        drop(self.source.take());
+        Ok(self.db.close()?)
+    }
+}
+
+/// One line about an item that was set aside.
+pub(super) fn set_aside(letter: &DeadLetter) -> String {
+    let key = letter.key.as_ref().map_or_else(String::new, |key| format!(" ({key})"));
+    format!("set aside: position {}{key}: {}: {}", letter.position, letter.class, letter.message)
+}
+
+fn open_database(args: &Ingest) -> Result<Database> {
+    // Someone who follows a stream writes little at a time, for long.
+    Ok(Database::builder(&args.target.dir).bulk_load(!args.follow).open()?)
+}
+
+fn no_collection(name: &str) -> CliError {
+    let what = format!(
+        "there is no collection {name:?}, and no line with a vector to create it by: say with --embed how texts get \
+         vectors, for instance --embed hash:256"
+    );
+    CliError::failed("collection_not_found", what)
+}
+
+/// What the source knows its input by; `None` while there is nothing in it.
+fn fingerprint(kind: &Kind, inputs: &mut Inputs, settings: Option<&Settings>) -> Result<Option<String>> {
+    let how = settings.map_or_else(|| "given vectors".to_owned(), Settings::fingerprint);
+    Ok(match kind {
+        Kind::Folder(path) => {
+            let real = path.canonicalize().map_err(|error| CliError::file(path, &error))?;
+            Some(format!("folder {}; {how}", real.display()))
+        }
+        Kind::Lines(_) => {
+            let found = inputs.fingerprint().map_err(plimsoll_ingest::IngestError::from)?;
+            found.map(|found| format!("{found}; {how}"))
+        }
+    })
+}
+
+/// The dimension of the first vector in the input; what is read of standard input is kept in `head`.
+fn first_dimension(
+    kind: &Kind,
+    stdin: &mut Option<BufReader<Stdin>>,
+    head: &mut Vec<u8>,
+) -> Result<Option<usize>> {
+    let Kind::Lines(paths) = kind else { return Ok(None) };
+    let parser = Parser::new(Files::none());
+    for path in paths {
+        let failed = |error: &std::io::Error| CliError::file(path, error);
+        let mut kept = Vec::new();
+        let found = if path.as_os_str() == "-" {
+            let Some(stdin) = stdin.as_mut() else { continue };
+            let found = dimension_in(stdin, &parser, &mut kept);
+            head.append(&mut kept);
+            found
+        } else {
+            let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                // A pipe can be read only once.
+                return Ok(None);
+            }
+            dimension_in(&mut BufReader::new(file), &parser, &mut kept)
+        };
+        if let Some(dimension) = found.map_err(|error| failed(&error))? {
+            return Ok(Some(dimension));
+        }
+    }
+    Ok(None)
+}
+
+fn dimension_in(
+    reader: &mut impl std::io::BufRead,
+    parser: &Parser,
+    kept: &mut Vec<u8>,
+) -> std::io::Result<Option<usize>> {
+    while kept.len() < HEAD_BYTES {
+        let start = kept.len();
+        let limit = (HEAD_BYTES - start) as u64;
+        if reader.by_ref().take(limit).read_until(b'\n', kept)? == 0 {
+            return Ok(None);
+        }
+        if let Ok(Change::Upsert(document)) = parser.parse_payload(kept[start..].trim_ascii_end()).change
+            && let Some(posting) = document.postings.first()
+        {
+            return Ok(Some(posting.vector.len()));
+        }
+    }
+    Ok(None)
+}
+
+/// What a run would do, for JSON.
+#[derive(Serialize)]
+struct DryReport {
+    dry_run: bool,
+    items: u64,
+    documents: u64,
+    texts: u64,
+    passages: u64,
+    text_bytes: u64,
+    deletes: u64,
+    rejected: u64,
+    failures: BTreeMap<&'static str, u64>,
+}
+
+fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> Result<()> {
+    let name = args.source.clone().unwrap_or_else(|| kind.default_source());
+    let collection = &args.target.collection[..];
+    let (mut state, mut entries, mut next, mut chunking) = (Vec::new(), Vec::new(), 0, args.chunk);
+    if args.target.dir.try_exists().unwrap_or(true) {
+        let db = ReadOnlyDatabase::open(&args.target.dir)?;
+        let found = db.sources()?.into_iter().find(|status| {
+            status.name == name && status.collection == collection && !args.restart
+        });
+        if let Some(status) = found {
+            entries = db.source_entries(&name, collection)?;
+            (state, next) = (status.state, status.end);
+        }
+        if chunking.is_none() && db.collection(collection).is_ok() {
+            chunking = Settings::of_reader(&db, collection)?.map(|settings| settings.chunking);
+        }
+    }
+    let mut stdin = Some(BufReader::new(Stdin::new(stop.shared())));
+    let inputs = kind.inputs(args, &mut stdin, Vec::new(), stop);
+    let mut feed: Box<dyn Feed> = match kind {
+        Kind::Lines(_) => Box::new(Lines::resume_at(inputs, &state)?),
+        Kind::Folder(path) => {
+            Box::new(Folder::compare_with(path, &Kind::walk_options(args), &entries, next)?)
+        }
+    };
+    let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
+    let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default())?;
+    let report = DryReport {
+        dry_run: true,
+        items: survey.items,
+        documents: survey.documents,
+        texts: survey.texts,
+        passages: survey.passages,
+        text_bytes: survey.text_bytes,
+        deletes: survey.deletes,
+        rejected: survey.rejected,
+        failures: survey.failures.iter().map(|(class, count)| (class.name(), *count)).collect(),
+    };
+    if output.json {
+        return output.value(&report);
+    }
+    output.line(format_args!(
+        "{} would be read: {} with vectors, {} to be embedded ({}), {} removed, {} with nothing to store, {} set aside",
+        counted(report.items, "item", "items"),
+        counted(report.documents, "document", "documents"),
+        counted(report.texts, "text", "texts"),
+        counted(report.passages, "passage", "passages"),
+        report.deletes,
+        report.rejected,
+        report.failures.values().sum::<u64>(),
+    ))?;
+    for (position, failure) in &survey.examples {
+        output.line(format_args!("  position {position}: {}: {}", failure.class, failure.message))?;
+    }
+    Ok(())
+}
+
+/// Whether somebody wants the program to end, for threads.
+pub(super) type Stop = Arc<AtomicBool>;
