@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a broken promise is a panic, as in any test")]
 
+mod changes;
 mod checksums;
 mod database;
 mod directory;
@@ -37,7 +38,7 @@ const DECODER: (usize, usize) = (64, 1 << 20);
 const DATABASE: (usize, usize) = (64, 32 << 20);
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "wal_reader", run: log::wal_reader, memory: DECODER },
     Target { name: "posting", run: sealed::posting, memory: DECODER },
     Target { name: "vectors", run: sealed::vectors, memory: DECODER },
@@ -51,6 +52,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "npy", run: rows::npy, memory: DECODER },
     Target { name: "fvecs", run: rows::fvecs, memory: DECODER },
     Target { name: "queries", run: rows::queries, memory: DECODER },
+    Target { name: "changes", run: changes::changes, memory: DECODER },
     Target { name: "filter", run: filter::filter, memory: DECODER },
 ];
 

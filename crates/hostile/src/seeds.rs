@@ -75,7 +75,31 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(edits());
     seeds.extend(rows());
     seeds.extend(filters());
+    seeds.extend(changes());
     seeds
+}
+
+/// Every kind of line, with every kind of end, and lines that are too long.
+fn changes() -> Vec<Seed> {
+    let lines = [
+        r#"{"line": 1, "path": "a.rs", "op": "add", "repo": "r", "content": "grüße", "size": 7, "mime": "text/rust"}"#,
+        r#"{"line": 2, "path": "b", "op": "modify", "content_base64": "Z3LDvMOfZQ==", "skip_index": false}"#,
+        r#"{"line": 3, "path": "c", "content_ref": "sub/c.txt", "skip_index": true}"#,
+        r#"{"line": 4, "path": "a.rs", "op": "delete", "repo": "r"}"#,
+        r#"{"line": 5, "repo": "r", "new_changeset": {"commit": "abc", "parent": null}}"#,
+        r#"{"id": "a", "text": "to be embedded", "metadata": {"n": [1, 2.5]}}"#,
+        r#"{"id": 7, "vector": [1, -0.0, 1e-40]}"#,
+        r#"{"id": 7, "op": "delete"}"#,
+        "src/main.rs",
+        " \t",
+    ];
+    let text = lines.join("\n").into_bytes();
+    let ends = [b"\xef\xbb\xbf", lines.join("\r\n\n").as_bytes(), b"\n\xff\xfe\r\n\r\n"].concat();
+    vec![
+        ("changes", "forms".to_owned(), [&[0], &text[..]].concat()),
+        ("changes", "ends".to_owned(), [&[0], &ends[..]].concat()),
+        ("changes", "long".to_owned(), [&[60], &ends[..]].concat()),
+    ]
 }
 
 /// Every form of a filter, and nesting.

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use plimsoll::{Document, Key, Metadata, Value};
-use plimsoll_ingest::input::{Change, Changeset, Entry, Files, Format, Op, Parser, SkipReason};
+use plimsoll_ingest::input::{
+    Change, Changeset, Entry, Files, Follow, Format, Inputs, Line, Op, Parser, SkipReason, Walk,
+};
 use plimsoll_ingest::{Failure, FailureClass};
 use plimsoll_lines::{DocumentLine, Operation, parse_line};
 use proptest::prelude::*;
@@ -68,6 +70,14 @@ fn changes_have_their_content_with_them() {
 }
 
 #[test]
+fn readers_can_be_moved_and_parsers_shared_between_threads() {
+    fn moved<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    moved::<(Inputs, Follow, Walk, Line)>();
+    shared::<(Parser, Entry)>();
+}
+
+#[test]
 fn control_records_are_kept_as_they_are_and_are_no_data() {
     let entry = parse(r#"{"line": 999, "repo": "r", "new_changeset": {"commit": "abc", "parent" : "def"}}"#);
     assert_eq!((entry.format, entry.line), (Format::Control, Some(999)));
@@ -87,7 +97,12 @@ fn each_mistake_has_its_class_and_is_named() {
     let large_base64 =
         format!(r#"{{"path": "a", "content_base64": "{}"}}"#, "AAAA".repeat((16 << 20) / 3 + 2));
     let large_row = format!(r#"{{"id": 1, "vector": [1], "text": "{}"}}"#, "x".repeat((16 << 20) + 1));
+    let large_metadata =
+        format!(r#"{{"id": 1, "text": "", "metadata": {{"a": [{}0]}}}}"#, "0,".repeat(4 << 20));
+    let large_changeset = format!(r#"{{"new_changeset": {{"a": "{}"}}}}"#, "x".repeat(1 << 20));
     for (line, class, expected) in [
+        (&large_metadata[..], Validation, "the metadata has 8388618 bytes"),
+        (&large_changeset, Validation, "the new_changeset has"),
         ("{", Validation, "malformed JSON"),
         ("{}", Validation, "neither id nor path"),
         (r#"{"path": null, "op": "add"}"#, Validation, "neither id nor path"),

@@ -226,6 +226,8 @@ fn files_before_the_last_one_must_stay_and_more_may_follow() {
     let mut paths = written(dir.path(), &contents);
     let all = lines(&mut files(&paths, 100));
     assert_eq!(text(&all), ["a1", "a2", "b1", "b2"]);
+    assert_eq!(files(&paths, 100).total_bytes(), Some(11));
+    assert_eq!(streams(&contents, 100).total_bytes(), None);
     paths.push(dir.path().join("c"));
     fs::write(&paths[2], "c1\n").unwrap();
     let mut more = files(&paths, 100);

@@ -3,10 +3,18 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use plimsoll::limits::MAX_METADATA_BYTES;
 use plimsoll::{Key, Metadata};
 use plimsoll_lines::{Components, PostingField, parse_key, parse_metadata, set_once};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+/// How long the JSON text of metadata may be: 1 MiB as it is stored, of which each byte may be escaped, and some space
+/// between. Longer ones are not even read, because many small values take sixteen times the memory of their text.
+const MAX_METADATA_JSON: usize = 8 * MAX_METADATA_BYTES;
+
+/// How long a control record may be. It is kept with the run.
+const MAX_CHANGESET_JSON: usize = 1 << 20;
 
 /// What a line has. Of fields that may be `null`, that is the same as not to be there.
 #[derive(Debug, Default)]
@@ -72,6 +80,7 @@ impl Fields {
             "text" => set_once(&mut self.text, name, value(name, map)?),
             "metadata" => {
                 let json: &RawValue = map.next_value()?;
+                bounded(name, json, MAX_METADATA_JSON)?;
                 set_once(&mut self.metadata, name, parse_metadata(json.get()).map_err(A::Error::custom)?)
             }
             "vector" => set_once(&mut self.vector, name, map.next_value()?),
@@ -87,6 +96,7 @@ impl Fields {
             "skip_index" => set_once(&mut self.skip_index, name, value(name, map)?),
             "new_changeset" => {
                 let json: &RawValue = map.next_value()?;
+                bounded(name, json, MAX_CHANGESET_JSON)?;
                 if !json.get().starts_with('{') {
                     return Err(A::Error::custom("the new_changeset is not an object"));
                 }
@@ -98,6 +108,14 @@ impl Fields {
             }
         }
     }
+}
+
+fn bounded<E: Error>(name: &str, json: &RawValue, limit: usize) -> Result<(), E> {
+    let length = json.get().len();
+    if length <= limit {
+        return Ok(());
+    }
+    Err(E::custom(format_args!("the {name} has {length} bytes as JSON; at most {limit} are allowed")))
 }
 
 /// The value of a field, with an error that names the field.

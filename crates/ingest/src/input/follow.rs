@@ -24,7 +24,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(20);
 /// the old one is read until nothing has come for one interval, because its writer may not know yet. While nothing has
 /// that name, it is waited for.
 ///
-/// Not noticed is a file that was truncated and, between two looks, grew beyond what was read of it. Where the operating
+/// Not noticed is a file that was truncated and, between two looks, grew beyond what was read of it; nor are files that
+/// had the name only between two looks. Where the operating
 /// system does not tell one file from another (anywhere but Unix), a replacement is noticed only if it is shorter.
 #[derive(Debug)]
 pub struct Follow {
@@ -80,6 +81,8 @@ impl Follow {
             return Ok(Next::End);
         }
         if let Some(line) = self.reader.complete_line().map_err(|error| self.failed(error))? {
+            // Whoever writes to a file that was replaced has not noticed yet.
+            self.replaced = false;
             return Ok(Next::Line(line));
         }
         let open = self.file().metadata().map_err(|error| self.failed(error))?;
