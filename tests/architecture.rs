@@ -46,6 +46,9 @@ fn crates_know_only_what_they_may() {
         ("hostile", vec!["plimsoll", "base", "wal", "shard", "sim", "cli"]),
         // The program uses the public face; of the kernels it measures the memory's bandwidth.
         ("cli", vec!["plimsoll", "kernels"]),
+        ("ingest", vec!["plimsoll"]),
+        // A local endpoint for tests and demonstrations; its vectors are those of the built-in embedder.
+        ("embedding-server", vec!["ingest"]),
     ]);
     let mut crates: Vec<String> = fs::read_dir(root().join("crates"))
         .unwrap()

@@ -1,18 +1,26 @@
 //! Vectors from texts: what an embedder is, and the embedders that come with the crate.
 //!
 //! **Owns** the trait, the string that names an embedder ([`EmbedderSpec`]) and the ways to get vectors: hashing
-//! ([`HashEmbedder`]), or none because documents bring theirs ([`Given`]). **Must not know** documents, collections, or when to try again: `retry` does. **On a
+//! ([`HashEmbedder`]), an HTTP endpoint ([`HttpEmbedder`]), a program ([`CommandEmbedder`]), or none because documents
+//! bring theirs ([`Given`]). **Must not know** documents, collections, or when to try again: `retry` does. **On a
 //! crash** nothing is lost but the calls that were under way.
 
+mod build;
 mod check;
+mod command;
 mod given;
 mod hash;
+mod http;
+mod narrow;
 mod spec;
 
 use std::fmt;
 
+pub use build::EmbedderOptions;
+pub use command::CommandEmbedder;
 pub use given::Given;
 pub use hash::HashEmbedder;
+pub use http::{ApiKey, HttpEmbedder, HttpTimeouts};
 pub use spec::{CommandSpec, EmbedderSpec, HttpSpec, KeySource, SpecError};
 
 use crate::failure::Failure;

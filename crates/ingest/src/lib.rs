@@ -16,7 +16,7 @@ mod failure;
 
 pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
-    CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
-    TextKind,
+    ApiKey, CommandEmbedder, CommandSpec, Embedded, Embedder, EmbedderOptions, EmbedderSpec, Given,
+    HashEmbedder, HttpEmbedder, HttpSpec, HttpTimeouts, KeySource, SpecError, TextKind,
 };
 pub use failure::{Failure, FailureClass};
