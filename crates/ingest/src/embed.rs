@@ -76,7 +76,7 @@ pub trait Embedder: Send + Sync {
     /// two apart ([`FailureClass::Validation`](crate::FailureClass::Validation) is the text's own fault).
     ///
     /// # Errors
-    /// `Err` outside when no text got a vector for a reason that has nothing to do with any of them: the endpoint is
+    /// `Err` outside when the call failed for a reason that has nothing to do with any of the texts: the endpoint is
     /// down, refuses the key, or does not know the model. Trying again helps unless the class is `Validation`, which
     /// here means that the configuration is wrong: the caller should stop, and blame no item.
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure>;

@@ -10,13 +10,17 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod chunk;
 mod embed;
 mod failure;
+mod retry;
 
+pub use cache::{Cache, CacheCounts, Cached, CallCounts};
 pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
     ApiKey, CommandEmbedder, CommandSpec, Embedded, Embedder, EmbedderOptions, EmbedderSpec, Given,
     HashEmbedder, HttpEmbedder, HttpSpec, HttpTimeouts, KeySource, SpecError, TextKind,
 };
 pub use failure::{Failure, FailureClass};
+pub use retry::{Breaker, Patient, Pause, Permit, Policies, Policy, Wait};

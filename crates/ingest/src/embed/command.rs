@@ -192,4 +192,5 @@ impl Embedder for CommandEmbedder {
 }
 
 #[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 mod tests;

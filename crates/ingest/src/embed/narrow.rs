@@ -43,7 +43,7 @@ impl<F: FnMut(&[&str]) -> Result<Vec<Embedded>, Trouble>> Narrow<F> {
 
     fn batch(&mut self, texts: &[&str]) {
         if let Some(failure) = &self.broken {
-            self.results.extend(texts.iter().map(|_| Err(failure.clone())));
+            self.results.extend(texts.iter().map(|_| Err(failure.for_unasked())));
             return;
         }
         match (self.request)(texts) {
@@ -75,7 +75,7 @@ impl<F: FnMut(&[&str]) -> Result<Vec<Embedded>, Trouble>> Narrow<F> {
     }
 
     fn give_up(&mut self, texts: &[&str], failure: Failure) {
-        self.results.extend(texts.iter().map(|_| Err(failure.clone())));
+        self.results.extend(texts.iter().map(|_| Err(failure.for_unasked())));
         self.broken = Some(failure);
     }
 }
