@@ -45,10 +45,12 @@ fn crates_know_only_what_they_may() {
         // The bodies of the fuzz targets reach every decoder.
         ("hostile", vec!["plimsoll", "base", "wal", "shard", "sim", "cli", "ingest"]),
         // The program uses the public face; of the kernels it measures the memory's bandwidth.
-        ("cli", vec!["plimsoll", "kernels", "lines"]),
+        ("cli", vec!["plimsoll", "kernels", "lines", "ingest"]),
         // What import and ingestion both read.
         ("lines", vec!["plimsoll"]),
         ("ingest", vec!["plimsoll", "lines"]),
+        // A local endpoint for tests and demonstrations; its vectors are those of the built-in embedder.
+        ("embedding-server", vec!["ingest"]),
     ]);
     let mut crates: Vec<String> = fs::read_dir(root().join("crates"))
         .unwrap()

@@ -1,18 +1,26 @@
 //! Vectors from texts: what an embedder is, and the embedders that come with the crate.
 //!
 //! **Owns** the trait, the string that names an embedder ([`EmbedderSpec`]) and the ways to get vectors: hashing
-//! ([`HashEmbedder`]), or none because documents bring theirs ([`Given`]). **Must not know** documents, collections, or when to try again: `retry` does. **On a
+//! ([`HashEmbedder`]), an HTTP endpoint ([`HttpEmbedder`]), a program ([`CommandEmbedder`]), or none because documents
+//! bring theirs ([`Given`]). **Must not know** documents, collections, or when to try again: `retry` does. **On a
 //! crash** nothing is lost but the calls that were under way.
 
+mod build;
 mod check;
+mod command;
 mod given;
 mod hash;
+mod http;
+mod narrow;
 mod spec;
 
 use std::fmt;
 
+pub use build::EmbedderOptions;
+pub use command::CommandEmbedder;
 pub use given::Given;
 pub use hash::HashEmbedder;
+pub use http::{ApiKey, HttpEmbedder, HttpTimeouts};
 pub use spec::{CommandSpec, EmbedderSpec, HttpSpec, KeySource, SpecError};
 
 use crate::failure::Failure;
@@ -68,7 +76,7 @@ pub trait Embedder: Send + Sync {
     /// two apart ([`FailureClass::Validation`](crate::FailureClass::Validation) is the text's own fault).
     ///
     /// # Errors
-    /// `Err` outside when no text got a vector for a reason that has nothing to do with any of them: the endpoint is
+    /// `Err` outside when the call failed for a reason that has nothing to do with any of the texts: the endpoint is
     /// down, refuses the key, or does not know the model. Trying again helps unless the class is `Validation`, which
     /// here means that the configuration is wrong: the caller should stop, and blame no item.
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure>;

@@ -21,4 +21,12 @@ impl Failure {
     pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
         Self { class, message: message.into(), retry_after: None }
     }
+
+    /// The failure for items that were not asked for because of it: whatever it was, they are not to blame.
+    pub(crate) fn for_unasked(&self) -> Self {
+        match self.class {
+            FailureClass::Validation => Self { class: FailureClass::Unknown, ..self.clone() },
+            _ => self.clone(),
+        }
+    }
 }

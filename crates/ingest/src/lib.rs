@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod chunk;
 mod embed;
 mod error;
@@ -21,15 +22,16 @@ mod run;
 mod settings;
 mod survey;
 
+pub use cache::{Cache, CacheCounts, Cached, CallCounts};
 pub use chunk::{ChunkError, Chunking, ChunkingError, Passage, Unit};
 pub use embed::{
-    CommandSpec, Embedded, Embedder, EmbedderSpec, Given, HashEmbedder, HttpSpec, KeySource, SpecError,
-    TextKind,
+    ApiKey, CommandEmbedder, CommandSpec, Embedded, Embedder, EmbedderOptions, EmbedderSpec, Given,
+    HashEmbedder, HttpEmbedder, HttpSpec, HttpTimeouts, KeySource, SpecError, TextKind,
 };
 pub use error::IngestError;
 pub use failure::{Failure, FailureClass};
 pub use ledger::Ledger;
-pub use retry::{Breaker, Policies};
+pub use retry::{Breaker, Patient, Pause, Permit, Policies, Policy, Wait};
 pub use run::{
     ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Origin, Progress, Repository, Run,
     RunOptions, RunState, Work,

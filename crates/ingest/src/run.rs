@@ -60,13 +60,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self {
-            batch_size: 100,
-            workers: 1,
-            rate: None,
-            chunking: Chunking::default(),
-            retry_due: true,
-        }
+        Self { batch_size: 100, workers: 1, rate: None, chunking: Chunking::default(), retry_due: true }
     }
 }
 

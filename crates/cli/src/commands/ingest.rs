@@ -14,9 +14,9 @@ use plimsoll::{
 };
 use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, WalkOptions};
 use plimsoll_ingest::{
-    Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder, Ingest as Ingestion,
-    Ledger, Lines, Origin, Patient, Policies, Run, RunOptions, RunState, Settings, Survey,
-    TextKind,
+    Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder,
+    Ingest as Ingestion, Ledger, Lines, Origin, Patient, Policies, Run, RunOptions, RunState, Settings,
+    Survey, TextKind,
 };
 use serde::Serialize;
 
@@ -63,14 +63,14 @@ pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     let started = Instant::now();
     let ended = session.run(args, &origin, &stop, output);
     let closed = session.close();
-    let (name, run, position, calls) = ended?;
+    let ended = ended?;
     closed?;
-    let report = report(&name, &run, position, calls, started.elapsed());
+    let (report, run) = (report(&ended, started.elapsed()), &ended.run);
     if output.json {
         output.value(&report)?;
     } else {
         output.line(describe(&report))?;
-        advise(args, &run, output)?;
+        advise(args, run, output)?;
     }
     match run.state {
         // What to type to go on was said.
@@ -79,10 +79,18 @@ pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     }
 }
 
-fn report(name: &str, run: &Run, position: u64, calls: Option<(u64, u64)>, took: Duration) -> Report<'_> {
-    let seconds = took.as_secs_f64();
+/// A run that has come to an end, and what its embedder has done: embedded, and known from before.
+struct Ended {
+    source: String,
+    run: Run,
+    position: u64,
+    passages: Option<(u64, u64)>,
+}
+
+fn report(ended: &Ended, took: Duration) -> Report<'_> {
+    let (run, seconds) = (&ended.run, took.as_secs_f64());
     Report {
-        source: name,
+        source: &ended.source,
         run: run.id,
         state: run.state.name(),
         received: run.received,
@@ -91,9 +99,9 @@ fn report(name: &str, run: &Run, position: u64, calls: Option<(u64, u64)>, took:
         rejected: run.rejected,
         in_flight: run.in_flight(),
         retries: run.retries,
-        position,
-        embedded: calls.map(|(embedded, _)| embedded),
-        cached: calls.map(|(_, cached)| cached),
+        position: ended.position,
+        embedded: ended.passages.map(|(embedded, _)| embedded),
+        cached: ended.passages.map(|(_, cached)| cached),
         seconds,
         items_per_second: run.committed as f64 / seconds.max(1e-9),
     }
@@ -212,7 +220,13 @@ impl Kind {
     }
 
     /// The inputs of lines; `head` is what was read of standard input already.
-    fn inputs(&self, args: &Ingest, stdin: &mut Option<BufReader<Stdin>>, head: Vec<u8>, stop: &StopFlag) -> Inputs {
+    fn inputs(
+        &self,
+        args: &Ingest,
+        stdin: &mut Option<BufReader<Stdin>>,
+        head: Vec<u8>,
+        stop: &StopFlag,
+    ) -> Inputs {
         let Self::Lines(paths) = self else { return Inputs::new([]) };
         let mut head = Some(head);
         let inputs = paths.iter().map(|path| match stdin.take() {
@@ -301,7 +315,8 @@ impl Session {
             settings = Some(Settings::new(spec, &built, chunking)?);
             embedder = Some(built);
         } else if matches!(kind, Kind::Folder(_)) {
-            let what = "files have no vectors: say with --embed how they get them, for instance --embed hash:256";
+            let what =
+                "files have no vectors: say with --embed how they get them, for instance --embed hash:256";
             return Err(CliError::Usage(what.to_owned()));
         }
         let (mut stdin, mut head) = (None, Vec::new());
@@ -313,8 +328,9 @@ impl Session {
         let dimension = match (&collection, &settings) {
             (Some(collection), _) => collection.dimension(),
             (None, Some(settings)) => settings.dimension,
-            (None, None) => first_dimension(kind, &mut stdin, &mut head)?
-                .ok_or_else(|| no_collection(name))?,
+            (None, None) => {
+                first_dimension(kind, &mut stdin, &mut head)?.ok_or_else(|| no_collection(name))?
+            }
         };
         let quiet = stdin.as_ref().map(|stdin| stdin.get_ref().quiet());
         let mut inputs = kind.inputs(args, &mut stdin, head, stop);
@@ -380,13 +396,7 @@ impl Session {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        args: &Ingest,
-        kind: &Kind,
-        stop: &StopFlag,
-        output: &Output,
-    ) -> Result<(String, Run, u64, Option<(u64, u64)>)> {
+    fn run(&mut self, args: &Ingest, kind: &Kind, stop: &StopFlag, output: &Output) -> Result<Ended> {
         let (Some(source), Some(inputs)) = (&self.source, self.inputs.take()) else {
             return Err(Error::Closed.into());
         };
@@ -416,15 +426,18 @@ impl Session {
         }
         let run = ingestion.run(&mut *feed)?;
         drop(ingestion);
-        let calls = self.embedder.as_ref().map(|embedder| {
+        let passages = self.embedder.as_ref().map(|embedder| {
             let counts = embedder.counts();
             (counts.embedded, counts.hits + counts.repeated)
         });
         if self.ledger.failures() > 0 {
             let path = self.ledger.path().display();
-            eprintln!("the ledger {path} could not be written; plimsoll source {} ledger makes it anew", args.target.dir.display());
+            eprintln!(
+                "the ledger {path} could not be written; plimsoll source {} ledger makes it anew",
+                args.target.dir.display()
+            );
         }
-        Ok((source.name().to_owned(), run, source.position(), calls))
+        Ok(Ended { source: source.name().to_owned(), run, position: source.position(), passages })
     }
 
     fn close(mut self) -> Result<()> {
@@ -538,9 +551,10 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
     let (mut state, mut entries, mut next, mut chunking) = (Vec::new(), Vec::new(), 0, args.chunk);
     if args.target.dir.try_exists().unwrap_or(true) {
         let db = ReadOnlyDatabase::open(&args.target.dir)?;
-        let found = db.sources()?.into_iter().find(|status| {
-            status.name == name && status.collection == collection && !args.restart
-        });
+        let found = db
+            .sources()?
+            .into_iter()
+            .find(|status| status.name == name && status.collection == collection && !args.restart);
         if let Some(status) = found {
             entries = db.source_entries(&name, collection)?;
             (state, next) = (status.state, status.end);

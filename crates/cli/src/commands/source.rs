@@ -1,5 +1,6 @@
 //! `plimsoll source`: how far sources are, what was set aside, and what can be done about it.
 
+use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,9 +49,7 @@ impl Which {
     fn all(&self, sources: Vec<SourceStatus>) -> Result<Vec<SourceStatus>> {
         let found: Vec<_> = sources.into_iter().filter(|status| self.is_of(status)).collect();
         match &self.source {
-            Some(name) if found.is_empty() => {
-                Err(Error::from(SourceError::NotFound(name.clone())).into())
-            }
+            Some(name) if found.is_empty() => Err(Error::from(SourceError::NotFound(name.clone())).into()),
             _ => Ok(found),
         }
     }
@@ -141,7 +140,8 @@ impl Report {
         let took = run.updated_ms.saturating_sub(run.started_ms) as f64 / 1e3;
         let rate = |amount: u64| (took > 0.0).then(|| amount as f64 / took);
         self.items_per_second = rate(run.committed);
-        let length = |path: &String| std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|file| file.len());
+        let length =
+            |path: &String| std::fs::metadata(path).ok().filter(Metadata::is_file).map(|file| file.len());
         let now: Option<u64> = self.inputs.iter().map(length).sum();
         let is_of_files = now.is_some() && !self.inputs.is_empty();
         if let Some(total) = if is_of_files { now } else { run.total } {
@@ -158,7 +158,8 @@ impl Report {
 
     fn describe(&self, output: &mut Output) -> Result<()> {
         output.line(format_args!("{} → {}", self.source, self.collection))?;
-        let state = if self.paused { "paused" } else { self.last_run.as_ref().map_or("new", |run| run.state.name()) };
+        let state =
+            if self.paused { "paused" } else { self.last_run.as_ref().map_or("new", |run| run.state.name()) };
         let mut line = |name: &str, value: String| output.line(format_args!("  {name:<11}{value}"));
         line("state", state.to_owned())?;
         line("position", self.position.to_string())?;
@@ -178,12 +179,16 @@ impl Report {
         if let Some(lag) = self.lag_bytes {
             let eta = self.eta_seconds.filter(|_| lag > 0);
             let eta = eta.map_or_else(String::new, |eta| {
-                format!(", about {} at that rate", duration(Duration::try_from_secs_f64(eta).unwrap_or(Duration::MAX)))
+                format!(
+                    ", about {} at that rate",
+                    duration(Duration::try_from_secs_f64(eta).unwrap_or(Duration::MAX))
+                )
             });
             line("lag", format!("{}{eta}", bytes(lag)))?;
         }
         if !self.gaps.is_empty() {
-            let gaps: Vec<String> = self.gaps.iter().map(|[start, end]| format!("{start} to {}", end - 1)).collect();
+            let gaps: Vec<String> =
+                self.gaps.iter().map(|[start, end]| format!("{start} to {}", end - 1)).collect();
             line("gaps", gaps.join(", "))?;
         }
         if let Some(run) = &self.last_run {
@@ -220,7 +225,8 @@ fn reader(dir: &Path, output: &Output) -> Result<ReadOnlyDatabase> {
 
 fn ls(dir: &Path, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
-    let reports = db.sources()?.into_iter().map(|status| Report::of(&db, status)).collect::<Result<Vec<_>>>()?;
+    let reports =
+        db.sources()?.into_iter().map(|status| Report::of(&db, status)).collect::<Result<Vec<_>>>()?;
     if output.json {
         return reports.iter().try_for_each(|report| output.value(report));
     }
@@ -228,10 +234,22 @@ fn ls(dir: &Path, output: &mut Output) -> Result<()> {
         return output.line("no sources");
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["source", "collection", "state", "position", "stored", "set aside", "nothing to store"]);
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "source",
+        "collection",
+        "state",
+        "position",
+        "stored",
+        "set aside",
+        "nothing to store",
+    ]);
     for report in &reports {
-        let state = if report.paused { "paused" } else { report.last_run.as_ref().map_or("new", |run| run.state.name()) };
+        let state = if report.paused {
+            "paused"
+        } else {
+            report.last_run.as_ref().map_or("new", |run| run.state.name())
+        };
         table.add_row([
             report.source.clone(),
             report.collection.clone(),
@@ -350,7 +368,8 @@ fn failed(dir: &Path, which: &Which, limit: usize, output: &mut Output) -> Resul
             }
             output.line(set_aside(letter))?;
             let payload = String::from_utf8_lossy(&letter.payload);
-            let shown: String = payload.chars().take(120).map(|c| if c.is_control() { '·' } else { c }).collect();
+            let shown: String =
+                payload.chars().take(120).map(|c| if c.is_control() { '·' } else { c }).collect();
             let more = if payload.chars().nth(120).is_some() { "…" } else { "" };
             output.line(format_args!("  tried {} times: {shown}{more}", letter.attempts))?;
         }
@@ -460,7 +479,8 @@ struct Done<'a> {
 fn set_paused(dir: &Path, which: &Which, is_paused: bool, output: &mut Output) -> Result<()> {
     let db = writer(dir)?;
     let source = opened(&db, which)?;
-    let done = if is_paused { source.pause().map(|()| "paused") } else { source.resume().map(|()| "resumed") }?;
+    let done =
+        if is_paused { source.pause().map(|()| "paused") } else { source.resume().map(|()| "resumed") }?;
     let name = source.name().to_owned();
     drop(source);
     db.close()?;
@@ -500,8 +520,14 @@ fn ledger(dir: &Path, output: &mut Output) -> Result<()> {
     db.close()?;
     let path = ledger.path().display().to_string();
     if ledger.failures() > 0 {
-        return Err(CliError::failed("ledger", format!("{path} could not be written; PLIMSOLL_LOG=warn says why")));
+        return Err(CliError::failed(
+            "ledger",
+            format!("{path} could not be written; PLIMSOLL_LOG=warn says why"),
+        ));
     }
     let sources = Arc::from(path);
-    output.either(&Done { source: &sources, done: "rebuilt", records: None }, format_args!("{sources}: made anew"))
+    output.either(
+        &Done { source: &sources, done: "rebuilt", records: None },
+        format_args!("{sources}: made anew"),
+    )
 }
