@@ -1,0 +1,328 @@
+//! `ingest` and `source`, as a user has them: real processes, real signals, a real endpoint.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use common::{Run, Scratch, command, piped, plimsoll, plimsoll_with};
+use plimsoll_embedding_server::{Fault, Server};
+use serde_json::Value;
+
+/// Far longer than anything should take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ITEMS: usize = 300;
+
+fn ingest(scratch: &Scratch, words: &str) -> Run {
+    scratch.run("ingest", words)
+}
+
+fn report(run: Run) -> Value {
+    run.json().remove(0)
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap()
+}
+
+/// A stream of changes of 40 documents with given words, deletes among them.
+fn stream() -> Vec<String> {
+    let line = |item: usize| {
+        let path = format!("file {}", item * 7 % 40);
+        match item % 23 {
+            5 => format!(r#"{{"path": "{path}", "op": "delete"}}"#),
+            6 => r#"{"new_changeset": {"commit": "abc"}}"#.to_owned(),
+            _ => format!(r#"{{"path": "{path}", "op": "modify", "content": "words of item {item}"}}"#),
+        }
+    };
+    (0..ITEMS).map(line).collect()
+}
+
+const STREAM: [&str; 9] = ["c", "-", "--source", "s", "--embed", "hash:16", "--batch-size", "10", "--json"];
+
+fn whole(scratch: &Scratch, lines: &[String]) -> Run {
+    plimsoll_with(["ingest", &scratch.db].into_iter().chain(STREAM), &(lines.join("\n") + "\n"))
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let process = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(process, signal).unwrap();
+}
+
+/// One run that gets the first `lines` lines and then a signal, and one that gets all of them.
+fn interrupted(lines: &[String], at: usize, how: rustix::process::Signal) -> (Scratch, Value) {
+    let scratch = Scratch::new();
+    let mut child = piped(command().args(["ingest", &scratch.db]).args(STREAM)).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    lines[..at].iter().for_each(|line| writeln!(stdin, "{line}").unwrap());
+    // Somewhere in its work; a process of which nothing is there yet is killed as well as one that waits for more.
+    std::thread::sleep(Duration::from_millis(at as u64 * 37 % 60));
+    signal(&child, how);
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    if how == rustix::process::Signal::INT && !output.stdout.is_empty() {
+        let ended: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&ended["state"], number(&ended["in_flight"])), (&"interrupted".into(), 0), "{ended}");
+    }
+    let position = scratch.run("source", "status --json");
+    let position = if position.code == 0 {
+        position.json().first().map_or(0, |status| number(&status["position"]))
+    } else {
+        0
+    };
+    assert!(position <= at as u64);
+    let ended = report(whole(&scratch, lines));
+    // What is read again is what was not committed, and nothing that was.
+    assert_eq!(number(&ended["received"]), ITEMS as u64 - position, "{how:?} at {at}: {ended}");
+    assert_eq!((number(&ended["position"]), number(&ended["in_flight"])), (ITEMS as u64, 0));
+    (scratch, ended)
+}
+
+/// With `PLIMSOLL_EVERY=1` each of the 300 lines is a place to be interrupted at; usually every 17th is.
+#[test]
+fn signals_at_any_line_lose_and_repeat_nothing() {
+    let lines = stream();
+    let expected = {
+        let scratch = Scratch::new();
+        whole(&scratch, &lines).ok();
+        scratch.export()
+    };
+    let every: usize = std::env::var("PLIMSOLL_EVERY").map_or(17, |every| every.parse().unwrap());
+    for at in (0..=ITEMS).step_by(every) {
+        for how in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
+            let (scratch, _) = interrupted(&lines, at, how);
+            assert_eq!(scratch.export(), expected, "{how:?} at {at}");
+            let status = report(scratch.run("source", "status --json"));
+            let done = ["committed", "dead_lettered", "rejected"].map(|name| number(&status[name]));
+            assert_eq!(done.iter().sum::<u64>(), ITEMS as u64, "{status}");
+        }
+    }
+}
+
+fn folder(scratch: &Scratch) -> String {
+    let root = scratch.path("docs");
+    std::fs::create_dir_all(root.join("sub")).unwrap();
+    for (name, text) in [
+        ("bread.md", "Bread is baked from flour, water and salt."),
+        ("sub/ship.md", "A ship floats because it is lighter than the water it displaces."),
+        ("sub/tree.md", "An old oak tree gives shade in summer."),
+    ] {
+        std::fs::write(root.join(name), text).unwrap();
+    }
+    root.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_folder_is_found_by_text_embedded_once_and_followed() {
+    let scratch = Scratch::new();
+    let root = folder(&scratch);
+    ingest(&scratch, &format!("c {root}")).fails(2, &["--embed hash:256"]);
+    assert!(!scratch.path("db").exists());
+    let first = report(ingest(&scratch, &format!("c {root} --embed hash:256 --json")));
+    assert_eq!((number(&first["committed"]), number(&first["embedded"])), (3, 3));
+    let search = |text: &str| {
+        report(plimsoll(["search", &scratch.db, "c", "--text", text, "-k", "1", "--json"]))["hits"][0]["id"]
+            .clone()
+    };
+    assert_eq!(search("what floats on the water, a ship"), "sub/ship.md");
+    assert_eq!(search("the shade of an oak"), "sub/tree.md");
+    let second = report(ingest(&scratch, &format!("c {root} --json")));
+    assert_eq!((number(&second["committed"]), number(&second["embedded"])), (0, 0));
+    std::fs::rename(scratch.path("docs/bread.md"), scratch.path("docs/cake.md")).unwrap();
+    std::fs::remove_file(scratch.path("docs/sub/tree.md")).unwrap();
+    let third = report(ingest(&scratch, &format!("c {root} --json")));
+    assert_eq!((number(&third["committed"]), number(&third["embedded"])), (3, 0), "{third}");
+    let left: Vec<Value> = scratch.run("export", "c").json().iter().map(|line| line["id"].clone()).collect();
+    assert_eq!(left, ["cake.md", "sub/ship.md"]);
+    // Another model's vectors can not be compared with these.
+    ingest(&scratch, &format!("c {root} --embed hash:128")).fails(1, &["256 dimensions", "128"]);
+    let same = format!("c {root} --embed command#other:cat --source other");
+    assert_eq!(ingest(&scratch, &same).code, 1);
+    // Everything is gone at once: that is no reason to forget everything.
+    std::fs::remove_dir_all(&root).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    assert_eq!(ingest(&scratch, &format!("c {root}")).code, 1);
+    assert_eq!(scratch.run("count", "c").ok().trim(), "2");
+    ingest(&scratch, &format!("c {root} --allow-empty")).ok();
+    assert_eq!(scratch.run("count", "c").ok().trim(), "0");
+}
+
+#[test]
+fn a_search_by_text_needs_to_know_how() {
+    let scratch = Scratch::new();
+    scratch.import(&common::small_lines(0..3));
+    let run = plimsoll(["search", &scratch.db, "c", "--text", "words"]);
+    run.fails(1, &["nobody has said how texts become vectors"]);
+}
+
+#[test]
+fn an_endpoint_that_fails_costs_time_and_nothing_else() {
+    let scratch = Scratch::new();
+    let server = Server::start(0, 32).unwrap();
+    let embed = format!("{}#m;key=none", server.base());
+    let lines: String =
+        (0..30).map(|item| format!("{{\"id\": {item}, \"text\": \"words of item {item}\"}}\n")).collect();
+    let file = scratch.file("items.jsonl", &lines);
+    for fault in
+        [Fault::Status(429, "retry-after: 0"), Fault::Status(500, ""), Fault::Truncated, Fault::Reset]
+    {
+        server.next(fault);
+    }
+    let done = report(ingest(&scratch, &format!("c {file} --embed {embed} --batch-size 10 --json")));
+    assert_eq!((number(&done["committed"]), number(&done["dead_lettered"])), (30, 0), "{done}");
+    assert!(number(&done["retries"]) >= 3, "{done}");
+    // Now it is down for good: nothing is blamed on the items, and the same command goes on.
+    let more: String =
+        (30..40).map(|item| format!("{{\"id\": {item}, \"text\": \"item {item}\"}}\n")).collect();
+    std::fs::write(&file, lines + &more).unwrap();
+    server.always(Some(Fault::Status(503, "")));
+    let down = ingest(&scratch, &format!("c {file} --max-retries 0 --json"));
+    assert_eq!((down.code, down.stderr.contains("\"embedder\"")), (1, true), "{down:?}");
+    let status = report(scratch.run("source", "status --json"));
+    assert_eq!((number(&status["position"]), number(&status["dead_lettered"])), (30, 0));
+    assert_eq!(status["last_run"]["state"], "failed");
+    server.always(None);
+    let texts = server.texts();
+    let done = report(ingest(&scratch, &format!("c {file} --json")));
+    assert_eq!((number(&done["received"]), number(&done["committed"])), (10, 10));
+    assert!(server.texts() <= texts + 11, "nothing was embedded twice");
+    let found = report(plimsoll(["search", &scratch.db, "c", "--text", "item 35", "-k", "1", "--json"]));
+    assert_eq!(found["hits"][0]["id"], 35);
+}
+
+#[test]
+fn what_was_set_aside_is_shown_and_tried_again() {
+    let scratch = Scratch::new();
+    let lines = [
+        r#"{"path": "good", "content": "good words"}"#,
+        r#"{"path": "late", "content_ref": "late.txt"}"#,
+        "{not json",
+        r#"{"path": "x", "op": "rename"}"#,
+        r#"{"op": "add"}"#,
+        r#"{"path": "b", "content_base64": "/w=="}"#,
+        "",
+    ];
+    let mut bytes = (lines.join("\n") + "\n").into_bytes();
+    bytes.extend(b"{\"path\": \"\xff\"}\n");
+    let file = scratch.file("changes.jsonl", bytes);
+    let base = scratch.path("files");
+    std::fs::create_dir(&base).unwrap();
+    let base = base.to_str().unwrap();
+    let words = format!("c {file} --source s --embed hash:16 --base {base}");
+    let dry = report(ingest(&scratch, &format!("{words} --dry-run --json")));
+    assert_eq!((number(&dry["items"]), number(&dry["texts"]), number(&dry["rejected"])), (8, 1, 1), "{dry}");
+    assert!(!scratch.path("db").exists(), "nothing is stored");
+    let done = report(ingest(&scratch, &format!("{words} --json")));
+    assert_eq!((number(&done["committed"]), number(&done["dead_lettered"])), (1, 6), "{done}");
+    let failed = scratch.run("source", "failed --json").json();
+    let classes: Vec<&str> = failed.iter().map(|item| item["class"].as_str().unwrap()).collect();
+    let expected = ["file system", "validation", "validation", "validation", "encoding", "encoding"];
+    assert_eq!(classes, expected);
+    assert_eq!((&failed[0]["payload"], &failed[0]["id"]), (&lines[1].into(), &"late".into()));
+    assert_eq!(failed[5]["payload_hex"], "7b2270617468223a2022ff227d");
+    scratch.run("source", "failed").ok();
+    std::fs::write(scratch.path("files/late.txt"), "better late than never").unwrap();
+    scratch.run("source", "retry s --position 0").fails(1, &["position 0"]);
+    let retried = report(scratch.run("source", "retry s --json"));
+    assert_eq!(
+        (number(&retried["tried"]), number(&retried["committed"]), number(&retried["left"])),
+        (6, 1, 5)
+    );
+    assert_eq!(scratch.run("count", "c").ok().trim(), "2");
+    scratch.verify();
+}
+
+#[test]
+fn sources_are_listed_paused_reset_and_purged() {
+    let scratch = Scratch::new();
+    let file = scratch.file("rows.jsonl", common::small_lines(0..25));
+    let words = format!("c {file} --source s --batch-size 10");
+    ingest(&scratch, &words).ok();
+    // Given vectors: no embedder, and the position is behind the last row.
+    let listed = report(scratch.run("source", "ls --json"));
+    assert_eq!((&listed["source"], number(&listed["position"])), (&"s".into(), 25));
+    let summary = report(scratch.run("source", "status --summary --json"));
+    assert_eq!((number(&summary["sources"]), number(&summary["committed"])), (1, 25));
+    let status = report(scratch.run("source", "status s --json"));
+    assert_eq!((status["progress_percent"].as_f64(), number(&status["lag_bytes"])), (Some(100.0), 0));
+    scratch.run("source", "status none").fails(1, &["none"]);
+    scratch.run("source", "pause s").ok();
+    ingest(&scratch, &words).fails(1, &["paused"]);
+    scratch.run("source", "resume s").ok();
+    let again = report(ingest(&scratch, &format!("{words} --json")));
+    assert_eq!((number(&again["received"]), number(&again["run"])), (0, 2));
+    // Another file under that name is another input.
+    std::fs::write(&file, common::small_lines(100..110)).unwrap();
+    ingest(&scratch, &words).fails(1, &["fingerprint"]);
+    let anew = report(ingest(&scratch, &format!("{words} --restart --json")));
+    assert_eq!((number(&anew["received"]), number(&anew["run"])), (10, 1));
+    ingest(&scratch, &words).ok();
+    scratch.run("source", "purge --older-than 0s").ok();
+    assert_eq!(number(&report(scratch.run("source", "status s --json"))["runs"]), 1);
+    scratch.run("source", "ledger").ok();
+    assert!(scratch.path("db.ingest/ledger.sqlite").exists());
+    scratch.run("source", "reset s").ok();
+    assert_eq!(scratch.run("source", "ls").ok().trim(), "no sources");
+    assert_eq!(scratch.run("count", "c").ok().trim(), "35");
+}
+
+#[test]
+fn a_file_that_grows_is_followed_until_a_signal() {
+    let scratch = Scratch::new();
+    let file = scratch.file("rows.jsonl", common::small_lines(0..5));
+    let args = ["c", &file, "--source", "s", "--follow", "--json"];
+    let mut child = piped(command().args(["ingest", &scratch.db]).args(args)).spawn().unwrap();
+    let mut grown = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+    grown.write_all(common::small_lines(5..9).as_bytes()).unwrap();
+    grown.write_all(b"{\"id\": 9, \"vec").unwrap();
+    // What is there is committed although no batch is full.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = scratch.run("source", "status --json");
+        if status.code == 0 && status.stdout.contains("\"position\":9,") {
+            break;
+        }
+        assert!(Instant::now() < end, "{status:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal(&child, rustix::process::Signal::INT);
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    let ended: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((number(&ended["received"]), number(&ended["committed"])), (9, 9));
+    grown.write_all(b"tor\": [1, 0]}\n").unwrap();
+    let done = report(ingest(&scratch, &format!("c {file} --source s --json")));
+    assert_eq!((number(&done["received"]), number(&done["position"])), (1, 10));
+}
+
+#[test]
+fn what_can_not_be_meant_is_a_usage_error() {
+    let scratch = Scratch::new();
+    let root = folder(&scratch);
+    let file = scratch.file("rows.jsonl", common::small_lines(0..3));
+    for words in [
+        format!("c {root} {file}"),
+        format!("c {root} --follow --embed hash:16"),
+        format!("c {root} --base . --embed hash:16"),
+        format!("c {file} --include *.md"),
+        format!("c {file} --batch-size 0"),
+        format!("c {file} --workers 0"),
+        format!("c {file} --rate 0"),
+        format!("c {file} --resume --restart"),
+        format!("c {file} --embed hash:0"),
+        format!("c {file} --embed nonsense"),
+        format!("c {file} --chunk words:3"),
+        "c - -".to_owned(),
+        "c".to_owned(),
+    ] {
+        ingest(&scratch, &words).fails(2, &[]);
+    }
+    ingest(&scratch, "c no-such-file.jsonl").fails(1, &["no-such-file.jsonl"]);
+    let texts = scratch.file("texts.jsonl", "{\"id\": 1, \"text\": \"words\"}\n");
+    ingest(&scratch, &format!("c {texts}")).fails(1, &["--embed hash:256"]);
+    assert!(!scratch.path("db").exists(), "nothing was created");
+}
