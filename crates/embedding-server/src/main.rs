@@ -1,4 +1,4 @@
-//! `embedding-server --port 8080`: an endpoint for `http://127.0.0.1:8080/v1#hash` until it is interrupted.
+//! `plimsoll-embedding-server --port 8080`: an endpoint for `http://127.0.0.1:8080/v1#hash` until it is interrupted.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ use plimsoll_embedding_server::Server;
 /// A local endpoint with the embeddings format of OpenAI. Its vectors are made from the words of a text, without a
 /// model.
 #[derive(Parser)]
+#[command(version)]
 struct Arguments {
     /// The port of 127.0.0.1; 0 for any that is free.
     #[arg(long, default_value_t = 8080)]

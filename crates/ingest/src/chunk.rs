@@ -169,11 +169,11 @@ impl Chunking {
             Kind::Whole => collect(text, std::iter::once(0..text.len())),
             Kind::Units { unit: Unit::Tokens, size, overlap } => {
                 let starts = tokens::starts(text);
-                let pieces = pieces::pieces(text, size - overlap, tokens::Counter);
+                let pieces = pieces::pieces(text, size - overlap, 4, tokens::Counter);
                 collect(text, pieces::overlapping(text, pieces, |cut| tokens::back(&starts, cut, overlap)))
             }
             Kind::Units { unit: Unit::Characters, size, overlap } => {
-                let pieces = pieces::pieces(text, size - overlap, text_splitter::Characters);
+                let pieces = pieces::pieces(text, size - overlap, 1, text_splitter::Characters);
                 collect(
                     text,
                     pieces::overlapping(text, pieces, |cut| pieces::characters_back(text, cut, overlap)),

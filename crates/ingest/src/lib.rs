@@ -8,6 +8,34 @@
 //! line or a terminal. **On a crash** the collection and the position are those of the last batch committed; the cache
 //! and the ledger are projections, which may lag behind and are made again.
 
+//!
+//! The parts of the second half can be used alone, and stack like this:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use plimsoll_ingest::{
+//!     Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Patient, Pause, Policies, TextKind,
+//! };
+//!
+//! let text = "A Plimsoll line shows how deep a ship lies in the water.\n\nBread needs flour, water and salt.";
+//! let passages = "paragraphs".parse::<Chunking>()?.chunk(text)?;
+//! let texts: Vec<&str> = passages.iter().map(|passage| &text[passage.range()]).collect();
+//!
+//! let spec: EmbedderSpec = "hash:256".parse()?;
+//! let embedder = spec.build(&EmbedderOptions::default())?;
+//! // Calls that fail are made again by the class of their failure; `stop` of the pause ends all waiting.
+//! let pause = Arc::new(Pause::default());
+//! let patient = Patient::new(embedder, Policies::default(), Arc::new(Breaker::default()), pause, 1);
+//! // What was embedded once is not embedded again, here or in another run.
+//! let directory = std::env::temp_dir().join(format!("plimsoll-doc-{}", std::process::id()));
+//! let cached = Cached::new(patient, Arc::new(Cache::open(&directory, Cache::DEFAULT_BYTES)));
+//! let vectors = cached.embed(&texts, TextKind::Passage)?;
+//! assert_eq!(vectors.iter().filter(|vector| vector.is_ok()).count(), 2);
+//! # drop(cached);
+//! # std::fs::remove_dir_all(directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
 #![forbid(unsafe_code)]
 
 mod cache;

@@ -143,6 +143,17 @@ fn a_model_that_changes_its_dimension_is_refused() {
 }
 
 #[test]
+fn an_endpoint_that_can_not_shorten_its_vectors_is_refused() {
+    let server = server();
+    let mut spec = HttpSpec::new(server.base(), "hash");
+    spec.dimensions = std::num::NonZeroUsize::new(16);
+    let embedder = HttpEmbedder::new(spec, None, PATIENT).unwrap();
+    assert_eq!(embedder.dimension(), Ok(16), "as asked for");
+    let failure = embed(&embedder, &["one"]).unwrap_err();
+    assert!(failure.message.contains("32 numbers where 16"), "{failure}");
+}
+
+#[test]
 fn what_was_embedded_before_a_break_is_kept() {
     let server = server();
     let mut spec = HttpSpec::new(server.base(), "hash");

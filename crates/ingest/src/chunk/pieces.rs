@@ -6,18 +6,21 @@ use text_splitter::{ChunkConfig, ChunkSizer, TextSplitter};
 
 use super::trimmed;
 
-/// The splitter looks at all lines ahead of it for each piece it makes, so a text is given to it in blocks of about
-/// this many bytes: the time is then in proportion to the text.
-const BLOCK: usize = 64 << 10;
+/// The splitter looks at much of what is ahead of it for each piece it makes, so a text is given to it in blocks: the
+/// time is then in proportion to the text. A block has room for about so many pieces, so that few of them end because
+/// a block does.
+const PIECES_PER_BLOCK: usize = 32;
+/// The shortest block, in bytes.
+const MIN_BLOCK: usize = 2 << 10;
 
-/// Pieces of at most `size`, as `counter` counts, that do not overlap.
+/// Pieces of at most `size`, as `counter` counts, that do not overlap. A unit has `bytes` bytes, about.
 pub(super) fn pieces<C: ChunkSizer + Copy>(
     text: &str,
     size: usize,
+    bytes: usize,
     counter: C,
 ) -> impl Iterator<Item = Range<usize>> {
-    // Blocks are several pieces long, so that few pieces end because a block does.
-    let length = BLOCK.max(size.saturating_mul(32));
+    let length = MIN_BLOCK.max(size.saturating_mul(bytes * PIECES_PER_BLOCK));
     blocks(text, length).flat_map(move |(offset, block)| {
         let splitter = TextSplitter::new(ChunkConfig::new(size).with_sizer(counter));
         let pieces: Vec<Range<usize>> = splitter

@@ -12,7 +12,12 @@ pub(crate) const MAX_DIMENSION: usize = plimsoll::limits::MAX_DIMENSION;
 pub(crate) struct Dimension(OnceLock<usize>);
 
 impl Dimension {
-    /// The dimension, if a vector was seen.
+    /// A dimension that was asked for, which the first vector must have, too.
+    pub(crate) fn expecting(dimension: Option<usize>) -> Self {
+        Self(dimension.map_or_else(OnceLock::new, OnceLock::from))
+    }
+
+    /// The dimension, if a vector was seen or one was asked for.
     pub(crate) fn get(&self) -> Option<usize> {
         self.0.get().copied()
     }
@@ -36,7 +41,7 @@ impl Dimension {
         }
         let expected = *self.0.get_or_init(|| vector.len());
         if vector.len() != expected {
-            return wrong(format!("gave a vector of {} numbers after one of {expected}", vector.len()));
+            return wrong(format!("gave a vector of {} numbers where {expected} are expected", vector.len()));
         }
         Ok(())
     }

@@ -121,6 +121,7 @@ impl CommandEmbedder {
                 state.deaths += 1;
                 Err(match error {
                     ChildError::Died => Trouble::Refused(failure(child.obituary())),
+                    ChildError::Unasked => Trouble::Refused(failure(error.to_string())),
                     _ => Trouble::Broken(failure(error.to_string())),
                 })
             }

@@ -159,7 +159,7 @@ impl HttpEmbedder {
             config = config.proxy(None);
         }
         let model = spec.full_model();
-        let dimension = Dimension::default();
+        let dimension = Dimension::expecting(spec.dimensions.map(std::num::NonZero::get));
         Ok(Self {
             agent: config.build().new_agent(),
             url: format!("{base}/embeddings"),

@@ -30,6 +30,9 @@ pub(super) enum ChildError {
     /// Its output ended.
     #[error("has ended without an answer")]
     Died,
+    /// A line came before there was a question.
+    #[error("gave a line that nobody had asked for, and was killed")]
+    Unasked,
     /// No answer came in time.
     #[error("gave no answer in {0:?}, and was killed")]
     Timeout(Duration),
@@ -43,7 +46,7 @@ impl ChildError {
     pub(super) fn class(&self) -> FailureClass {
         match self {
             Self::NoProgram(_) => FailureClass::Validation,
-            Self::Start(_) | Self::Died => FailureClass::Unknown,
+            Self::Start(_) | Self::Died | Self::Unasked => FailureClass::Unknown,
             Self::Timeout(_) => FailureClass::Timeout,
             Self::TooLong(_) => FailureClass::Memory,
         }
@@ -97,7 +100,12 @@ impl Child {
     /// Sends a line and waits for the next one.
     pub(super) fn exchange(&mut self, request: Vec<u8>, timeout: Duration) -> Result<Vec<u8>, ChildError> {
         // What came without being asked for belongs to no request, and neither would what follows.
-        if self.answers.try_recv().is_ok() || self.requests.send(request).is_err() {
+        match self.answers.try_recv() {
+            Ok(Ok(_)) => return Err(ChildError::Unasked),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {}
+        }
+        if self.requests.send(request).is_err() {
             return Err(ChildError::Died);
         }
         match self.answers.recv_timeout(timeout) {

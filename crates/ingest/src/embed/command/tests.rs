@@ -127,6 +127,19 @@ fn lines_that_are_no_answer_are_refused() {
 }
 
 #[test]
+fn a_line_that_nobody_asked_for_is_not_taken_for_an_answer() {
+    let command = ["sh", "-c", "read -r line; printf 'one\\ntwo\\n'; cat"].map(str::to_owned);
+    // When the second line arrives is up to the machine: one of many times it is there before the next request.
+    let found = (0..50).any(|_| {
+        let mut child = Child::start(&command, 100).unwrap();
+        assert_eq!(child.exchange(b"?\n".to_vec(), LONG), Ok(b"one\n".to_vec()));
+        std::thread::sleep(Duration::from_millis(100));
+        child.exchange(b"?\n".to_vec(), LONG) == Err(ChildError::Unasked)
+    });
+    assert!(found);
+}
+
+#[test]
 fn a_line_without_end_is_cut_off() {
     let embedder = embedder("cat /dev/zero", LONG);
     let failure = embed(&embedder, &["a"]).unwrap_err();

@@ -160,7 +160,7 @@ mod tests {
         let results = read(body, 3).unwrap();
         assert!(results[0].is_ok());
         assert!(results[1].as_ref().unwrap_err().message.contains("not finite"));
-        assert!(results[2].as_ref().unwrap_err().message.contains("1 numbers after one of 2"));
+        assert!(results[2].as_ref().unwrap_err().message.contains("1 numbers where 2"));
     }
 
     #[test]
