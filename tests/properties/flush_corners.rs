@@ -251,29 +251,6 @@ fn who_waits_without_threads_while_the_circuit_opens_is_told() {
     db.close().unwrap();
 }
 
-/// The second backup is asked for after a write that the first one does not have.
-#[test]
-fn a_backup_under_way_is_no_answer_for_what_was_written_since() {
-    let (disk, gate, db) = gated(|builder| builder);
-    let collection = create(&db, "c");
-    collection.upsert(document(1)).unwrap();
-    db.flush().unwrap();
-    let held = gate.hold();
-    let first = db.start(JobRequest::backup("/copy")).unwrap();
-    gate.wait_until_held();
-    collection.upsert(document(2)).unwrap();
-    let second = db.start(JobRequest::backup("/copy")).unwrap();
-    drop(held);
-    first.wait().unwrap();
-    let told = second.wait();
-    let copy = Database::builder("/copy").storage(Arc::new(disk)).open().unwrap();
-    let rows = copy.collection("c").unwrap().count().unwrap();
-    copy.close().unwrap();
-    assert_eq!(rows, 1);
-    assert!(matches!(told, Err(Error::InvalidArgument(_))), "a copy without the second row: {told:?}");
-    db.close().unwrap();
-}
-
 #[test]
 fn a_copy_says_of_its_own_backup_that_it_is_done() {
     let disk = SimStorage::new();

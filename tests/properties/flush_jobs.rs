@@ -201,6 +201,45 @@ fn jobs_begin_in_the_order_of_their_priorities() {
     db.close().unwrap();
 }
 
+/// By the database's clock, and as far as high.
+#[test]
+fn who_waits_rises_by_a_priority_every_ten_seconds() {
+    let ten = Duration::from_secs(10);
+    // The low one has waited for so long when one of that priority comes: whether it goes first.
+    for (waited, other, goes_first) in [
+        (ten - SECOND, JobPriority::Normal, false),
+        (ten, JobPriority::Normal, true),
+        (2 * ten - SECOND, JobPriority::High, false),
+        (2 * ten, JobPriority::High, true),
+        (100 * ten, JobPriority::Critical, false),
+    ] {
+        let (gate, clock) = (Gate::new(SimStorage::new()), Arc::new(SimClock::default()));
+        let builder = builder(gate.clone()).clock(clock.clone()).workers(1).max_workers(1);
+        let db = builder.open().unwrap();
+        create(&db, "c").upsert(document(1)).unwrap();
+        let (began, order) = mpsc::channel();
+        let subscription = db.subscribe(move |event| {
+            if matches!(event.what, JobEventKind::Started { .. }) && event.kind != JobKind::Compaction {
+                let _gone = began.send(event.id);
+            }
+        });
+        let held = gate.hold();
+        let first = db.start(JobRequest::flush()).unwrap();
+        gate.wait_until_held();
+        let low = db.start(JobRequest::verify().priority(JobPriority::Low)).unwrap();
+        clock.advance(waited);
+        let other = db.start(JobRequest::backup("/copy").priority(other)).unwrap();
+        drop(held);
+        let mut begun = [(); 3].map(|()| order.recv_timeout(PATIENCE).unwrap());
+        if goes_first {
+            begun.swap(1, 2);
+        }
+        assert_eq!(begun, [first.id(), other.id(), low.id()], "after {waited:?}");
+        drop(subscription);
+        db.close().unwrap();
+    }
+}
+
 #[test]
 fn workers_come_with_jobs_and_leave_when_there_are_none() {
     for usual in [1, 2] {
@@ -227,9 +266,12 @@ fn workers_come_with_jobs_and_leave_when_there_are_none() {
         let poke = || drop(db.start(JobRequest::verify()).unwrap().wait().unwrap());
         poke();
         assert!(db.stats().jobs.workers >= 3, "they leave when they have been idle for a while");
+        let mut looks = 0;
         while db.stats().jobs.workers > usual {
             clock.advance(11 * SECOND);
             poke();
+            looks += 1;
+            assert!(looks < 100, "they stay");
         }
         for _ in 0..3 {
             clock.advance(11 * SECOND);
@@ -393,26 +435,31 @@ fn a_backup_opens_like_the_database_and_goes_on_from_there() {
     db.close().unwrap();
 }
 
+/// The second backup is asked for after a write that the first one does not have: it is another job, and the copy
+/// without the second document is whole and stays.
 #[test]
-fn a_job_is_joined_only_if_it_began_after_the_last_write() {
+fn a_backup_is_joined_only_if_nothing_was_written_since_it_began() {
     let (disk, gate, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
-    let _held = gate.hold();
+    let held = gate.hold();
     let first = db.start(JobRequest::backup("/copy")).unwrap();
     gate.wait_until_held();
     assert_eq!(db.start(JobRequest::backup("/away/../copy")).unwrap().id(), first.id());
     collection.upsert(document(2)).unwrap();
     let second = db.start(JobRequest::backup("/copy")).unwrap();
     assert!(second.id() > first.id());
-    gate.open_gate();
+    drop(held);
     first.wait().unwrap();
-    // The copy without the second document is whole, and stays.
-    let error = second.wait().unwrap_err().to_string();
-    assert!(error.contains("/copy is not empty"), "{error}");
+    let told = second.wait();
+    assert!(
+        matches!(&told, Err(Error::InvalidArgument(why)) if why.contains("/copy is not empty")),
+        "a copy without the second document: {told:?}"
+    );
     db.close().unwrap();
     let copy = Database::builder("/copy").storage(Arc::new(disk)).open().unwrap();
-    assert_eq!(copy.collection("c").unwrap().get(1).unwrap(), Some(document(1)));
+    let found = copy.collection("c").unwrap();
+    assert_eq!((found.count().unwrap(), found.get(1).unwrap()), (1, Some(document(1))));
     copy.close().unwrap();
 }
 
@@ -502,9 +549,13 @@ fn records_outlive_the_process_and_ids_are_not_used_again() {
     assert_eq!(db.collections().len(), 1);
     assert!(db.collection("plimsoll.system").is_err());
     assert_eq!(db.stats().collections.len(), 1);
-    // After 30 days the records go.
-    clock.advance(Duration::from_secs(31 * 24 * 3600));
+    // After 30 days the records go, and not before.
+    clock.advance(Duration::from_secs(30 * 24 * 3600) - SECOND);
     collection_of(&db).upsert(document(10)).unwrap();
+    db.flush().unwrap();
+    assert!(db.job(done.id()).is_ok() && db.jobs(10).unwrap().len() == 4);
+    clock.advance(2 * SECOND);
+    collection_of(&db).upsert(document(11)).unwrap();
     db.flush().unwrap();
     let kept = db.jobs(10).unwrap();
     assert!(kept.iter().all(|record| record.id >= next.id()), "{kept:?}");
