@@ -15,7 +15,7 @@ use plimsoll::{
 };
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind, SimClock, SimStorage};
 
-use crate::flush_jobs::{PATIENCE, builder, create, document, gated};
+use crate::flush_jobs::{PATIENCE, builder, create, document, gated, until};
 use crate::gate::Gate;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -190,6 +190,7 @@ fn each_phase_is_told_the_time_that_it_took() {
         let segments = db.stats().wal.segments;
         let mut key = 0;
         while db.stats().wal.segments < segments + 2 {
+            assert!(key < 1000, "a segment holds so many rows");
             let mut batch = WriteBatch::new();
             batch.upsert(document(1000 * round + key));
             collection.write_with(&batch, Durability::Buffered).unwrap();
@@ -256,9 +257,7 @@ fn the_counters_of_jobs_say_what_happened() {
     let next = db.start(JobRequest::flush()).unwrap();
     assert_eq!(now(), ([1, 1, 1], [2, 1, 0, 0, 0], [0; 3]));
     let copy = db.start(JobRequest::backup("/one")).unwrap();
-    while db.stats().jobs.running < 2 {
-        thread::yield_now();
-    }
+    until("two jobs run", || db.stats().jobs.running == 2);
     assert_eq!(now(), ([1, 2, 2], [3, 1, 0, 0, 0], [0; 3]));
     let other = db.start(JobRequest::backup("/two")).unwrap();
     assert_eq!(now(), ([2, 2, 2], [4, 1, 0, 0, 0], [0; 3]));
@@ -279,9 +278,7 @@ fn the_counters_of_jobs_say_what_happened() {
     for job in [flush, next, copy, other, critical] {
         job.wait().unwrap();
     }
-    while db.stats().jobs.running > 0 {
-        thread::yield_now();
-    }
+    until("no job runs", || db.stats().jobs.running == 0);
     let ([queued, running, workers], counted, others) = now();
     assert!((1..=2).contains(&workers));
     assert_eq!((queued, running, counted, others), (0, 0, [5, 1, 0, 1, 1], [0; 3]));
@@ -300,9 +297,7 @@ fn who_waits_for_a_place_and_gets_one_is_counted_and_not_refused() {
     let waits = db.start(JobRequest::backup("/one")).unwrap();
     thread::scope(|scope| {
         let asking = scope.spawn(|| db.start(JobRequest::backup("/two")));
-        while db.stats().jobs.waits == 0 {
-            thread::yield_now();
-        }
+        until("it waits for a place", || db.stats().jobs.waits > 0);
         assert_eq!(numbers(&db.stats().jobs), ([1, 1, 1], [2, 0, 0, 0, 1], [0; 3]));
         waits.cancel().unwrap();
         let two = asking.join().unwrap().unwrap();
@@ -515,9 +510,7 @@ fn what_is_sealed_is_flushed_although_its_flush_is_cancelled() {
         assert_eq!((next.state, &next.target), (JobState::Queued, &JobTarget::Collection("b".to_owned())));
         drop(held);
         first.wait().unwrap();
-        while !db.job(next.id).unwrap().state.is_final() {
-            thread::yield_now();
-        }
+        until("what is sealed is flushed", || db.job(next.id).unwrap().state.is_final());
         let b = db.stats().collections.remove(1);
         assert_eq!((b.flushed_rows, b.sealed_memtables, b.memtable_rows), (2, 0, 0));
         // Of what is not sealed the policy goes on to decide.
@@ -570,6 +563,7 @@ fn flushed_for(reason: FlushReason) -> (SimStorage, Database, bool) {
             gate.fail();
             let pass = |time| {
                 clock.advance(time);
+                assert!(clock.now() < 3600 * SECOND, "{:?}", db.stats().jobs);
                 db.start(JobRequest::verify()).unwrap().wait().unwrap();
             };
             while db.stats().jobs.circuit_opened == 0 {

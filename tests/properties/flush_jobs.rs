@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, FlushPolicy,
-    FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState, JobTarget,
-    Level, Lsn, Metric, ReadOnlyDatabase, WriteBatch,
+    Clock as _, Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error,
+    FlushPolicy, FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState,
+    JobTarget, Level, Lsn, Metric, ReadOnlyDatabase, WriteBatch,
 };
 use plimsoll_sim::{CrashPolicy, SimClock, SimStorage};
 
@@ -33,6 +33,15 @@ pub(crate) fn create(db: &Database, name: &str) -> Collection {
 
 pub(crate) fn document(key: u64) -> Document {
     Document::new(key).vector([key as f32, 1.0])
+}
+
+/// Waits until something holds that has to, and fails if it never does.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never happens that {what}");
+        thread::yield_now();
+    }
 }
 
 /// A database whose files a test can hold up.
@@ -255,9 +264,7 @@ fn workers_come_with_jobs_and_leave_when_there_are_none() {
         assert_eq!(db.stats().jobs.workers, 1);
         // Two beside a flush and a compaction; the third waits.
         let backups = ["/one", "/two", "/three"].map(|to| db.start(JobRequest::backup(to)).unwrap());
-        while db.stats().jobs.running < 3 {
-            thread::yield_now();
-        }
+        until("three jobs run", || db.stats().jobs.running == 3);
         let stats = db.stats().jobs;
         assert_eq!((stats.workers, stats.queued), (3, 1));
         gate.open_gate();
@@ -645,13 +652,24 @@ fn five_failures_close_the_intake_and_a_success_opens_it() {
     let refused = collection.upsert(document(6)).unwrap_err();
     assert!(matches!(refused, Error::CircuitOpen { .. }) && refused.is_retryable(), "{refused}");
     assert!(matches!(db.flush(), Err(Error::CircuitOpen { .. })));
-    assert!(matches!(db.stats().jobs.circuit, plimsoll::Circuit::Open { .. }));
+    let plimsoll::Circuit::Open { cause, retry_in } = db.stats().jobs.circuit else { panic!("it is closed") };
+    assert!(cause.contains("reach") && retry_in == 29 * SECOND, "{cause}, {retry_in:?}");
     assert_eq!(db.stats().jobs.circuit_opened, 1);
     assert_eq!(collection.count().unwrap(), 5, "reads go on");
     // The first attempt after its time fails, too.
-    clock.advance(30 * SECOND);
-    assert!(matches!(db.flush(), Err(Error::Storage(_))));
+    clock.advance(29 * SECOND);
+    thread::scope(|scope| {
+        let _held = gate.hold();
+        let probing = scope.spawn(|| db.flush());
+        gate.wait_until_held();
+        let circuit = db.stats().jobs.circuit;
+        assert!(matches!(&circuit, plimsoll::Circuit::HalfOpen { cause } if cause.contains("reach")));
+        assert!(matches!(collection.upsert(document(6)), Err(Error::CircuitOpen { .. })));
+        gate.fail();
+        assert!(matches!(probing.join().unwrap(), Err(Error::Storage(_))));
+    });
     assert!(matches!(db.flush(), Err(Error::CircuitOpen { .. })));
+    assert_eq!(db.stats().jobs.circuit_opened, 2);
     gate.open_gate();
     assert!(matches!(collection.upsert(document(6)), Err(Error::CircuitOpen { .. })));
     clock.advance(30 * SECOND);
@@ -670,9 +688,10 @@ fn the_database_tries_by_itself_when_flushes_kept_failing() {
     collection.upsert(document(1)).unwrap();
     gate.fail();
     let circuit = || db.stats().jobs.circuit;
-    // Time passes, and the workers see it.
+    // Time passes, and the workers see it; within an hour all has happened.
     let pass = |time| {
         clock.advance(time);
+        assert!(clock.now() < 3600 * SECOND, "{:?}", db.stats().jobs);
         db.start(JobRequest::verify()).unwrap().wait().unwrap();
     };
     while circuit() == plimsoll::Circuit::Closed {
@@ -707,9 +726,13 @@ fn listeners_that_panic_or_block_hurt_nobody_and_are_counted() {
         let _released = released.recv();
     });
     assert_eq!(db.stats().jobs.events_missed, 0);
+    let mut flushes = 0;
     while db.stats().jobs.events_missed == 0 {
         collection.upsert(document(1)).unwrap();
         assert_eq!(db.flush().unwrap().rows, 1);
+        // Each is told in several events, of which a thousand and some more wait.
+        flushes += 1;
+        assert!(flushes < 2000, "none is counted");
     }
     assert_eq!(panics.load(Ordering::SeqCst), 1, "a listener that panicked was told more");
     db.close().unwrap();

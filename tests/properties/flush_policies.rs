@@ -10,6 +10,7 @@ use plimsoll::{
 };
 use plimsoll_sim::{SimClock, SimStorage};
 
+use crate::flush_jobs::until;
 use crate::gate::Gate;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -291,9 +292,7 @@ fn limits_of_time_fire_by_themselves() {
     collection.set_flush_policy(policy(|policy| policy.max_age = Some(SECOND / 10))).unwrap();
     for round in 1..=3 {
         collection.upsert(Document::new(round).vector([1.0, 2.0])).unwrap();
-        while db.stats().flushes.successful < round {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until("it is flushed", || db.stats().flushes.successful >= round);
         assert_eq!(db.stats().last_flush.unwrap().reason, FlushReason::Age);
     }
     db.close().unwrap();
@@ -312,15 +311,11 @@ fn limits_of_time_fire_while_the_log_is_slow() {
     batch.upsert(Document::new(1).vector([1.0, 2.0]));
     collection.write_with(&batch, plimsoll::Durability::Buffered).unwrap();
     held.wait_for_one();
-    while db.jobs(1).unwrap().is_empty() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("there is a job", || !db.jobs(1).unwrap().is_empty());
     let job = db.jobs(1).unwrap().remove(0);
     assert_eq!((job.kind, job.reason), (JobKind::Flush, Some(FlushReason::Age)));
     drop(held);
-    while db.stats().flushes.successful == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("it is flushed", || db.stats().flushes.successful > 0);
     db.close().unwrap();
 }
 
@@ -336,9 +331,7 @@ fn writers_are_slowed_before_they_are_stopped() {
     let write = |key: u64| collection.upsert(Document::new(key).vector([key as f32, 1.0]));
     write(0).unwrap();
     write(1).unwrap();
-    while db.stats().flushes.successful == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("it is flushed", || db.stats().flushes.successful > 0);
     assert_eq!(db.stats().stalls, plimsoll::StallStats::default());
     let _held = gate.hold();
     let mut key = 2;
@@ -373,9 +366,7 @@ fn as_many_memtables_wait_as_may() {
         collection.set_flush_policy(policy(|policy| policy.max_rows = Some(1))).unwrap();
         let write = |key: u64| collection.upsert(Document::new(key).vector([key as f32, 1.0]));
         write(0).unwrap();
-        while db.stats().flushes.successful == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until("it is flushed", || db.stats().flushes.successful > 0);
         let held = gate.hold();
         let accepted = (1..20).take_while(|key| write(*key).is_ok()).count();
         let stats = db.stats();
