@@ -7,7 +7,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::Child;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Scratch, importing, plimsoll, small_line, small_lines};
@@ -39,9 +39,11 @@ fn unflushed(rows: usize) -> Scratch {
     scratch
 }
 
-/// A disk on which no sealed file can be begun.
+/// A disk on which no sealed file can be begun, or only when a test lets go of this.
 #[derive(Debug)]
-struct Failing;
+struct Failing {
+    until: Option<Arc<Mutex<()>>>,
+}
 
 impl Storage for Failing {
     fn create_dir(&self, dir: &Path) -> Result<(), StorageError> {
@@ -53,10 +55,16 @@ impl Storage for Failing {
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>, StorageError> {
-        if path.components().any(|part| part.as_os_str() == "data") {
-            return Err(StorageError::io("create", path, std::io::Error::from_raw_os_error(5)));
+        if path.components().all(|part| part.as_os_str() != "data") {
+            return OsStorage.create(path);
         }
-        OsStorage.create(path)
+        match &self.until {
+            None => Err(StorageError::io("create", path, std::io::Error::from_raw_os_error(5))),
+            Some(until) => {
+                drop(until.lock());
+                OsStorage.create(path)
+            }
+        }
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>, StorageError> {
@@ -89,7 +97,7 @@ impl Storage for Failing {
 fn left() -> (Scratch, u64) {
     let scratch = Scratch::new();
     scratch.run("create", "c --dim 2").ok();
-    let db = Database::builder(&scratch.db).storage(Arc::new(Failing)).open().unwrap();
+    let db = Database::builder(&scratch.db).storage(Arc::new(Failing { until: None })).open().unwrap();
     let collection = db.collection("c").unwrap();
     collection.set_flush_policy(FlushPolicy::manual()).unwrap();
     for key in 0..10_u64 {
@@ -412,6 +420,28 @@ fn watching_shows_what_changes_beside_the_writer() {
     }
     let text = scratch.run("stats", "--watch --times 1").ok();
     assert!(text.contains("10 in files") && text.contains("0 queued"), "{text}");
+}
+
+#[test]
+fn watching_shows_the_job_that_the_writer_is_doing() {
+    let scratch = Scratch::new();
+    scratch.run("create", "c --dim 2").ok();
+    let until = Arc::new(Mutex::new(()));
+    let storage = Arc::new(Failing { until: Some(Arc::clone(&until)) });
+    let db = Database::builder(&scratch.db).storage(storage).open().unwrap();
+    db.collection("c").unwrap().upsert(Document::new(1).vector([1.0, 2.0])).unwrap();
+    let held = until.lock().unwrap();
+    let job = db.start(JobRequest::flush()).unwrap();
+    eventually("the flush is shown under way", || {
+        db.sync().unwrap();
+        let look = one(scratch.run("stats", "--watch --times 1 --json"));
+        ((&look["running"], &look["queued"]) == (&1.into(), &0.into())).then_some(())
+    });
+    drop(held);
+    job.wait().unwrap();
+    db.close().unwrap();
+    let look = one(scratch.run("stats", "--watch --times 1 --json"));
+    assert_eq!((&look["running"], &look["queued"]), (&0.into(), &0.into()));
 }
 
 /// Each look says how fast things went since the one before, and how the last flush was.
