@@ -72,15 +72,6 @@ def measure(peer, queries):
     return answers, 1e6 * min(wall, time.process_time() - cpu) / len(answers)
 
 
-def touch(peer, queries):
-    """Runs each query once before anything is measured, as the program does: peers that map their files fault them in."""
-    start = time.perf_counter()
-    for query in queries:
-        peer.search(query)
-        if time.perf_counter() - start > BUDGET_S:
-            break
-
-
 def overhead(peer, dimension):
     """What a call of a peer that was not built yet takes where there is nothing to search, in microseconds."""
     rows = np.random.default_rng(0).standard_normal((K, dimension)).astype(np.float32)
@@ -196,8 +187,6 @@ def compare(args, base, queries, worst, cosine, peers, work):
     points = collections.defaultdict(list)
     for number in range(args.rounds):
         for name, peer in peers.items():
-            peer.set(peer.settings[-1])
-            touch(peer, queries)
             for setting in peer.settings:
                 peer.set(setting)
                 answers, us = measure(peer, queries)

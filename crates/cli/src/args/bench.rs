@@ -21,9 +21,8 @@ pub(crate) enum BenchCommand {
 }
 
 const SEARCH_HELP: &str = "\
-First every query runs once with the last setting, for at most 2.5 seconds, so that the database is in memory and was
-verified. Then each setting warms up with the last 50 queries, and runs every query once, one thread, one at a time. OUT
-gets a JSON line a setting: {\"param\": ..., \"ids\": [[...], ...], \"ns\": [... per query], \"cpu_over_wall\": ...}.
+Each setting warms up with the last 50 queries, then runs every query once, one thread, one at a time. OUT gets a
+JSON line a setting: {\"param\": ..., \"ids\": [[...], ...], \"ns\": [... per query], \"cpu_over_wall\": ...}.
 
 With --ground-truth, recall counts an answer when its true distance is no worse than the true k-th (ties count).
 With --exact, the bandwidth of reading memory with one core is measured in the same run.

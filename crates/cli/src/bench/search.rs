@@ -115,9 +115,6 @@ fn measure_warm(
     let collection = db.collection(&args.target.collection)?;
     let subject = Subject { collection: &collection, asked };
     let shape = shape(&db, &args.target.collection)?;
-    if let Some((_, effort)) = settings.last() {
-        subject.touch(*effort)?;
-    }
     let rates = || args.byte_limit.then(|| Rates::measure(shape));
     let rates_before = rates();
     let (mut all, mut bandwidth) = (Vec::with_capacity(settings.len()), None);

@@ -1,6 +1,6 @@
 //! One setting of a search, measured one query at a time: what it found, how long each query took, what it touched.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use plimsoll::{Effort, Explain, Filter, Key, ReadOnlyCollection, Search, SearchResults, Stages};
 use serde::{Serialize, Serializer};
@@ -15,8 +15,6 @@ use crate::json::KeyJson;
 
 /// How many queries warm a setting up.
 const WARM_UP: usize = 50;
-/// How long touching a database may take.
-const TOUCHING: Duration = Duration::from_millis(2500);
 
 /// What is asked with each setting.
 #[derive(Clone, Copy)]
@@ -47,20 +45,6 @@ impl Subject<'_> {
 
     pub(super) fn search(&self, query: &[f32], effort: Effort) -> Result<SearchResults> {
         Ok(self.describe(query, effort).run()?)
-    }
-
-    /// Runs each query once before anything is measured, so that the first settings do not pay for what a process does only
-    /// once: checksums and page faults of what it had not touched. A library that reads its whole index when it opens it
-    /// has done so by then. What the first touch takes, `--cold` measures.
-    pub(in crate::bench) fn touch(&self, effort: Effort) -> Result<()> {
-        let start = Instant::now();
-        for query in self.asked.queries {
-            self.search(query, effort)?;
-            if start.elapsed() > TOUCHING {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Runs the last queries, so that what the setting needs is in memory.
