@@ -790,3 +790,81 @@ fn the_four_marks_say_how_far_each_write_has_come() {
     assert_eq!(marks(), [ended, begins, ended, begins]);
     db.close().unwrap();
 }
+
+#[test]
+fn the_log_says_what_was_written_to_it_and_the_opening_what_it_read() {
+    let disk = SimStorage::new();
+    let db = builder(disk.clone()).background(false).buffer_records(1 << 20).wal_segment_bytes(4096);
+    let db = db.open().unwrap();
+    let log = || {
+        let wal = db.stats().wal;
+        let files = disk.paths().into_iter().filter(|path| path.starts_with("/db/wal"));
+        let lengths: Vec<_> = files.map(|path| disk.bytes(&path).unwrap().len() as u64).collect();
+        assert_eq!((wal.segments, wal.disk_bytes), (lengths.len() as u64, lengths.iter().sum()), "{wal:?}");
+        [wal.batches, wal.groups, wal.syncs, wal.bytes_appended]
+    };
+    let (a, b) = (create(&db, "a"), create(&db, "b"));
+    assert_eq!(log(), [0; 4], "nothing was written");
+    a.upsert(document(1)).unwrap();
+    let [batches, groups, syncs, bytes] = log();
+    // The log's first segment is begun with it, and synced, too.
+    assert_eq!([batches, groups, syncs], [1, 1, 2]);
+    assert!((8..1024).contains(&bytes), "two floats and what belongs to them: {bytes}");
+    // The same once more has the same length.
+    a.upsert(document(1)).unwrap();
+    assert_eq!(log(), [2, 2, 3, 2 * bytes]);
+    let batch = || {
+        let mut batch = WriteBatch::new();
+        batch.upsert(document(2));
+        batch
+    };
+    db.write(&[(&a, batch()), (&b, batch())]).unwrap();
+    let [.., all] = log();
+    assert_eq!(log(), [3, 3, 4, all]);
+    for n in 1..=2 {
+        a.write_with(&batch(), Durability::Buffered).unwrap();
+        assert_eq!(log(), [3 + n, 3 + n, 4, all + n * bytes], "a buffered write is not synced");
+    }
+    db.sync().unwrap();
+    assert_eq!(log(), [5, 5, 5, all + 2 * bytes]);
+    db.sync().unwrap();
+    assert_eq!(log(), [5, 5, 5, all + 2 * bytes], "there is nothing to sync");
+    while db.stats().wal.segments < 3 {
+        a.upsert(document(1)).unwrap();
+    }
+    let [batches, .., appended] = log();
+    let again = builder(disk.after_crash(CrashPolicy::LoseAll)).background(false).open().unwrap();
+    let stats = again.stats().recovery;
+    assert_eq!((stats.records, stats.orphans_removed), (batches, 0));
+    // What heads a group in the log is no record's.
+    assert!(stats.wal_bytes <= appended && stats.wal_bytes * 2 > appended, "{stats:?}, {appended}");
+    assert!(Duration::ZERO < stats.replay && stats.replay <= stats.total, "{stats:?}");
+    db.close().unwrap();
+}
+
+#[test]
+fn compactions_are_counted_that_did_something_and_that_failed() {
+    let disk = SimStorage::new();
+    let gate = Gate::new(disk);
+    let db = builder(gate.clone()).background(false).open().unwrap();
+    let collection = create(&db, "c");
+    let counted = || (db.stats().compactions, db.stats().failed_compactions);
+    db.compact().unwrap();
+    assert_eq!(counted(), (0, 0), "there was nothing to do");
+    for key in 0..4 {
+        collection.upsert(document(key % 2)).unwrap();
+        db.flush().unwrap();
+    }
+    gate.fail();
+    for failed in 1..=2 {
+        assert!(db.compact().is_err());
+        assert_eq!(counted(), (0, failed));
+    }
+    gate.open_gate();
+    assert!(db.compact().unwrap().documents_dropped > 0);
+    // The posting files are merged, and the sections of vectors.
+    assert_eq!(counted(), (2, 2));
+    let flushes = db.stats().flushes;
+    assert_eq!((flushes.successful, flushes.failed), (4, 0), "a compaction is no flush");
+    db.close().unwrap();
+}
