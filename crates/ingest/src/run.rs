@@ -162,6 +162,10 @@ impl<'a> Ingest<'a> {
     /// As they are in [`IngestError`]. What was committed before stays; the run is recorded with the error.
     pub fn run(&self, feed: &mut dyn Feed) -> Result<Run, IngestError> {
         let shared = Shared::new(self)?;
+        {
+            let run = &mut shared.committer.lock().recorder.run;
+            (run.read, run.total) = feed.progress();
+        }
         let ended = self.retry_due(&shared).and_then(|()| self.read(feed, &shared));
         self.end(shared, ended)
     }
@@ -290,13 +294,13 @@ impl<'a> Ingest<'a> {
                         continue;
                     }
                     batch.bytes += item.bytes();
-                    batch.items.push(item);
+                    batch.items.push(*item);
                     given += 1;
+                    self.hold_back(started, given);
                 }
             }
             if batch.items.len() >= self.options.batch_size || batch.bytes >= BATCH_BYTES {
                 hand_on(&mut batch, feed);
-                self.hold_back(started, given);
             }
         };
         hand_on(&mut batch, feed);

@@ -63,12 +63,34 @@ impl Settings {
         decode(collection, db.property(collection, PROPERTY)?)
     }
 
-    /// Has the collection remember these settings. The first ones decide: later ones may name another way to the same
-    /// model, and cut texts otherwise.
+    /// Has the collection remember these settings, to be called once its source is open. The first ones decide, but for the
+    /// way to the model: another endpoint of the same model is remembered.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn keep(&self, collection: &Collection) -> Result<(), IngestError> {
+        let stored = self.check(collection)?;
+        let chunking = stored.as_ref().map_or(self.chunking, |stored| stored.chunking);
+        let next = Self { chunking, ..self.clone() };
+        if stored.as_ref() == Some(&next) {
+            return Ok(());
+        }
+        let stored = Stored {
+            embedder: next.embedder.to_string(),
+            model: next.model,
+            dimension: next.dimension,
+            chunking: next.chunking.to_string(),
+        };
+        let json = serde_json::to_vec(&stored).map_err(|error| IngestError::Settings(error.to_string()))?;
+        collection.set_property(PROPERTY, Some(&json))?;
+        Ok(())
+    }
+
+    /// Whether vectors made in this way fit into a collection; what that remembers.
     ///
     /// # Errors
     /// [`IngestError::Settings`] if the collection was embedded with another model, or has another dimension.
-    pub fn keep(&self, collection: &Collection) -> Result<(), IngestError> {
+    pub fn check(&self, collection: &Collection) -> Result<Option<Self>, IngestError> {
         let name = collection.name();
         if collection.dimension() != self.dimension {
             let (expected, got) = (collection.dimension(), self.dimension);
@@ -88,18 +110,7 @@ impl Settings {
             );
             return Err(IngestError::Settings(what));
         }
-        if stored.as_ref() == Some(self) {
-            return Ok(());
-        }
-        let stored = Stored {
-            embedder: self.embedder.to_string(),
-            model: self.model.clone(),
-            dimension: self.dimension,
-            chunking: self.chunking.to_string(),
-        };
-        let json = serde_json::to_vec(&stored).map_err(|error| IngestError::Settings(error.to_string()))?;
-        collection.set_property(PROPERTY, Some(&json))?;
-        Ok(())
+        Ok(stored)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From documents to a step of the source: operations in the order of the stream, dead letters, what they supersede, and
 //! the place behind everything that is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
 use plimsoll::{DeadLetter, Document, Error, Key, Source, Step};
@@ -39,8 +39,6 @@ pub(super) struct Committer<'a> {
     /// The dead letters about each document: what comes later in the stream supersedes them.
     letters: HashMap<Key, BTreeSet<u64>>,
     open_letters: BTreeMap<u64, Option<Key>>,
-    /// The documents about which something was left in hand: what comes later about them waits for the next run, too.
-    left: HashSet<Key>,
     places: Places,
 }
 
@@ -74,7 +72,6 @@ impl<'a> Committer<'a> {
             recorder,
             letters: HashMap::new(),
             open_letters: BTreeMap::new(),
-            left: HashSet::new(),
             places: Places::default(),
         };
         for letter in source.dead_letters()? {
@@ -114,7 +111,6 @@ impl<'a> Committer<'a> {
         place: Option<(u64, Option<Vec<u8>>)>,
         done: &mut impl FnMut(&StepNews, &Recorder),
     ) -> Result<(), IngestError> {
-        self.leave_what_follows(&mut batch);
         let is_whole = !batch.iter().any(|item| matches!(item.outcome, Outcome::Left));
         batch.retain(|item| !matches!(item.outcome, Outcome::Left));
         let state = place.filter(|_| is_whole).and_then(|(number, state)| self.places.done(number, state));
@@ -124,18 +120,6 @@ impl<'a> Committer<'a> {
             self.commit_part(part, state, done)?;
         }
         Ok(())
-    }
-
-    /// Leaves in hand what is about a document of which something earlier was left: it would be overwritten by that.
-    fn leave_what_follows(&mut self, batch: &mut [Prepared]) {
-        for item in batch {
-            let Some(key) = &item.key else { continue };
-            if matches!(item.outcome, Outcome::Left) {
-                self.left.insert(key.clone());
-            } else if self.left.contains(key) {
-                item.outcome = Outcome::Left;
-            }
-        }
     }
 
     fn commit_part(

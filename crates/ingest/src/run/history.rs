@@ -121,6 +121,12 @@ pub struct Origin {
     /// The directory below which lines may name files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// Whether the input is a folder.
+    #[serde(default)]
+    pub is_folder: bool,
+    /// How texts are cut, as a string of [`Chunking`](crate::Chunking).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunking: Option<String>,
 }
 
 impl Origin {
@@ -217,6 +223,8 @@ fn now_ms() -> u64 {
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
     pub run: Run,
+    /// A run before this one of which nobody has recorded the end: its process was killed.
+    killed: Option<Run>,
     repositories: BTreeMap<String, Repository>,
 }
 
@@ -224,9 +232,12 @@ impl Recorder {
     /// A run behind those that the source remembers.
     pub(super) fn new(source: &Source) -> Result<Self, IngestError> {
         let history = History::from_entries(&source.entries()?);
+        let last = history.runs.last();
+        let killed = last.filter(|last| last.state == RunState::Running);
+        let killed = killed.map(|killed| Run { state: RunState::Interrupted, ..killed.clone() });
         let now = now_ms();
         let run = Run {
-            id: history.runs.last().map_or(1, |last| last.id + 1),
+            id: last.map_or(1, |last| last.id + 1),
             state: RunState::Running,
             started_ms: now,
             updated_ms: now,
@@ -235,12 +246,12 @@ impl Recorder {
             dead_lettered: 0,
             rejected: 0,
             retries: 0,
-            read: 0,
-            total: None,
+            read: last.map_or(0, |last| last.read),
+            total: last.and_then(|last| last.total),
             error: None,
         };
         let repositories = history.repositories.into_iter().map(|repo| (repo.name.clone(), repo)).collect();
-        Ok(Self { run, repositories })
+        Ok(Self { run, killed, repositories })
     }
 
     /// Counts what a step does.
@@ -290,6 +301,9 @@ impl Recorder {
     /// Puts the run, as it is now, into a step.
     pub(super) fn run(&mut self, step: &mut Step) {
         self.run.updated_ms = now_ms();
+        if let Some(killed) = &self.killed {
+            step.put_entry(run_key(killed.id), to_json(killed));
+        }
         step.put_entry(run_key(self.run.id), to_json(&self.run));
     }
 }

@@ -93,10 +93,10 @@ struct Text {
 
 impl Workshop<'_> {
     pub(super) fn parse(&self, item: Item) -> Parsed {
-        let Item { position, work, entries } = item;
+        let Item { position, work, key: named, entries } = item;
         match work {
             Work::Change(change, payload) => {
-                let key = key_of(&change);
+                let key = key_of(&change).or(named);
                 Parsed { position, payload, key, repo: None, entries, change, attempts: 0 }
             }
             Work::Line(line) => {
