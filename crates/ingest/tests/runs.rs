@@ -1,6 +1,6 @@
 //! Runs: each item of a stream is stored once, set aside with its payload, or rejected, whatever interrupts the run.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test is a panic")]
+#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
