@@ -31,6 +31,7 @@ pub use history::{ChangesetRecord, History, Origin, Repository, Run, RunState};
 use crate::chunk::Chunking;
 use crate::embed::Embedder;
 use crate::error::IngestError;
+use crate::failure::{Failure, FailureClass};
 use crate::input::Parser;
 use crate::ledger::Ledger;
 use crate::retry::Policies;
@@ -325,6 +326,11 @@ impl<'a> Ingest<'a> {
         let mut committer = shared.committer.into_inner();
         let run = &mut committer.recorder.run;
         run.retries = self.retries();
+        // The word to stop cuts the waits between attempts short: what the embedder said last did not end the run.
+        let ended = match ended {
+            Err(IngestError::Embedder(_)) if self.is_stopped() => Ok(()),
+            ended => ended,
+        };
         run.state = match &ended {
             Ok(()) if self.is_stopped() => RunState::Interrupted,
             Ok(()) => RunState::Completed,
@@ -351,6 +357,22 @@ struct Batch {
     items: Vec<Item>,
     bytes: usize,
     progress: (u64, Option<u64>),
+}
+
+/// Says in the end that a batch is done, or given up.
+struct Leave<'a, 'r> {
+    shared: &'a Shared<'r>,
+    number: u64,
+}
+
+impl Drop for Leave<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let failure = Failure::new(FailureClass::Unknown, "a worker has panicked");
+            self.shared.failed.lock().get_or_insert(IngestError::Embedder(failure));
+        }
+        self.shared.order.leave(self.number);
+    }
 }
 
 /// What the reader and the workers of a run share.
@@ -384,13 +406,14 @@ impl<'r> Shared<'r> {
     /// Makes documents of a batch and commits it.
     fn work(&self, batch: Batch) {
         let Batch { number, items, progress, .. } = batch;
+        // Also when an embedder panics: whoever waits for this batch would wait for ever.
+        let _leave = Leave { shared: self, number };
         // After an error nothing more is begun.
-        if self.failed.lock().is_none()
-            && let Err(error) = self.try_to_work(number, items, progress)
-        {
+        if self.failed.lock().is_some() {
+            self.committer.lock().recorder.run.received += items.len() as u64;
+        } else if let Err(error) = self.try_to_work(number, items, progress) {
             self.failed.lock().get_or_insert(error);
         }
-        self.order.leave(number);
     }
 
     fn try_to_work(
@@ -406,6 +429,12 @@ impl<'r> Shared<'r> {
         let (prepared, error) = self.workshop.prepare(parsed);
         self.order.wait_for_turn(number);
         let mut committer = self.committer.lock();
+        // What an earlier batch could not store is done by the next run. What comes after it about the same document must
+        // not be done before that, and this batch may have waited for just that one.
+        if self.failed.lock().is_some() {
+            committer.recorder.run.received += received;
+            return Ok(());
+        }
         let run = &mut committer.recorder.run;
         run.received += received;
         run.retries = self.ingest.retries();

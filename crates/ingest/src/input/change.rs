@@ -223,6 +223,7 @@ impl Parser {
             Some(op) => (Op::None, Err(invalid(format!("the op {op:?} is none of add, modify and delete")))),
         };
         let change = change.and_then(|()| self.changed(fields, op, &path, repo.as_deref()));
+        let repo = repo.filter(|repo| repo.len() <= MAX_KEY_BYTES);
         Entry { path: Some(path), repo, line, ..Entry::new(Format::Change, op, change) }
     }
 
@@ -263,9 +264,12 @@ fn unknown(what: &str) -> Entry {
 }
 
 fn control(fields: Fields, json: String) -> Entry {
-    let repo = fields.repo.flatten();
+    let (repo, path, line) = (fields.repo.flatten(), fields.path.flatten(), fields.line.flatten());
+    if let Some(length) = repo.as_ref().map(String::len).filter(|length| *length > MAX_KEY_BYTES) {
+        let what = format!("the repo has {length} bytes; at most {MAX_KEY_BYTES} are allowed");
+        return Entry { path, line, ..Entry::new(Format::Control, Op::None, Err(invalid(what))) };
+    }
     let change = Change::Control(Changeset { repo: repo.clone(), json });
-    let (path, line) = (fields.path.flatten(), fields.line.flatten());
     Entry { path, repo, line, ..Entry::new(Format::Control, Op::None, Ok(change)) }
 }
 

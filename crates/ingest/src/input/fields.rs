@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 /// between. Longer ones are not even read, because many small values take sixteen times the memory of their text.
 const MAX_METADATA_JSON: usize = 8 * MAX_METADATA_BYTES;
 
-/// How long a control record may be. It is kept with the run.
-const MAX_CHANGESET_JSON: usize = 1 << 20;
+/// How long a control record may be. It is kept with the run, as an entry, in which each of its bytes may be escaped.
+const MAX_CHANGESET_JSON: usize = 120 << 10;
 
 /// What a line has. Of fields that may be `null`, that is the same as not to be there.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! From documents to a step of the source: operations in the order of the stream, dead letters, what they supersede, and
 //! the place behind everything that is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use plimsoll::{DeadLetter, Document, Error, Key, Source, Step};
@@ -14,6 +14,8 @@ use crate::retry::Policies;
 
 /// What is kept of a payload that is larger than a dead letter's may be.
 const HEAD: usize = 64 << 10;
+/// So much is kept of what is said about a failure. It may quote the item.
+const MESSAGE: usize = 4 << 10;
 /// How long a write waits at most before it is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A step is divided if it would be larger.
@@ -39,6 +41,9 @@ pub(super) struct Committer<'a> {
     /// The dead letters about each document: what comes later in the stream supersedes them.
     letters: HashMap<Key, BTreeSet<u64>>,
     open_letters: BTreeMap<u64, Option<Key>>,
+    /// The documents that items are about which stay in hand. What comes later about one of them must stay in hand, too:
+    /// the next run would do the earlier one after it.
+    left: HashSet<Key>,
     places: Places,
 }
 
@@ -72,6 +77,7 @@ impl<'a> Committer<'a> {
             recorder,
             letters: HashMap::new(),
             open_letters: BTreeMap::new(),
+            left: HashSet::new(),
             places: Places::default(),
         };
         for letter in source.dead_letters()? {
@@ -111,6 +117,7 @@ impl<'a> Committer<'a> {
         place: Option<(u64, Option<Vec<u8>>)>,
         done: &mut impl FnMut(&StepNews, &Recorder),
     ) -> Result<(), IngestError> {
+        self.leave(&mut batch);
         let is_whole = !batch.iter().any(|item| matches!(item.outcome, Outcome::Left));
         batch.retain(|item| !matches!(item.outcome, Outcome::Left));
         let state = place.filter(|_| is_whole).and_then(|(number, state)| self.places.done(number, state));
@@ -120,6 +127,18 @@ impl<'a> Committer<'a> {
             self.commit_part(part, state, done)?;
         }
         Ok(())
+    }
+
+    /// Leaves in hand what comes after something that was left about the same document.
+    fn leave(&mut self, batch: &mut [Prepared]) {
+        for item in batch {
+            let Some(key) = &item.key else { continue };
+            if matches!(item.outcome, Outcome::Left) {
+                self.left.insert(key.clone());
+            } else if self.left.contains(key) {
+                item.outcome = Outcome::Left;
+            }
+        }
     }
 
     fn commit_part(
@@ -270,11 +289,12 @@ impl<'a> Committer<'a> {
 
     fn letter(&self, item: &Prepared, failure: &Failure, attempts: u32) -> DeadLetter {
         let length = item.payload.len();
+        let message = shortened(&failure.message);
         let (payload, message) = if length > DeadLetter::MAX_PAYLOAD {
-            let what = format!("{} (of its {length} bytes the first {HEAD} are kept)", failure.message);
+            let what = format!("{message} (of its {length} bytes the first {HEAD} are kept)");
             (item.payload[..HEAD].to_vec(), what)
         } else {
-            (item.payload.clone(), failure.message.clone())
+            (item.payload.clone(), message)
         };
         let now = SystemTime::now();
         let mut letter =
@@ -287,6 +307,13 @@ impl<'a> Committer<'a> {
         letter.key.clone_from(&item.key);
         letter
     }
+}
+
+fn shortened(message: &str) -> String {
+    if message.len() <= MESSAGE {
+        return message.to_owned();
+    }
+    format!("{}…", &message[..message.floor_char_boundary(MESSAGE)])
 }
 
 /// Divides a batch so that each part makes a step of a bounded size.

@@ -212,14 +212,10 @@ impl Workshop<'_> {
     }
 
     /// Embeds texts. When not a single one gets a vector, and the embedder works otherwise, some of them are to blame: which
-    /// ones is found by halves.
+    /// ones is found by halves. When it breaks off among them, those that have none yet are asked for once more, alone.
     fn embed(&self, embedder: &dyn Embedder, texts: &[&str]) -> Result<Vec<Embedded>, Failure> {
         let failure = match embedder.embed(texts, TextKind::Passage) {
-            Ok(results) if results.len() == texts.len() => return Ok(results),
-            Ok(results) => {
-                let what = format!("the embedder gave {} results for {} texts", results.len(), texts.len());
-                return Err(Failure::new(FailureClass::Validation, what));
-            }
+            Ok(results) => return self.complete(embedder, texts, results),
             Err(failure) => failure,
         };
         let is_configured_wrong = !self.is_retried(failure.class);
@@ -232,6 +228,48 @@ impl Workshop<'_> {
         let (first, second) = texts.split_at(texts.len() / 2);
         let mut results = self.embed(embedder, first)?;
         results.extend(self.embed(embedder, second)?);
+        Ok(results)
+    }
+
+    /// Has the texts embedded that an embedder left out when it broke off: they are not to blame as long as it does not work.
+    fn complete(
+        &self,
+        embedder: &dyn Embedder,
+        texts: &[&str],
+        mut results: Vec<Embedded>,
+    ) -> Result<Vec<Embedded>, Failure> {
+        let invalid = |what: String| Err(Failure::new(FailureClass::Validation, what));
+        if results.len() != texts.len() {
+            return invalid(format!("the embedder gave {} results for {} texts", results.len(), texts.len()));
+        }
+        if let Some(other) = results.iter().flatten().find(|vector| vector.len() != self.dimension) {
+            let (model, got, expected) = (embedder.model(), other.len(), self.dimension);
+            return invalid(format!("{model} gives {got} dimensions, and the collection has {expected}"));
+        }
+        let is_open = |result: &Embedded| matches!(result, Err(failure) if self.is_retried(failure.class));
+        let open: Vec<usize> = (0..results.len()).filter(|at| is_open(&results[*at])).collect();
+        let Some(Err(failure)) = open.first().map(|at| &results[*at]) else { return Ok(results) };
+        if self.is_stopped() || !works(embedder) {
+            return Err(failure.clone());
+        }
+        if texts.len() == 1 {
+            return Ok(results);
+        }
+        let again: Vec<&str> = open.iter().map(|at| texts[*at]).collect();
+        // Fewer each time, or by halves, until each is alone with its fault.
+        let (first, second) = match open.len() == texts.len() {
+            true => again.split_at(again.len() / 2),
+            false => (&again[..], &[][..]),
+        };
+        for part in [(0, first), (first.len(), second)] {
+            let (from, part) = part;
+            if part.is_empty() {
+                continue;
+            }
+            for (at, result) in open[from..].iter().zip(self.embed(embedder, part)?) {
+                results[*at] = result;
+            }
+        }
         Ok(results)
     }
 
