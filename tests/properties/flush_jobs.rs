@@ -388,7 +388,7 @@ fn what_can_not_pass_is_not_tried_again() {
     db.flush().unwrap();
     let file = disk.paths().into_iter().rfind(|path| path.starts_with("/db/data")).unwrap();
     disk.flip_bit(&file, 800).unwrap();
-    let job = db.start(JobRequest::backup("/copy")).unwrap();
+    let job = db.start(JobRequest::backup("/copy").priority(JobPriority::High)).unwrap();
     let refused = job.wait().unwrap_err().to_string();
     assert!(refused.contains("checksum"), "{refused}");
     let record = db.job(job.id()).unwrap();
@@ -398,6 +398,11 @@ fn what_can_not_pass_is_not_tried_again() {
     disk.flip_bit(&file, 800).unwrap();
     let again = db.retry_job(job.id()).unwrap();
     assert!(again.id() > job.id());
+    let repeated = again.record();
+    assert_eq!(
+        (repeated.priority, repeated.target, repeated.reason),
+        (JobPriority::High, record.target, None)
+    );
     let JobOutcome::Backup(stats) = again.wait().unwrap() else { panic!("{again:?}") };
     assert!(stats.files > 0 && stats.bytes > 0);
     assert!(matches!(db.retry_job(again.id()), Err(Error::JobFinished { state: JobState::Completed, .. })));
