@@ -283,7 +283,7 @@ impl Drop for Claim {
 /// let source = db.source("inbox", "mail")?.fingerprint("maildir, model v1").open()?;
 /// for (position, text) in (0..).zip(inbox).skip(source.position() as usize) {
 ///     let mut step = Step::new();
-///     step.upsert(position, Document::new(*text).text(*text).vector([1.0, position as f32]));
+///     step.upsert(position, Document::new(text).text(text).vector([1.0, position as f32]));
 ///     source.commit(&step)?;
 /// }
 /// assert_eq!(source.position(), 3);
