@@ -415,6 +415,27 @@ fn the_log_is_flushed_when_it_has_reached_its_limit() {
     db.close().unwrap();
 }
 
+/// Each flush writes records of itself to the log, which would make it due again for ever.
+#[test]
+fn records_of_jobs_alone_are_no_reason_to_flush() {
+    let builder = Database::builder("/db").storage(Arc::new(SimStorage::new())).workers(1).max_workers(1);
+    let db = builder.max_wal_bytes(1).open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+    for flushes in 1..=2 {
+        collection.upsert(Document::new(flushes).vector([1.0, 2.0])).unwrap();
+        until("it is flushed", || db.stats().flushes.successful == flushes);
+        for _ in 0..3 {
+            db.start(plimsoll::JobRequest::verify()).unwrap().wait().unwrap();
+        }
+        let jobs = db.jobs(100).unwrap();
+        let flushed = jobs.iter().filter(|job| job.kind == JobKind::Flush);
+        assert!(flushed.clone().all(|job| job.reason == Some(FlushReason::WalSize)));
+        assert_eq!(flushed.count() as u64, flushes);
+    }
+    db.close().unwrap();
+}
+
 #[test]
 fn every_counter_of_flushes_says_what_happened() {
     let on = measuring(FlushPolicy::manual());

@@ -464,8 +464,10 @@ fn watching_tells_rates_and_the_last_flush() {
     );
     assert!(before["last_flush"].is_null());
     scratch.run("flush", "").ok();
+    let end = Instant::now() + PATIENCE;
     loop {
         let now = look();
+        assert!(Instant::now() < end, "nothing is told of the flush: {now}");
         for (count, rate) in
             [(["/flushed_rows"], "flushed_rows_per_second"), (["/lsn/appended"], "batches_per_second")]
         {
