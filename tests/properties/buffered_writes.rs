@@ -2,6 +2,7 @@
 //!
 //! Syncs are held up for as long as a test wants, so that nothing here depends on how fast anything is.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -108,6 +109,51 @@ fn no_buffered_write_waits_for_a_sync_and_each_is_counted() {
     write(&collection, 501..502);
     db.close().unwrap();
     assert_eq!(counts(db.stats().buffer), [502, 502, 4, 0, 0]);
+}
+
+/// Rule R3, with a background: the files of a flush are synced while the log is, and have no names before it is durable.
+#[test]
+fn a_flush_syncs_its_files_beside_the_log_and_names_them_after_it() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).open().unwrap();
+    let collection = create(&db);
+    collection.upsert(Document::new(1000).vector([0.0, 0.0])).unwrap();
+    db.flush().unwrap();
+    let before = disk.log().len();
+    let held = disk.hold_syncs();
+    let last = write(&collection, 0..10);
+    let flushing = db.clone();
+    let flush = thread::spawn(move || flushing.flush());
+    held.wait_for_one();
+    let of_files = |kind| {
+        let log = disk.log().split_off(before);
+        let is_data = |path: &Path| path.starts_with("/db/data");
+        log.iter().filter(|operation| operation.kind == kind && is_data(&operation.path)).count()
+    };
+    eventually(&db, "files are synced beside the log", |_| of_files(OperationKind::Sync) > 0);
+    // Nothing but the log's sync holds it up now.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(of_files(OperationKind::Rename), 0, "a file has a name, and its writes may be lost");
+    assert!(db.stats().lsn.durable < last && db.stats().lsn.flushed < last);
+    assert!(!flush.is_finished());
+    drop(held);
+    let stats = flush.join().unwrap().unwrap();
+    assert_eq!(stats.rows, 10);
+    assert!(of_files(OperationKind::Rename) > 0 && db.stats().lsn.flushed >= last);
+    // A sync of the log that fails: the flush fails, and names none of what it had written.
+    write(&collection, 10..20);
+    let (named, synced) = (of_files(OperationKind::Rename), of_files(OperationKind::Sync));
+    let held = disk.hold_syncs();
+    let flushing = db.clone();
+    let flush = thread::spawn(move || flushing.flush());
+    held.wait_for_one();
+    eventually(&db, "all files are synced beside the log", |_| of_files(OperationKind::Sync) == 2 * synced);
+    disk.fail_next(OperationKind::Sync, Failure::errno(5), 1);
+    drop(held);
+    assert!(flush.join().unwrap().is_err());
+    assert_eq!(of_files(OperationKind::Rename), named);
+    let written = |path: &Path| path.starts_with("/db/data") && path.extension().is_some_and(|e| e == "tmp");
+    assert!(!disk.paths().iter().any(|path| written(path)), "what it had written is removed");
 }
 
 #[test]

@@ -10,13 +10,15 @@ mod validate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use plimsoll_base::mutant::{self, Mutant};
+use plimsoll_base::storage::Syncs;
 use plimsoll_base::sync::MutexGuard;
 use plimsoll_base::sync::atomic::Ordering;
 use plimsoll_base::{CollectionId, FileNumber, Lsn, ShardId, StorageError};
-use plimsoll_shard::{NamedFiles, name_files};
+use plimsoll_shard::{NamedFiles, SyncedFiles, sync_files};
 
 use crate::buffer::EVERYTHING;
 use crate::commit::Request;
@@ -52,6 +54,14 @@ pub(crate) struct Drained {
     pub sealed: Vec<Sealed>,
     /// Everything of the collection up to here is in `sealed`.
     pub seal: Lsn,
+}
+
+/// The log on its way to a flush's seal.
+enum LogSync<'scope> {
+    /// It is durable up to here.
+    Done(Lsn),
+    /// A thread syncs it.
+    Running(ScopedJoinHandle<'scope, Result<Lsn>>),
 }
 
 /// System tables are flushed at the latest when they have so many bytes in memory.
@@ -229,41 +239,59 @@ impl Core {
         let span = tracing::info_span!("flush", reason = %run.reason);
         let _within = span.enter();
         let mut stats = FlushStats { reason: run.reason, ..FlushStats::default() };
-        self.phase(run, "wal_drain");
-        let (mut drained, durable) = self.timed(&mut stats.wal_drain, || self.drain(run))?;
-        self.phase(run, "shard_apply");
-        let mut deltas = self.timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
-        if !drained.is_empty() {
-            let of_users = deltas.iter().zip(&drained).filter(|(_, part)| !part.collection.is_system());
-            of_users.for_each(|(delta, _)| delta.count(&mut stats, touched));
-            stats.files_synced = deltas.iter().map(Delta::files).sum();
-            stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
-            self.phase(run, "file_sync");
-            let named = self.timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
-            if mutant::is(Mutant::ReleaseLogEarly) {
-                lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
-                self.advance_log()?;
-            }
-            self.phase(run, "manifest_publish");
-            self.timed(&mut stats.manifest_publish, || {
-                self.publish_flush(&drained, &deltas, Some(named), durable)
-            })?;
-            self.measure(&drained, self.now().saturating_sub(start));
-            self.phase(run, "wal_advance");
-            self.timed(&mut stats.wal_advance, || self.advance_log())?;
-            self.phase(run, "validation");
-            self.timed(&mut stats.validation, || self.validate_flush(&deltas))?;
-            stats.files_synced += 1;
-        } else if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer
-            || lock(&self.root).ambiguous
-        {
-            // What the log still holds is of collections that were dropped; or it is unknown which manifest is on disk,
-            // which whoever is told of a success need not think of.
-            self.publish_flush(&drained, &[], None, durable)?;
-            self.advance_log()?;
-        }
+        std::thread::scope(|threads| self.flush_beside_log(run, touched, &mut stats, threads))?;
         stats.total = self.now().saturating_sub(start);
         Ok(stats)
+    }
+
+    /// The phases, with a thread that syncs the log meanwhile.
+    fn flush_beside_log<'scope>(
+        &'scope self,
+        run: &FlushRun<'_>,
+        touched: &mut Touched,
+        stats: &mut FlushStats,
+        threads: &'scope Scope<'scope, '_>,
+    ) -> Result<()> {
+        let start = self.now();
+        self.phase(run, "wal_drain");
+        let (mut drained, log) = self.timed(&mut stats.wal_drain, || self.drain(run, threads))?;
+        self.phase(run, "shard_apply");
+        let mut deltas = self.timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
+        if drained.is_empty() {
+            let durable = self.timed(&mut stats.wal_drain, || self.durable(log))?;
+            if self.log_pointer(&drained, durable) > lock(&self.root).manifest.wal_pointer
+                || lock(&self.root).ambiguous
+            {
+                // What the log still holds is of collections that were dropped; or it is unknown which manifest is on
+                // disk, which whoever is told of a success need not think of.
+                self.publish_flush(&drained, &[], None, durable)?;
+                self.advance_log()?;
+            }
+            return Ok(());
+        }
+        let of_users = deltas.iter().zip(&drained).filter(|(_, part)| !part.collection.is_system());
+        of_users.for_each(|(delta, _)| delta.count(stats, touched));
+        stats.files_synced = deltas.iter().map(Delta::files).sum();
+        stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
+        self.phase(run, "file_sync");
+        let synced = self.timed(&mut stats.file_sync, || self.sync_files(&mut deltas))?;
+        let durable = self.timed(&mut stats.wal_drain, || self.durable(log))?;
+        let named = self.timed(&mut stats.file_sync, || synced.give_names(self.data_dir()))?;
+        if mutant::is(Mutant::ReleaseLogEarly) {
+            lock(&self.root).manifest.wal_pointer = self.log_pointer(&drained, durable);
+            self.advance_log()?;
+        }
+        self.phase(run, "manifest_publish");
+        self.timed(&mut stats.manifest_publish, || {
+            self.publish_flush(&drained, &deltas, Some(named), durable)
+        })?;
+        self.measure(&drained, self.now().saturating_sub(start));
+        self.phase(run, "wal_advance");
+        self.timed(&mut stats.wal_advance, || self.advance_log())?;
+        self.phase(run, "validation");
+        self.timed(&mut stats.validation, || self.validate_flush(&deltas))?;
+        stats.files_synced += 1;
+        Ok(())
     }
 
     /// Measures one phase: runs `work` and adds its time to `phase`, also when it fails.
@@ -301,22 +329,42 @@ impl Core {
         }
     }
 
-    /// Phase 1: takes what is sealed, and waits until the log is durable up to every seal (rule R3).
-    fn drain(&self, run: &FlushRun<'_>) -> Result<(Vec<Drained>, Lsn)> {
+    /// Phase 1: takes what is sealed, and has the log synced up to every seal: in a thread of `threads`, beside what the
+    /// next phases do, where syncs may run together.
+    fn drain<'scope>(
+        &'scope self,
+        run: &FlushRun<'_>,
+        threads: &'scope Scope<'scope, '_>,
+    ) -> Result<(Vec<Drained>, LogSync<'scope>)> {
         let state = self.published.state();
         let chosen = state.sound().filter(|collection| run.takes(collection));
         let drained: Vec<Drained> =
             chosen.filter_map(|collection| Drained::take(collection, run.up_to)).collect();
         let seal = drained.iter().map(|drained| drained.seal).max().unwrap_or_default();
         let replayed = Lsn(self.replayed_durable.load(Ordering::Acquire));
-        let mut durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
-        if durable < seal && !mutant::is(Mutant::FlushBeforeDurable) {
-            durable = self.sync_up_to(seal)?;
-        }
+        let durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
+        let log = if durable >= seal || mutant::is(Mutant::FlushBeforeDurable) {
+            LogSync::Done(durable)
+        } else if self.options.syncs() == Syncs::Together {
+            LogSync::Running(threads.spawn(move || self.sync_up_to(seal)))
+        } else {
+            LogSync::Done(self.sync_up_to(seal)?)
+        };
         match self.poisoned() {
             Some(error) => Err(error),
-            None => Ok((drained, durable)),
+            None => Ok((drained, log)),
         }
+    }
+
+    /// Waits until the log is durable up to every seal, which it is before any file has its name (rule R3).
+    fn durable(&self, log: LogSync<'_>) -> Result<Lsn> {
+        let durable = match log {
+            LogSync::Done(durable) => durable,
+            LogSync::Running(thread) => {
+                thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))?
+            }
+        };
+        self.poisoned().map_or(Ok(durable), Err)
     }
 
     /// Phase 2: resolves ids, assigns rows to lists, and writes one delta for each collection. A collection that
@@ -347,10 +395,10 @@ impl Core {
         });
     }
 
-    /// Phase 3: syncs every file and gives it its name.
-    fn sync_files<'a>(&'a self, deltas: &mut [Delta<'a>]) -> Result<NamedFiles<'a>> {
+    /// Phase 3: syncs every file. They get their names once the log is durable.
+    fn sync_files<'a>(&'a self, deltas: &mut [Delta<'a>]) -> Result<SyncedFiles<'a>> {
         let files: Vec<_> = deltas.iter_mut().flat_map(Delta::take_files).collect();
-        Ok(name_files(&self.storage, self.data_dir(), files, self.options.syncs())?)
+        Ok(sync_files(&self.storage, files, self.options.syncs())?)
     }
 
     /// Phase 4: syncs the directory, publishes the manifest that names the new files, and then the state that shows

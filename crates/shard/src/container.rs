@@ -63,7 +63,7 @@ use crate::names::{FileName, SealedKind};
 pub(crate) use verify::in_pieces;
 
 pub use reader::{ReadMode, SealedFile};
-pub use writer::{NamedFiles, PendingFile, SealedWriter, commit_files, name_files};
+pub use writer::{NamedFiles, PendingFile, SealedWriter, SyncedFiles, commit_files, sync_files};
 
 /// Identifies a database; random, in the header of each of its files.
 pub type DatabaseId = [u8; 16];

@@ -24,7 +24,7 @@ mod view;
 
 pub use container::{
     DatabaseId, FileMeta, NamedFiles, PendingFile, ReadMode, SealedFile, SealedWriter, Section, SectionKind,
-    commit_files, name_files,
+    SyncedFiles, commit_files, sync_files,
 };
 pub use describe::{Description, describe, verify_file};
 pub use index_file::{IndexFile, IndexHeader, IndexList, Rotation, StopRule};

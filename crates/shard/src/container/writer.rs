@@ -100,6 +100,14 @@ fn sync_all(files: &mut [PendingFile<'_>], syncs: Syncs) -> Result<()> {
     })
 }
 
+/// Files that are synced, and have no names yet. Dropped, they are removed.
+#[derive(Debug)]
+#[must_use = "a file is not there before it has its name"]
+pub struct SyncedFiles<'a> {
+    storage: &'a dyn Storage,
+    files: Vec<PendingFile<'a>>,
+}
+
 /// Files that are synced and have their final names, which their directory may yet lose. Dropped, they are removed.
 #[derive(Debug)]
 #[must_use = "a file is not there before its directory is synced"]
@@ -109,30 +117,39 @@ pub struct NamedFiles<'a> {
     files: Vec<PendingFile<'a>>,
 }
 
-/// Syncs every file and gives it its final name, replacing nothing.
+/// Syncs every file.
 ///
 /// # Errors
 /// Those of the storage; all of the files are then removed, as far as that is possible, and their numbers are
 /// not to be used again.
-pub fn name_files<'a>(
+pub fn sync_files<'a>(
     storage: &'a dyn Storage,
-    dir: &'a Path,
     files: impl IntoIterator<Item = PendingFile<'a>>,
     syncs: Syncs,
-) -> Result<NamedFiles<'a>> {
+) -> Result<SyncedFiles<'a>> {
     let mut files: Vec<PendingFile<'a>> = files.into_iter().collect();
     if !mutant::is(Mutant::SkipDataSync) {
         sync_all(&mut files, syncs)?;
     }
-    files.iter_mut().try_for_each(PendingFile::give_name)?;
-    Ok(NamedFiles { storage, dir, files })
+    Ok(SyncedFiles { storage, files })
+}
+
+impl<'a> SyncedFiles<'a> {
+    /// Gives every file its final name in `dir`, where they were written, replacing nothing.
+    ///
+    /// # Errors
+    /// As [`sync_files`].
+    pub fn give_names(mut self, dir: &'a Path) -> Result<NamedFiles<'a>> {
+        self.files.iter_mut().try_for_each(PendingFile::give_name)?;
+        Ok(NamedFiles { storage: self.storage, dir, files: self.files })
+    }
 }
 
 impl NamedFiles<'_> {
     /// Syncs the directory, once: a manifest may name the files when this has returned.
     ///
     /// # Errors
-    /// As [`name_files`].
+    /// As [`sync_files`].
     pub fn sync_dir(self) -> Result<Vec<FileMeta>> {
         if !self.files.is_empty() && !mutant::is(Mutant::SkipDataDirectorySync) {
             self.storage.sync_dir(self.dir)?;
@@ -145,7 +162,8 @@ impl NamedFiles<'_> {
     }
 }
 
-/// Syncs files, gives them their names, and syncs the directory: [`name_files`] and [`NamedFiles::sync_dir`].
+/// Syncs files, gives them their names, and syncs the directory: [`sync_files`], [`SyncedFiles::give_names`] and
+/// [`NamedFiles::sync_dir`].
 ///
 /// # Errors
 /// Theirs.
@@ -155,7 +173,7 @@ pub fn commit_files<'a>(
     files: impl IntoIterator<Item = PendingFile<'a>>,
     syncs: Syncs,
 ) -> Result<Vec<FileMeta>> {
-    name_files(storage, dir, files, syncs)?.sync_dir()
+    sync_files(storage, files, syncs)?.give_names(dir)?.sync_dir()
 }
 
 impl<'a> SealedWriter<'a> {
