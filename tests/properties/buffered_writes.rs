@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll::{
-    BufferStats, Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, Lsn,
-    Metric, Stats, WriteBatch,
+    BufferStats, Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, Level,
+    Lsn, Metric, Stats, WriteBatch,
 };
 use plimsoll_sim::{CrashPolicy, Failure, OperationKind, SimStorage};
 
@@ -154,6 +154,40 @@ fn a_flush_syncs_its_files_beside_the_log_and_names_them_after_it() {
     assert_eq!(of_files(OperationKind::Rename), named);
     let written = |path: &Path| path.starts_with("/db/data") && path.extension().is_some_and(|e| e == "tmp");
     assert!(!disk.paths().iter().any(|path| written(path)), "what it had written is removed");
+}
+
+/// Whoever waits for a sync that has covered what it waits for does not wait for the next one.
+#[test]
+fn no_one_waits_for_a_sync_that_begins_after_the_one_that_was_needed() {
+    let disk = SimStorage::new();
+    let db = builder(&disk).open().unwrap();
+    let collection = create(&db);
+    for round in 0..20 {
+        let first = write(&collection, round * 10..round * 10 + 2);
+        let held = disk.hold_syncs();
+        let sync = |db: &Database| {
+            let db = db.clone();
+            thread::spawn(move || db.sync())
+        };
+        let one = sync(&db);
+        held.wait_for_one();
+        let (waiting, (told, is_told)) = (db.clone(), mpsc::channel());
+        let waiter = thread::spawn(move || told.send(waiting.wait(Level::Durable, first, PATIENCE)));
+        // These need another sync, and begin it as soon as they can.
+        write(&collection, round * 10 + 2..round * 10 + 4);
+        let others = [sync(&db), sync(&db), sync(&db)];
+        thread::sleep(Duration::from_millis(5));
+        held.let_one_pass();
+        one.join().unwrap().unwrap();
+        held.wait_for_one();
+        let durable = is_told.recv_timeout(PATIENCE).expect("it waits for a sync it does not need").unwrap();
+        assert!(durable >= first);
+        drop(held);
+        waiter.join().unwrap().unwrap();
+        for other in others {
+            assert!(other.join().unwrap().unwrap() > first);
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use plimsoll_base::Lsn;
@@ -156,19 +156,29 @@ impl Core {
 
     /// Makes durable what is in the log, at least up to `lsn`, and returns the durable LSN. Writers go on meanwhile.
     pub(crate) fn sync_up_to(&self, lsn: Lsn) -> Result<Lsn> {
-        let _one_at_a_time = lock(&self.syncing);
         let pending = {
             let mut log = lock(&self.log);
-            let wal = log.wal.as_mut().ok_or(Error::Closed)?;
-            if wal.durable() >= lsn && wal.poisoned().is_none() {
-                return Ok(wal.durable());
+            loop {
+                let wal = log.wal.as_mut().ok_or(Error::Closed)?;
+                if wal.durable() >= lsn && wal.poisoned().is_none() {
+                    return Ok(wal.durable());
+                }
+                if !log.is_syncing {
+                    break;
+                }
+                // That one may be enough: then nothing that begins after it is waited for.
+                log = self.log_synced.wait(log).unwrap_or_else(PoisonError::into_inner);
             }
+            let wal = log.wal.as_mut().ok_or(Error::Closed)?;
             let begun = wal.begin_sync();
             let durable = wal.durable();
             log.buffer.gathered = 0;
             self.settle_buffer(&mut log);
             match begun? {
-                Some(pending) => pending,
+                Some(pending) => {
+                    log.is_syncing = true;
+                    pending
+                }
                 None => {
                     // A new segment may have done it.
                     self.name_new_segment(&log);
@@ -176,12 +186,15 @@ impl Core {
                 }
             }
         };
+        let ends = SyncEnds { core: self };
         let finished = pending.run();
         let mut log = lock(&self.log);
-        let durable = log.wal.as_mut().ok_or(Error::Closed)?.finish_sync(finished);
+        let durable = log.wal.as_mut().map(|wal| wal.finish_sync(finished));
         self.settle_buffer(&mut log);
+        drop(log);
+        drop(ends);
         self.signals.mark_due();
-        Ok(durable?)
+        Ok(durable.ok_or(Error::Closed)??)
     }
 
     /// Makes everything durable that is in the log, whose lock the caller holds: nobody writes meanwhile.
@@ -197,5 +210,17 @@ impl Core {
         if log.buffer.settle(wal.durable(), wal.poisoned().is_some()) {
             self.signals.progressed();
         }
+    }
+}
+
+/// Lets others sync the log again: also where the storage has panicked.
+struct SyncEnds<'a> {
+    core: &'a Core,
+}
+
+impl Drop for SyncEnds<'_> {
+    fn drop(&mut self) {
+        lock(&self.core.log).is_syncing = false;
+        self.core.log_synced.notify_all();
     }
 }

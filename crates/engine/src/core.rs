@@ -1,9 +1,8 @@
 //! The open database: what the commit leader, the flusher, the compactor and every handle share.
 //!
 //! **Locks, in the order in which they may be taken:** `flushing` or `compacting` (one of a kind at a time; a compaction
-//! takes `flushing` only to install) → the ledger of `jobs` → `syncing` (a sync beside the writers) → `log` (the commit
-//! leader; also creation and
-//! dropping of collections) → `root` (the manifest). Readers take none.
+//! takes `flushing` only to install) → the ledger of `jobs` → `log` (the commit leader; also creation and dropping of
+//! collections) → `root` (the manifest). Readers take none.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::storage::{IoStats, Lock, MeteredStorage, Storage, Syncs};
 use plimsoll_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use plimsoll_base::sync::{Mutex, MutexGuard};
+use plimsoll_base::sync::{Condvar, Mutex, MutexGuard};
 use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
 use plimsoll_shard::FileMeta;
 use plimsoll_wal::{GroupCommit, Wal};
@@ -39,8 +38,9 @@ pub(crate) struct Core {
     pub opener: FileOpener,
     pub published: Published,
     pub commits: GroupCommit<Request, Outcome>,
-    pub syncing: Mutex<()>,
     pub log: Mutex<Log>,
+    /// A sync of the log beside the writers has ended.
+    pub log_synced: Condvar,
     pub root: Mutex<Root>,
     pub flushing: Mutex<()>,
     pub compacting: Mutex<()>,
@@ -79,6 +79,8 @@ pub(crate) struct Log {
     pub buffer: Buffer,
     /// How much had been logged when everything was last sealed to let the log shrink.
     pub checkpoint: u64,
+    /// A thread syncs it beside the writers; another one waits.
+    pub is_syncing: bool,
 }
 
 /// The newest manifest, and what it replaced.
@@ -180,8 +182,8 @@ impl Core {
             opener: parts.opener,
             published: parts.published,
             commits: GroupCommit::new(crate::commit::group_limits()),
-            syncing: Mutex::new(()),
-            log: Mutex::new(Log { wal: None, buffer: Buffer::default(), checkpoint: 0 }),
+            log: Mutex::new(Log { wal: None, buffer: Buffer::default(), checkpoint: 0, is_syncing: false }),
+            log_synced: Condvar::new(),
             root: Mutex::new(parts.root),
             flushing: Mutex::new(()),
             compacting: Mutex::new(()),

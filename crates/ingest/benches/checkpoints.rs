@@ -150,20 +150,24 @@ fn main() {
     write_lines(&path, lines);
     let bytes = path.metadata().unwrap().len();
     println!("{lines} lines of {} bytes, batches of {BATCH}, {rounds} rounds", bytes / lines as u64);
-    let mut rates = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    let mut rates: [Vec<f64>; 4] = std::array::from_fn(|_| Vec::new());
     for round in 0..rounds {
-        let dir = |name: &str| {
-            let dir = scratch.path().join(format!("{name}{round}"));
+        // Each begins in turn: what one leaves to be written back slows the next one down.
+        for turn in 0..rates.len() {
+            let system = (round + turn) % rates.len();
+            let dir = scratch.path().join(format!("{system} {round}"));
             std::fs::create_dir(&dir).unwrap();
-            dir
-        };
-        rates[0].push(without(&path, &dir("without")));
-        rates[1].push(with(&path, &dir("with"), false));
-        rates[2].push(with(&path, &dir("ledger"), true));
+            rates[system].push(match system {
+                0 => without(&path, &dir),
+                1 => with(&path, &dir, false),
+                2 => with(&path, &dir, true),
+                _ => old_way(&path, &dir, old_lines.min(lines)),
+            });
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
         if let Some(peak) = peak().filter(|_| round == 0) {
             println!("peak memory {peak:.0} MB, the parsing and three databases of the first round");
         }
-        rates[3].push(old_way(&path, &dir("old"), old_lines.min(lines)));
     }
     let [without, with, ledger, old] = rates.map(median);
     println!("without positions       {without:>10.0} lines/s");

@@ -15,6 +15,8 @@ struct State {
     /// How many guards hold it closed.
     holders: u32,
     waiting: usize,
+    /// How many may pass all the same.
+    passes: usize,
 }
 
 impl Gate {
@@ -27,9 +29,10 @@ impl Gate {
         let mut state = self.state();
         state.waiting += 1;
         self.changed.notify_all();
-        while state.holders > 0 {
+        while state.holders > 0 && state.passes == 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.passes = state.passes.saturating_sub(1);
         state.waiting -= 1;
     }
 }
@@ -44,6 +47,12 @@ impl HeldSyncs {
     pub(crate) fn new(gate: &Arc<Gate>) -> Self {
         gate.state().holders += 1;
         Self { gate: Arc::clone(gate) }
+    }
+
+    /// Lets one sync go on, now or when it comes.
+    pub fn let_one_pass(&self) {
+        self.gate.state().passes += 1;
+        self.gate.changed.notify_all();
     }
 
     /// Waits until at least one sync is held up.
