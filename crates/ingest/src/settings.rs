@@ -67,8 +67,27 @@ impl Settings {
     /// model, and cut texts otherwise.
     ///
     /// # Errors
-    /// [`IngestError::Settings`] if the collection was embedded with another model, or has another dimension.
+    /// As [`Settings::check`].
     pub fn keep(&self, collection: &Collection) -> Result<(), IngestError> {
+        if self.check(collection)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        let stored = Stored {
+            embedder: self.embedder.to_string(),
+            model: self.model.clone(),
+            dimension: self.dimension,
+            chunking: self.chunking.to_string(),
+        };
+        let json = serde_json::to_vec(&stored).map_err(|error| IngestError::Settings(error.to_string()))?;
+        collection.set_property(PROPERTY, Some(&json))?;
+        Ok(())
+    }
+
+    /// Whether texts that become vectors in this way fit into the collection. Returns what it remembers now.
+    ///
+    /// # Errors
+    /// [`IngestError::Settings`] if the collection was embedded with another model, or has another dimension.
+    pub fn check(&self, collection: &Collection) -> Result<Option<Self>, IngestError> {
         let name = collection.name();
         if collection.dimension() != self.dimension {
             let (expected, got) = (collection.dimension(), self.dimension);
@@ -88,18 +107,7 @@ impl Settings {
             );
             return Err(IngestError::Settings(what));
         }
-        if stored.as_ref() == Some(self) {
-            return Ok(());
-        }
-        let stored = Stored {
-            embedder: self.embedder.to_string(),
-            model: self.model.clone(),
-            dimension: self.dimension,
-            chunking: self.chunking.to_string(),
-        };
-        let json = serde_json::to_vec(&stored).map_err(|error| IngestError::Settings(error.to_string()))?;
-        collection.set_property(PROPERTY, Some(&json))?;
-        Ok(())
+        Ok(stored)
     }
 }
 

@@ -306,7 +306,14 @@ impl Session {
         let stored = collection.as_ref().map(Settings::of).transpose()?.flatten();
         let spec = args.embed.clone().or_else(|| stored.as_ref().map(|stored| stored.embedder.clone()));
         let spec = spec.filter(|spec| *spec != EmbedderSpec::Given);
-        let chunking = args.chunk.or_else(|| stored.as_ref().map(|stored| stored.chunking));
+        let source = args.source.clone().unwrap_or_else(|| kind.default_source());
+        // Each source goes on as it was begun, whatever others of the collection do.
+        let entries = match (&db, &collection) {
+            (Some(db), Some(_)) => db.source_entries(&source, name)?,
+            _ => Vec::new(),
+        };
+        let before = Origin::from_entries(&entries).and_then(|origin| origin.chunking?.parse().ok());
+        let chunking = args.chunk.or(before).or_else(|| stored.as_ref().map(|stored| stored.chunking));
         let chunking = chunking.unwrap_or_default();
         let policies = Policies::default().with_max_retries(args.max_retries);
         let (mut embedder, mut settings) = (None, None);
@@ -351,7 +358,7 @@ impl Session {
             db.create_collection(name, CollectionConfig::new(collection.dimension(), metric))?;
         }
         if let Some(settings) = &settings {
-            settings.keep(&collection)?;
+            settings.check(&collection)?;
         }
         let mut session = Self {
             source: None,
@@ -362,7 +369,11 @@ impl Session {
             ledger: Ledger::open(Ledger::path_for(&args.target.dir)),
             db,
         };
-        session.begin(args, kind, &collection, fingerprint, inputs)?;
+        session.begin(args, kind, &collection, source, fingerprint, inputs)?;
+        // Not before: what a refused run was asked for is not what the next one does.
+        if let Some(settings) = &settings {
+            settings.keep(&collection)?;
+        }
         if let Some(quiet) = quiet {
             quiet.allow();
         }
@@ -375,10 +386,10 @@ impl Session {
         args: &Ingest,
         kind: &Kind,
         collection: &Collection,
+        name: String,
         fingerprint: Option<String>,
         inputs: Inputs,
     ) -> Result<()> {
-        let name = args.source.clone().unwrap_or_else(|| kind.default_source());
         let mut builder = self.db.source(&name, collection.name())?.reset(args.restart);
         if let Some(fingerprint) = fingerprint {
             builder = builder.fingerprint(fingerprint);
@@ -389,8 +400,13 @@ impl Session {
         }
         let base = kind.base(args);
         let base = base.canonicalize().unwrap_or(base).display().to_string();
-        let inputs_named = kind.names();
-        Origin { inputs: inputs_named, base: Some(base) }.keep(&source)?;
+        let origin = Origin {
+            inputs: kind.names(),
+            base: Some(base),
+            is_folder: matches!(kind, Kind::Folder(_)),
+            chunking: self.embedder.is_some().then(|| self.chunking.to_string()),
+        };
+        origin.keep(&source)?;
         self.inputs = Some(inputs);
         self.source = Some(source);
         Ok(())
@@ -404,7 +420,11 @@ impl Session {
             Kind::Lines(_) => Box::new(Lines::resume(inputs, source)?),
             Kind::Folder(path) => Box::new(Folder::compare(path, &Kind::walk_options(args), source)?),
         };
-        let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
+        let files = Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?;
+        let parser = match kind {
+            Kind::Folder(_) => Parser::of_paths(files),
+            Kind::Lines(_) => Parser::new(files),
+        };
         let mut options = RunOptions::default();
         options.batch_size = args.batch_size as usize;
         options.workers = args.workers as usize;
@@ -435,6 +455,15 @@ impl Session {
             eprintln!(
                 "the ledger {path} could not be written; plimsoll source {} ledger makes it anew",
                 args.target.dir.display()
+            );
+        }
+        if let Some(embedder) =
+            self.embedder.as_ref().filter(|embedder| embedder.cache().counts().bypassed > 0)
+        {
+            let path = embedder.cache().file();
+            eprintln!(
+                "{} could not be used throughout: some texts may be embedded once more",
+                path.display()
             );
         }
         Ok(Ended { source: source.name().to_owned(), run, position: source.position(), passages })

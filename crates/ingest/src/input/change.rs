@@ -152,12 +152,20 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Parser {
     files: Files,
+    /// Whether payloads are paths, whatever they look like.
+    of_paths: bool,
 }
 
 impl Parser {
     /// A parser that reads these files.
     pub fn new(files: Files) -> Self {
-        Self { files }
+        Self { files, of_paths: false }
+    }
+
+    /// A parser for the items of a folder: what is kept of one that failed is its path below `files`, also if it looks like
+    /// a line of another kind.
+    pub fn of_paths(files: Files) -> Self {
+        Self { files, of_paths: true }
     }
 
     /// What a line asks for.
@@ -170,7 +178,8 @@ impl Parser {
 
     /// The same for the payload of a line that failed.
     pub fn parse_payload(&self, payload: &[u8]) -> Entry {
-        match content::utf8("the line", payload) {
+        match content::utf8(if self.of_paths { "the path" } else { "the line" }, payload) {
+            Ok(path) if self.of_paths => self.parse_path(path),
             Ok(text) => self.parse_text(text),
             Err(failure) => Entry::new(Format::Unknown, Op::None, Err(failure)),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use plimsoll::Source;
+use plimsoll::{Source, Step};
 
 use crate::error::IngestError;
 use crate::failure::Failure;
@@ -30,6 +30,9 @@ pub struct Item {
     pub work: Work,
     /// What the source's own table is to hold once the item is done, whatever becomes of it.
     pub entries: Vec<(String, Option<Vec<u8>>)>,
+    /// Whether the payload names what the item is about, as a path does, so that what was set aside with the same payload is
+    /// outdated by this item, whatever becomes of it.
+    pub is_named: bool,
 }
 
 /// What an item asks for.
@@ -44,7 +47,12 @@ pub enum Work {
 impl Item {
     /// A change at a position. `payload` is what is kept of it if it fails.
     pub fn change(position: u64, change: Change, payload: impl Into<Vec<u8>>) -> Self {
-        Self { position, work: Work::Change(Ok(change), payload.into()), entries: Vec::new() }
+        Self {
+            position,
+            work: Work::Change(Ok(change), payload.into()),
+            entries: Vec::new(),
+            is_named: false,
+        }
     }
 
     /// About how many bytes it takes.
@@ -121,7 +129,7 @@ impl Feed for Lines {
         Ok(match next {
             Next::Line(line) => {
                 let position = line.position;
-                Fed::Item(Item { position, work: Work::Line(line), entries: Vec::new() })
+                Fed::Item(Item { position, work: Work::Line(line), entries: Vec::new(), is_named: false })
             }
             Next::Idle => Fed::Idle,
             Next::End => Fed::End,
@@ -151,6 +159,13 @@ impl Folder {
     /// [`IngestError::Input`] if the folder can not be read; [`IngestError::Database`].
     pub fn compare(root: &Path, options: &WalkOptions, source: &Source) -> Result<Self, IngestError> {
         // What an earlier walk numbered and did not do is in this one again, under a number of its own.
+        let mut step = Step::new();
+        for position in source.position()..source.status()?.end {
+            if !source.is_done(position) {
+                step.rejected(position);
+            }
+        }
+        source.commit(&step)?;
         Self::compare_with(root, options, &source.entries()?, source.status()?.end)
     }
 
@@ -194,7 +209,8 @@ impl Feed for Folder {
         };
         let position = self.next;
         self.next += 1;
-        Ok(Fed::Item(Item { position, work: Work::Change(found.change, found.payload), entries }))
+        let work = Work::Change(found.change, found.payload);
+        Ok(Fed::Item(Item { position, work, entries, is_named: true }))
     }
 
     fn progress(&self) -> (u64, Option<u64>) {
