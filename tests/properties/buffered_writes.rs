@@ -124,6 +124,22 @@ fn a_sync_begins_after_the_delay() {
     eventually(&db, "all are durable", |stats| stats.buffer.flushed == 50);
 }
 
+/// One database syncs what is old enough for it, twice, while another one that was written to before does nothing.
+#[test]
+fn each_database_waits_for_its_own_delay() {
+    let [patient, quick] = [NEVER, Duration::from_millis(20)].map(|delay| {
+        let db = builder(&SimStorage::new()).buffer_delay(delay).open().unwrap();
+        let collection = create(&db);
+        (db, collection)
+    });
+    for round in 1..=2 {
+        write(&patient.1, round..round + 1);
+        write(&quick.1, round..round + 1);
+        eventually(&quick.0, "what is old enough is durable", |stats| stats.buffer.flushed == round);
+        assert_eq!(counts(patient.0.stats().buffer), [round, 0, 0, 0, round]);
+    }
+}
+
 #[test]
 fn no_buffered_write_waits_for_another_thread_that_syncs_or_flushes() {
     for flushes in [false, true] {
@@ -253,6 +269,7 @@ fn a_new_segment_counts_the_writes_that_it_makes_durable() {
         assert_eq!(counts(db.stats().buffer), [written, 0, 0, 0, written]);
         write(&collection, written..written + 1);
         written += 1;
+        assert!(written < 1000, "a segment holds so many");
     }
     assert_eq!(counts(db.stats().buffer), [written, written - 1, 1, 0, 1]);
 }

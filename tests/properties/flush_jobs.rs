@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plimsoll::{
-    Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error, FlushPolicy,
-    FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState, JobTarget,
-    Level, Lsn, Metric, ReadOnlyDatabase, WriteBatch,
+    Clock as _, Collection, CollectionConfig, Database, DatabaseBuilder, Document, Durability, Error,
+    FlushPolicy, FlushReason, JobEventKind, JobId, JobKind, JobOutcome, JobPriority, JobRequest, JobState,
+    JobTarget, Level, Lsn, Metric, ReadOnlyDatabase, WriteBatch,
 };
 use plimsoll_sim::{CrashPolicy, SimClock, SimStorage};
 
@@ -33,6 +33,15 @@ pub(crate) fn create(db: &Database, name: &str) -> Collection {
 
 pub(crate) fn document(key: u64) -> Document {
     Document::new(key).vector([key as f32, 1.0])
+}
+
+/// Waits until something holds that has to, and fails if it never does.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never happens that {what}");
+        thread::yield_now();
+    }
 }
 
 /// A database whose files a test can hold up.
@@ -201,6 +210,45 @@ fn jobs_begin_in_the_order_of_their_priorities() {
     db.close().unwrap();
 }
 
+/// By the database's clock, and as far as high.
+#[test]
+fn who_waits_rises_by_a_priority_every_ten_seconds() {
+    let ten = Duration::from_secs(10);
+    // The low one has waited for so long when one of that priority comes: whether it goes first.
+    for (waited, other, goes_first) in [
+        (ten - SECOND, JobPriority::Normal, false),
+        (ten, JobPriority::Normal, true),
+        (2 * ten - SECOND, JobPriority::High, false),
+        (2 * ten, JobPriority::High, true),
+        (100 * ten, JobPriority::Critical, false),
+    ] {
+        let (gate, clock) = (Gate::new(SimStorage::new()), Arc::new(SimClock::default()));
+        let builder = builder(gate.clone()).clock(clock.clone()).workers(1).max_workers(1);
+        let db = builder.open().unwrap();
+        create(&db, "c").upsert(document(1)).unwrap();
+        let (began, order) = mpsc::channel();
+        let subscription = db.subscribe(move |event| {
+            if matches!(event.what, JobEventKind::Started { .. }) && event.kind != JobKind::Compaction {
+                let _gone = began.send(event.id);
+            }
+        });
+        let held = gate.hold();
+        let first = db.start(JobRequest::flush()).unwrap();
+        gate.wait_until_held();
+        let low = db.start(JobRequest::verify().priority(JobPriority::Low)).unwrap();
+        clock.advance(waited);
+        let other = db.start(JobRequest::backup("/copy").priority(other)).unwrap();
+        drop(held);
+        let mut begun = [(); 3].map(|()| order.recv_timeout(PATIENCE).unwrap());
+        if goes_first {
+            begun.swap(1, 2);
+        }
+        assert_eq!(begun, [first.id(), other.id(), low.id()], "after {waited:?}");
+        drop(subscription);
+        db.close().unwrap();
+    }
+}
+
 #[test]
 fn workers_come_with_jobs_and_leave_when_there_are_none() {
     for usual in [1, 2] {
@@ -216,9 +264,7 @@ fn workers_come_with_jobs_and_leave_when_there_are_none() {
         assert_eq!(db.stats().jobs.workers, 1);
         // Two beside a flush and a compaction; the third waits.
         let backups = ["/one", "/two", "/three"].map(|to| db.start(JobRequest::backup(to)).unwrap());
-        while db.stats().jobs.running < 3 {
-            thread::yield_now();
-        }
+        until("three jobs run", || db.stats().jobs.running == 3);
         let stats = db.stats().jobs;
         assert_eq!((stats.workers, stats.queued), (3, 1));
         gate.open_gate();
@@ -227,9 +273,12 @@ fn workers_come_with_jobs_and_leave_when_there_are_none() {
         let poke = || drop(db.start(JobRequest::verify()).unwrap().wait().unwrap());
         poke();
         assert!(db.stats().jobs.workers >= 3, "they leave when they have been idle for a while");
+        let mut looks = 0;
         while db.stats().jobs.workers > usual {
             clock.advance(11 * SECOND);
             poke();
+            looks += 1;
+            assert!(looks < 100, "they stay");
         }
         for _ in 0..3 {
             clock.advance(11 * SECOND);
@@ -339,7 +388,7 @@ fn what_can_not_pass_is_not_tried_again() {
     db.flush().unwrap();
     let file = disk.paths().into_iter().rfind(|path| path.starts_with("/db/data")).unwrap();
     disk.flip_bit(&file, 800).unwrap();
-    let job = db.start(JobRequest::backup("/copy")).unwrap();
+    let job = db.start(JobRequest::backup("/copy").priority(JobPriority::High)).unwrap();
     let refused = job.wait().unwrap_err().to_string();
     assert!(refused.contains("checksum"), "{refused}");
     let record = db.job(job.id()).unwrap();
@@ -349,6 +398,11 @@ fn what_can_not_pass_is_not_tried_again() {
     disk.flip_bit(&file, 800).unwrap();
     let again = db.retry_job(job.id()).unwrap();
     assert!(again.id() > job.id());
+    let repeated = again.record();
+    assert_eq!(
+        (repeated.priority, repeated.target, repeated.reason),
+        (JobPriority::High, record.target, None)
+    );
     let JobOutcome::Backup(stats) = again.wait().unwrap() else { panic!("{again:?}") };
     assert!(stats.files > 0 && stats.bytes > 0);
     assert!(matches!(db.retry_job(again.id()), Err(Error::JobFinished { state: JobState::Completed, .. })));
@@ -393,26 +447,31 @@ fn a_backup_opens_like_the_database_and_goes_on_from_there() {
     db.close().unwrap();
 }
 
+/// The second backup is asked for after a write that the first one does not have: it is another job, and the copy
+/// without the second document is whole and stays.
 #[test]
-fn a_job_is_joined_only_if_it_began_after_the_last_write() {
+fn a_backup_is_joined_only_if_nothing_was_written_since_it_began() {
     let (disk, gate, db) = gated(|builder| builder);
     let collection = create(&db, "c");
     collection.upsert(document(1)).unwrap();
-    let _held = gate.hold();
+    let held = gate.hold();
     let first = db.start(JobRequest::backup("/copy")).unwrap();
     gate.wait_until_held();
     assert_eq!(db.start(JobRequest::backup("/away/../copy")).unwrap().id(), first.id());
     collection.upsert(document(2)).unwrap();
     let second = db.start(JobRequest::backup("/copy")).unwrap();
     assert!(second.id() > first.id());
-    gate.open_gate();
+    drop(held);
     first.wait().unwrap();
-    // The copy without the second document is whole, and stays.
-    let error = second.wait().unwrap_err().to_string();
-    assert!(error.contains("/copy is not empty"), "{error}");
+    let told = second.wait();
+    assert!(
+        matches!(&told, Err(Error::InvalidArgument(why)) if why.contains("/copy is not empty")),
+        "a copy without the second document: {told:?}"
+    );
     db.close().unwrap();
     let copy = Database::builder("/copy").storage(Arc::new(disk)).open().unwrap();
-    assert_eq!(copy.collection("c").unwrap().get(1).unwrap(), Some(document(1)));
+    let found = copy.collection("c").unwrap();
+    assert_eq!((found.count().unwrap(), found.get(1).unwrap()), (1, Some(document(1))));
     copy.close().unwrap();
 }
 
@@ -502,9 +561,13 @@ fn records_outlive_the_process_and_ids_are_not_used_again() {
     assert_eq!(db.collections().len(), 1);
     assert!(db.collection("plimsoll.system").is_err());
     assert_eq!(db.stats().collections.len(), 1);
-    // After 30 days the records go.
-    clock.advance(Duration::from_secs(31 * 24 * 3600));
+    // After 30 days the records go, and not before.
+    clock.advance(Duration::from_secs(30 * 24 * 3600) - SECOND);
     collection_of(&db).upsert(document(10)).unwrap();
+    db.flush().unwrap();
+    assert!(db.job(done.id()).is_ok() && db.jobs(10).unwrap().len() == 4);
+    clock.advance(2 * SECOND);
+    collection_of(&db).upsert(document(11)).unwrap();
     db.flush().unwrap();
     let kept = db.jobs(10).unwrap();
     assert!(kept.iter().all(|record| record.id >= next.id()), "{kept:?}");
@@ -594,13 +657,24 @@ fn five_failures_close_the_intake_and_a_success_opens_it() {
     let refused = collection.upsert(document(6)).unwrap_err();
     assert!(matches!(refused, Error::CircuitOpen { .. }) && refused.is_retryable(), "{refused}");
     assert!(matches!(db.flush(), Err(Error::CircuitOpen { .. })));
-    assert!(matches!(db.stats().jobs.circuit, plimsoll::Circuit::Open { .. }));
+    let plimsoll::Circuit::Open { cause, retry_in } = db.stats().jobs.circuit else { panic!("it is closed") };
+    assert!(cause.contains("reach") && retry_in == 29 * SECOND, "{cause}, {retry_in:?}");
     assert_eq!(db.stats().jobs.circuit_opened, 1);
     assert_eq!(collection.count().unwrap(), 5, "reads go on");
     // The first attempt after its time fails, too.
-    clock.advance(30 * SECOND);
-    assert!(matches!(db.flush(), Err(Error::Storage(_))));
+    clock.advance(29 * SECOND);
+    thread::scope(|scope| {
+        let _held = gate.hold();
+        let probing = scope.spawn(|| db.flush());
+        gate.wait_until_held();
+        let circuit = db.stats().jobs.circuit;
+        assert!(matches!(&circuit, plimsoll::Circuit::HalfOpen { cause } if cause.contains("reach")));
+        assert!(matches!(collection.upsert(document(6)), Err(Error::CircuitOpen { .. })));
+        gate.fail();
+        assert!(matches!(probing.join().unwrap(), Err(Error::Storage(_))));
+    });
     assert!(matches!(db.flush(), Err(Error::CircuitOpen { .. })));
+    assert_eq!(db.stats().jobs.circuit_opened, 2);
     gate.open_gate();
     assert!(matches!(collection.upsert(document(6)), Err(Error::CircuitOpen { .. })));
     clock.advance(30 * SECOND);
@@ -619,9 +693,10 @@ fn the_database_tries_by_itself_when_flushes_kept_failing() {
     collection.upsert(document(1)).unwrap();
     gate.fail();
     let circuit = || db.stats().jobs.circuit;
-    // Time passes, and the workers see it.
+    // Time passes, and the workers see it; within an hour all has happened.
     let pass = |time| {
         clock.advance(time);
+        assert!(clock.now() < 3600 * SECOND, "{:?}", db.stats().jobs);
         db.start(JobRequest::verify()).unwrap().wait().unwrap();
     };
     while circuit() == plimsoll::Circuit::Closed {
@@ -656,9 +731,13 @@ fn listeners_that_panic_or_block_hurt_nobody_and_are_counted() {
         let _released = released.recv();
     });
     assert_eq!(db.stats().jobs.events_missed, 0);
+    let mut flushes = 0;
     while db.stats().jobs.events_missed == 0 {
         collection.upsert(document(1)).unwrap();
         assert_eq!(db.flush().unwrap().rows, 1);
+        // Each is told in several events, of which a thousand and some more wait.
+        flushes += 1;
+        assert!(flushes < 2000, "none is counted");
     }
     assert_eq!(panics.load(Ordering::SeqCst), 1, "a listener that panicked was told more");
     db.close().unwrap();

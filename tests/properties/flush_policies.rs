@@ -10,6 +10,7 @@ use plimsoll::{
 };
 use plimsoll_sim::{SimClock, SimStorage};
 
+use crate::flush_jobs::until;
 use crate::gate::Gate;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -291,9 +292,7 @@ fn limits_of_time_fire_by_themselves() {
     collection.set_flush_policy(policy(|policy| policy.max_age = Some(SECOND / 10))).unwrap();
     for round in 1..=3 {
         collection.upsert(Document::new(round).vector([1.0, 2.0])).unwrap();
-        while db.stats().flushes.successful < round {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until("it is flushed", || db.stats().flushes.successful >= round);
         assert_eq!(db.stats().last_flush.unwrap().reason, FlushReason::Age);
     }
     db.close().unwrap();
@@ -312,15 +311,11 @@ fn limits_of_time_fire_while_the_log_is_slow() {
     batch.upsert(Document::new(1).vector([1.0, 2.0]));
     collection.write_with(&batch, plimsoll::Durability::Buffered).unwrap();
     held.wait_for_one();
-    while db.jobs(1).unwrap().is_empty() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("there is a job", || !db.jobs(1).unwrap().is_empty());
     let job = db.jobs(1).unwrap().remove(0);
     assert_eq!((job.kind, job.reason), (JobKind::Flush, Some(FlushReason::Age)));
     drop(held);
-    while db.stats().flushes.successful == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("it is flushed", || db.stats().flushes.successful > 0);
     db.close().unwrap();
 }
 
@@ -336,9 +331,7 @@ fn writers_are_slowed_before_they_are_stopped() {
     let write = |key: u64| collection.upsert(Document::new(key).vector([key as f32, 1.0]));
     write(0).unwrap();
     write(1).unwrap();
-    while db.stats().flushes.successful == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("it is flushed", || db.stats().flushes.successful > 0);
     assert_eq!(db.stats().stalls, plimsoll::StallStats::default());
     let _held = gate.hold();
     let mut key = 2;
@@ -360,6 +353,87 @@ fn writers_are_slowed_before_they_are_stopped() {
     write(key).unwrap();
     db.close().unwrap();
     assert_eq!(collection.count().unwrap(), key + 1);
+}
+
+/// One memtable takes writes and so many wait behind it, no more and no fewer.
+#[test]
+fn as_many_memtables_wait_as_may() {
+    for most in [1, 2, 5] {
+        let gate = Gate::new(SimStorage::new());
+        let builder = Database::builder("/db").storage(Arc::new(gate.clone())).max_sealed(most);
+        let db = builder.stall_deadline(Duration::from_millis(1)).open().unwrap();
+        let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+        collection.set_flush_policy(policy(|policy| policy.max_rows = Some(1))).unwrap();
+        let write = |key: u64| collection.upsert(Document::new(key).vector([key as f32, 1.0]));
+        write(0).unwrap();
+        until("it is flushed", || db.stats().flushes.successful > 0);
+        let held = gate.hold();
+        let accepted = (1..20).take_while(|key| write(*key).is_ok()).count();
+        let stats = db.stats();
+        assert_eq!((accepted, stats.collections[0].sealed_memtables), (most + 1, most + 1));
+        // Those that found more than half of them waiting were slowed, and the last one was stopped.
+        let slowed = (0..=most).filter(|waiting| waiting * 2 > most).count() as u64;
+        assert_eq!((stats.stalls.slowed, stats.stalls.stopped), (slowed, 1));
+        assert!(stats.stalls.slowed_time > Duration::ZERO && stats.stalls.slowed_time < 60 * SECOND);
+        assert!(stats.stalls.stopped_time >= Duration::from_millis(1));
+        drop(held);
+        db.close().unwrap();
+        assert_eq!(collection.count().unwrap(), accepted as u64 + 1);
+    }
+}
+
+/// Everything is flushed as soon as so much was logged since the last time.
+#[test]
+fn the_log_is_flushed_when_it_has_reached_its_limit() {
+    let limit = 64 << 10;
+    let builder = Database::builder("/db").storage(Arc::new(SimStorage::new())).background(false);
+    let db = builder.max_wal_bytes(limit).open().unwrap();
+    let collections = ["a", "b"].map(|name| {
+        let collection = db.create_collection(name, CollectionConfig::new(2, Metric::L2)).unwrap();
+        collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+        collection
+    });
+    let (mut since, mut key) = (0, 0_u64);
+    for flushes in 1..=3 {
+        let before = loop {
+            let logged = db.stats().wal.bytes_appended;
+            let document = Document::new(key).text("x".repeat(1000)).vector([1.0, 2.0]);
+            collections[key as usize % 2].upsert(document).unwrap();
+            key += 1;
+            if db.stats().flushes.successful == flushes {
+                break logged;
+            }
+        };
+        let flush = db.stats().last_flush.unwrap();
+        assert_eq!((flush.reason, flush.collections), (FlushReason::WalSize, 2));
+        // The write that went beyond it is the one that flushes; the jobs' own records are logged, too.
+        let room = limit - (before - since);
+        assert!(before - since <= limit && room < 2000, "flushed with {room} bytes to go");
+        since = before + 1000;
+        assert!(db.stats().collections.iter().all(|collection| collection.memtable_rows == 0));
+    }
+    db.close().unwrap();
+}
+
+/// Each flush writes records of itself to the log, which would make it due again for ever.
+#[test]
+fn records_of_jobs_alone_are_no_reason_to_flush() {
+    let builder = Database::builder("/db").storage(Arc::new(SimStorage::new())).workers(1).max_workers(1);
+    let db = builder.max_wal_bytes(1).open().unwrap();
+    let collection = db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+    for flushes in 1..=2 {
+        collection.upsert(Document::new(flushes).vector([1.0, 2.0])).unwrap();
+        until("it is flushed", || db.stats().flushes.successful == flushes);
+        for _ in 0..3 {
+            db.start(plimsoll::JobRequest::verify()).unwrap().wait().unwrap();
+        }
+        let jobs = db.jobs(100).unwrap();
+        let flushed = jobs.iter().filter(|job| job.kind == JobKind::Flush);
+        assert!(flushed.clone().all(|job| job.reason == Some(FlushReason::WalSize)));
+        assert_eq!(flushed.count() as u64, flushes);
+    }
+    db.close().unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A storage whose sealed files and manifests a test can hold up, or let fail, while the log goes on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use plimsoll::StorageError;
 use plimsoll::storage::{DirEntry, Lock, ReadFile, Storage, SyncFile, WriteFile};
@@ -23,11 +23,36 @@ struct State {
     held: usize,
 }
 
+/// What a test does whenever something is done to a path.
+type Watcher = Box<dyn Fn(&str, &Path) + Send + Sync>;
+
 /// The storage.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Gate {
     inner: Arc<dyn Storage>,
     state: Arc<(Mutex<State>, Condvar)>,
+    watcher: Arc<OnceLock<Watcher>>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gate({:?})", self.state.0)
+    }
+}
+
+/// A sync of the log beside its writer.
+#[derive(Debug)]
+struct WatchedSync {
+    inner: Box<dyn SyncFile>,
+    gate: Gate,
+    path: PathBuf,
+}
+
+impl SyncFile for WatchedSync {
+    fn sync(&self) -> Result<(), StorageError> {
+        self.gate.tell("sync", &self.path);
+        self.inner.sync()
+    }
 }
 
 #[derive(Debug)]
@@ -48,7 +73,18 @@ impl Drop for Held {
 
 impl Gate {
     pub(crate) fn new(inner: impl Storage) -> Self {
-        Self { inner: Arc::new(inner), state: Arc::default() }
+        Self { inner: Arc::new(inner), state: Arc::default(), watcher: Arc::default() }
+    }
+
+    /// Has a test told of all that is created, synced, renamed, listed and removed, before it is, and before the gate.
+    pub(crate) fn watch(&self, watcher: impl Fn(&str, &Path) + Send + Sync + 'static) {
+        assert!(self.watcher.set(Box::new(watcher)).is_ok(), "somebody watches already");
+    }
+
+    fn tell(&self, what: &str, path: &Path) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(what, path);
+        }
     }
 
     fn set(&self, rule: Rule) {
@@ -110,10 +146,12 @@ impl Storage for Gate {
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, StorageError> {
+        self.tell("list", dir);
         self.inner.list(dir)
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>, StorageError> {
+        self.tell("create", path);
         self.pass(path)?;
         let inner = self.inner.create(path)?;
         Ok(Box::new(GatedFile { inner, gate: self.clone(), path: path.to_path_buf() }))
@@ -124,15 +162,18 @@ impl Storage for Gate {
     }
 
     fn rename_noreplace(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        self.tell("rename", to);
         self.pass(to)?;
         self.inner.rename_noreplace(from, to)
     }
 
     fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        self.tell("remove", path);
         self.inner.remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        self.tell("sync", dir);
         self.pass(dir)?;
         self.inner.sync_dir(dir)
     }
@@ -161,10 +202,12 @@ impl WriteFile for GatedFile {
 
     fn syncer(&self) -> Result<Box<dyn SyncFile>, StorageError> {
         // Only the log's files are synced beside their writer.
-        self.inner.syncer()
+        let inner = self.inner.syncer()?;
+        Ok(Box::new(WatchedSync { inner, gate: self.gate.clone(), path: self.path.clone() }))
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
+        self.gate.tell("sync", &self.path);
         self.gate.pass(&self.path)?;
         self.inner.sync()
     }

@@ -14,6 +14,7 @@ mod faults_everywhere;
 mod faults_poison;
 mod filters;
 mod flush_corners;
+mod flush_counters;
 mod flush_jobs;
 mod flush_policies;
 mod gate;

@@ -396,6 +396,14 @@ fn a_dead_letter_is_stored_once_when_its_cause_is_mended() {
     let mut again = Step::new();
     again.upsert(3, document(3));
     assert!(source.commit(&again).is_err(), "it is no dead letter any more");
+    // One that does not say when it failed did so when it was committed.
+    let mut timeless = Step::new();
+    timeless.dead_letter(DeadLetter::new(9, FailureClass::Unknown, "no time", *b"x"));
+    source.commit(&timeless).unwrap();
+    assert!(source.dead_letter(9).unwrap().unwrap().failed_at > at(9));
+    let mut timed = Step::new();
+    timed.dead_letter(letter(9, 2));
+    source.commit(&timed).unwrap();
     let counts = source.status().unwrap().counts;
     assert_eq!((counts.committed, counts.dead_lettered, counts.rejected), (8, 1, 1));
     assert_eq!(source.dead_letters().unwrap(), [letter(9, 2)]);

@@ -39,6 +39,7 @@ target=$(cd "$root" && cargo metadata --no-deps --format-version 1 | sed 's/.*"t
 export PATH="$target/release:$PATH" CARGO_TARGET_DIR="$target" CARGO_INSTALL_ROOT="$scratch/installed"
 mkdir -p "$scratch/here/crates/cli"
 ln -s "$root/crates/cli/data" "$scratch/here/crates/cli/data"
+ln -s "$root/docs" "$scratch/here/docs"
 
 # A line that ends in a backslash goes on in the next one; a here-document is one command with its lines.
 script="$scratch/readme.sh"

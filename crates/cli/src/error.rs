@@ -161,7 +161,11 @@ impl From<IngestError> for CliError {
             IngestError::Settings(_) => "settings",
             _ => "other",
         };
-        Self::failed(kind, error.to_string())
+        let next = match error {
+            IngestError::Embedder(_) => "; once that is mended, the same command goes on where this one was",
+            _ => "",
+        };
+        Self::failed(kind, format!("{error}{next}"))
     }
 }
 

@@ -151,6 +151,79 @@ fn a_folder_is_found_by_text_embedded_once_and_followed() {
 }
 
 #[test]
+fn a_refused_way_to_cut_is_not_remembered() {
+    let scratch = Scratch::new();
+    let root = folder(&scratch);
+    let words = format!("c {root} --json");
+    ingest(&scratch, &format!("{words} --embed hash:64")).ok();
+    ingest(&scratch, &format!("{words} --chunk whole")).fails(1, &["tokens:256:32", "whole", "--restart"]);
+    ingest(&scratch, &words).ok();
+    let anew = report(ingest(&scratch, &format!("{words} --chunk whole --restart")));
+    assert_eq!(number(&anew["received"]), 3);
+    // The source keeps its own.
+    assert_eq!(number(&report(ingest(&scratch, &words))["committed"]), 0);
+}
+
+#[test]
+fn folders_do_not_overwrite_each_other_and_a_database_is_no_part_of_one() {
+    let scratch = Scratch::new();
+    let root = folder(&scratch);
+    ingest(&scratch, &format!("c {root} --embed hash:64")).ok();
+    let other = scratch.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("bread.md"), "another bread").unwrap();
+    let other = other.to_str().unwrap();
+    ingest(&scratch, &format!("c {other}")).fails(1, &["would overwrite"]);
+    let inside = scratch.path("docs/notes [1].db");
+    let inside = inside.to_str().unwrap();
+    for expected in [3, 0] {
+        let run = plimsoll(["ingest", inside, "c", &root, "--embed", "hash:64", "--json"]);
+        assert_eq!(number(&report(run)["committed"]), expected);
+    }
+    let keys = plimsoll(["export", inside, "c"]).json();
+    assert_eq!(keys.len(), 3, "the database is not in itself");
+}
+
+#[test]
+fn a_file_that_is_no_stream_of_lines_is_refused() {
+    let scratch = Scratch::new();
+    let notes = scratch.file("notes.md", "# Notes\n\n{\"id\": 7, \"op\": \"delete\"}\n");
+    ingest(&scratch, &format!("c {notes} --embed hash:64")).fails(1, &["no stream of lines", "--include"]);
+    assert!(!scratch.path("db").exists());
+}
+
+#[test]
+fn what_a_killed_run_was_is_known_and_a_run_without_news_changes_no_progress() {
+    let scratch = Scratch::new();
+    let file = scratch.file("rows.jsonl", common::small_lines(0..25));
+    let words = format!("c {file} --source s");
+    ingest(&scratch, &words).ok();
+    ingest(&scratch, &words).ok();
+    let status = report(scratch.run("source", "status s --json"));
+    assert_eq!((status["progress_percent"].as_f64(), number(&status["lag_bytes"])), (Some(100.0), 0));
+    let mut child =
+        piped(command().args(["ingest", &scratch.db, "c", "-", "--source", "t"])).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(common::small_lines(0..150).as_bytes()).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !scratch.run("source", "status t --json").stdout.contains("\"position\":100,") {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(stdin);
+    let again = ["ingest", &scratch.db, "c", "-", "--source", "t"];
+    plimsoll_with(again, &common::small_lines(0..150)).ok();
+    let status = report(scratch.run("source", "status t --json"));
+    assert_eq!((number(&status["position"]), &status["last_run"]["state"]), (150, &"completed".into()));
+    let states = rusqlite::Connection::open(scratch.path("db.ingest/ledger.sqlite")).unwrap();
+    let left: i64 =
+        states.query_row("SELECT count(*) FROM runs WHERE state = 'running'", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn a_search_by_text_needs_to_know_how() {
     let scratch = Scratch::new();
     scratch.import(&common::small_lines(0..3));
@@ -255,7 +328,7 @@ fn a_run_that_is_refused_or_about_another_source_changes_nothing_for_the_same_co
     let other = scratch.file("other.jsonl", br#"{"path": "b", "content": "other words"}"#);
     let words = format!("c {one} --embed hash:16");
     ingest(&scratch, &words).ok();
-    ingest(&scratch, &format!("{words} --chunk whole")).fails(1, &["fingerprint"]);
+    ingest(&scratch, &format!("{words} --chunk whole")).fails(1, &["was begun with"]);
     ingest(&scratch, &words).ok();
     ingest(&scratch, &format!("c {other} --chunk whole")).ok();
     ingest(&scratch, &words).ok();
@@ -305,7 +378,7 @@ fn sources_are_listed_paused_reset_and_purged() {
     assert_eq!((number(&again["received"]), number(&again["run"])), (0, 2));
     // Another file under that name is another input.
     std::fs::write(&file, common::small_lines(100..110)).unwrap();
-    ingest(&scratch, &words).fails(1, &["fingerprint"]);
+    ingest(&scratch, &words).fails(1, &["is not the one", "--restart"]);
     let anew = report(ingest(&scratch, &format!("{words} --restart --json")));
     assert_eq!((number(&anew["received"]), number(&anew["run"])), (10, 1));
     ingest(&scratch, &words).ok();

@@ -5,10 +5,17 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
 use std::process::Child;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Scratch, importing, plimsoll, small_line, small_lines};
+use plimsoll::storage::{DirEntry, Lock, OsStorage, ReadFile, Storage, WriteFile};
+use plimsoll::{
+    Clock, Database, Document, FlushPolicy, JobId, JobOutcome, JobRequest, JobState, ReadOnlyDatabase,
+    StorageError, SystemClock,
+};
 use serde_json::Value;
 
 /// Far longer than anything should take.
@@ -30,6 +37,80 @@ fn unflushed(rows: usize) -> Scratch {
     child.kill().unwrap();
     child.wait().unwrap();
     scratch
+}
+
+/// A disk on which no sealed file can be begun, or only when a test lets go of this.
+#[derive(Debug)]
+struct Failing {
+    until: Option<Arc<Mutex<()>>>,
+}
+
+impl Storage for Failing {
+    fn create_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        OsStorage.create_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, StorageError> {
+        OsStorage.list(dir)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>, StorageError> {
+        if path.components().all(|part| part.as_os_str() != "data") {
+            return OsStorage.create(path);
+        }
+        match &self.until {
+            None => Err(StorageError::io("create", path, std::io::Error::from_raw_os_error(5))),
+            Some(until) => {
+                drop(until.lock());
+                OsStorage.create(path)
+            }
+        }
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn ReadFile>, StorageError> {
+        OsStorage.open(path)
+    }
+
+    fn rename_noreplace(&self, from: &Path, to: &Path) -> Result<(), StorageError> {
+        OsStorage.rename_noreplace(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        OsStorage.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), StorageError> {
+        OsStorage.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn Lock>, StorageError> {
+        OsStorage.lock(path)
+    }
+
+    fn free_space(&self, dir: &Path) -> Result<u64, StorageError> {
+        OsStorage.free_space(dir)
+    }
+}
+
+/// A database with ten rows of which the flush failed once and is to be tried again, as a process leaves it that ends
+/// there; and the flush's id.
+fn left() -> (Scratch, u64) {
+    let scratch = Scratch::new();
+    scratch.run("create", "c --dim 2").ok();
+    let db = Database::builder(&scratch.db).storage(Arc::new(Failing { until: None })).open().unwrap();
+    let collection = db.collection("c").unwrap();
+    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+    for key in 0..10_u64 {
+        collection.upsert(Document::new(key).vector([key as f32, 1.0])).unwrap();
+    }
+    let job = db.start(JobRequest::flush()).unwrap();
+    eventually("the flush waits for its next attempt", || {
+        (job.record().state == JobState::Retrying).then_some(())
+    });
+    let JobId(id) = job.id();
+    db.sync().unwrap();
+    drop((job, collection, db));
+    (scratch, id)
 }
 
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -66,7 +147,12 @@ fn a_flush_in_the_background_has_an_id_at_once_and_is_done() {
     assert_eq!(stats["collections"][0]["flushed_documents"], 40);
     // What goes wrong before there is a job is said here.
     Scratch::new().run("flush", "--no-wait").fails(1, &["no such database"]);
-    scratch.run("flush", "--no-wait --collection nobody").fails(1, &["nobody", "c"]);
+    // Everything is in files before the process in the background has ended, which has the lock until then.
+    let refused = eventually("the lock is free", || {
+        let refused = scratch.run("flush", "--no-wait --collection nobody");
+        (!refused.stderr.contains("is locked")).then_some(refused)
+    });
+    refused.fails(1, &["nobody", "c"]);
 }
 
 #[test]
@@ -113,10 +199,13 @@ fn a_backup_is_a_database_and_a_failed_one_can_be_repeated() {
     let unwell = scratch.run("doctor", "");
     assert_eq!(unwell.code, 1);
     assert!(unwell.stdout.contains("BAD") && unwell.stdout.contains("checksum"), "{}", unwell.stdout);
-    flip(&largest);
     let id = failed["id"].as_u64().unwrap();
-    assert!(scratch.run("jobs", &format!("retry {id}")).ok().contains("completed"));
-    let export = |dir: &std::path::Path| plimsoll(["export".as_ref(), dir.as_os_str(), "c".as_ref()]).ok();
+    scratch.run("jobs", &format!("retry {id}")).fails(1, &["checksum"]);
+    flip(&largest);
+    let again = one(scratch.run("jobs", &format!("retry {id} --json")));
+    assert_eq!((&again["kind"], &again["state"]), (&"backup".into(), &"completed".into()));
+    assert!(again["summary"].as_str().unwrap().starts_with("copied "), "{again}");
+    let export = |dir: &Path| plimsoll(["export".as_ref(), dir.as_os_str(), "c".as_ref()]).ok();
     assert_eq!(export(&copy), export(scratch.db.as_ref()));
     plimsoll(["verify".as_ref(), copy.as_os_str()]).ok();
     let second = scratch.path("second");
@@ -135,8 +224,174 @@ fn a_backup_is_a_database_and_a_failed_one_can_be_repeated() {
     plimsoll(["doctor".as_ref(), second.as_os_str()]).ok();
 }
 
+#[test]
+fn a_job_that_a_process_left_is_shown_cancelled_and_repeated() {
+    let (scratch, id) = left();
+    let show = |id: u64| one(scratch.run("jobs", &format!("show {id} --json")));
+    let job = show(id);
+    assert_eq!(
+        (job["id"].as_u64(), &job["kind"], &job["target"]),
+        (Some(id), &"flush".into(), &"all".into())
+    );
+    assert_eq!(
+        (&job["state"], &job["priority"], &job["reason"]),
+        (&"retrying".into(), &"high".into(), &"manual".into())
+    );
+    assert!(job["attempts"].as_u64().unwrap() >= 1 && job["finished_at"].is_null() && job["flush"].is_null());
+    assert!(job["error"].as_str().unwrap().contains("create"), "{job}");
+    let since_1970 = |of: &Value| std::time::UNIX_EPOCH + Duration::from_secs_f64(of.as_f64().unwrap());
+    let (queued, began) = (since_1970(&job["queued_at"]), since_1970(&job["started_at"]));
+    assert!(queued <= began && queued.elapsed().unwrap() < 24 * 60 * PATIENCE, "{job}");
+    let look = one(scratch.run("stats", "--watch --times 1 --json"));
+    assert_eq!((&look["queued"], &look["running"]), (&1.into(), &0.into()));
+    assert_eq!((&look["unflushed_rows"], &look["flushed_rows"]), (&10.into(), &0.into()));
+    assert!(look["unflushed_bytes"].as_u64().unwrap() > 0 && look["last_flush"].is_null());
+    // A flush that does not succeed is what a doctor is for, and one that is cancelled is not.
+    let unwell = scratch.run("doctor", "");
+    assert_eq!(unwell.code, 1, "{unwell:?}");
+    assert!(unwell.stdout.contains(&format!("BAD   flushes fail: job {id} is retrying")), "{unwell:?}");
+    assert_eq!(scratch.run("doctor", "--json").code, 1);
+    let cancelled = one(scratch.run("jobs", &format!("cancel {id} --json")));
+    assert_eq!((cancelled["id"].as_u64(), &cancelled["state"]), (Some(id), &"cancelled".into()));
+    assert_eq!((&show(id)["state"], show(id)["finished_at"].is_null()), (&"cancelled".into(), false));
+    scratch.run("jobs", &format!("cancel {id}")).fails(1, &["is cancelled"]);
+    scratch.run("doctor", "").ok();
+    let again = one(scratch.run("jobs", &format!("retry {id} --json")));
+    assert!(again["id"].as_u64().unwrap() > id, "{again}");
+    // Closing after the cancellation has flushed the rows.
+    assert_eq!((&again["kind"], &again["state"]), (&"flush".into(), &"skipped".into()));
+    assert_eq!(one(scratch.run("stats", "--json"))["collections"][0]["flushed_documents"], 10);
+}
+
+#[test]
+fn a_flush_that_fails_for_good_makes_the_doctor_unwell() {
+    let scratch = Scratch::new();
+    scratch.import(&small_lines(0..30));
+    let data = scratch.path("db").join("data");
+    let files = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let file = files().find(|path| path.extension().is_some_and(|of| of == "posting")).unwrap();
+    // A row that replaces a stored one: its flush has to read where that is.
+    let db = Database::open(&scratch.db).unwrap();
+    let collection = db.collection("c").unwrap();
+    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+    collection.upsert(Document::new(3).vector([1.0, 1.0])).unwrap();
+    drop((collection, db));
+    scratch.run("doctor", "").ok();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, vec![0x5a; whole.len()]).unwrap();
+    assert_ne!(scratch.run("flush", "").code, 0);
+    // The doctor's own reading fails on the file, too: what it says of jobs is seen once that is mended.
+    std::fs::write(&file, whole).unwrap();
+    let last = scratch.run("jobs", "ls --json").json().remove(0);
+    assert_eq!((&last["kind"], &last["state"]), (&"flush".into(), &"failed".into()), "{last}");
+    let unwell = scratch.run("doctor", "");
+    assert_eq!(unwell.code, 1, "{unwell:?}");
+    assert!(unwell.stdout.contains("flushes fail") && unwell.stdout.contains("is failed"), "{unwell:?}");
+    let id = last["id"].as_u64().unwrap();
+    let again = one(scratch.run("jobs", &format!("retry {id} --json")));
+    assert_eq!((&again["state"], &again["flush"]["rows"]), (&"completed".into(), &1.into()), "{again}");
+    scratch.run("doctor", "").ok();
+}
+
+/// What the time was so long ago.
+#[derive(Debug)]
+struct Ago(Duration);
+
+impl Clock for Ago {
+    fn now(&self) -> Duration {
+        SystemClock.now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        SystemClock.unix_time() - self.0
+    }
+}
+
+#[test]
+fn what_failed_more_than_a_day_ago_is_history() {
+    let hour = 60 * PATIENCE;
+    for (ago, code) in [(23 * hour, 1), (25 * hour, 0)] {
+        let scratch = Scratch::new();
+        scratch.import(&small_lines(0..30));
+        let data = std::fs::read_dir(scratch.path("db").join("data")).unwrap();
+        let data = data.map(|entry| entry.unwrap().path());
+        let largest = data.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        flip(&largest);
+        let db = Database::builder(&scratch.db).clock(Arc::new(Ago(ago))).open().unwrap();
+        let backup = db.start(JobRequest::backup(scratch.path("copy"))).unwrap();
+        assert!(backup.wait().unwrap_err().is_corruption());
+        db.close().unwrap();
+        drop((backup, db));
+        flip(&largest);
+        let told = scratch.run("doctor", "");
+        assert_eq!(
+            (told.code, told.stdout.contains("the last backup failed")),
+            (code, code == 1),
+            "{told:?}"
+        );
+    }
+}
+
+/// What is printed of a flush is what it did.
+#[test]
+fn a_flush_tells_its_figures() {
+    let scratch = Scratch::new();
+    scratch.import(&small_lines(0..10));
+    // Three of the ten are replaced, and a fourth is deleted.
+    let db = Database::open(&scratch.db).unwrap();
+    let collection = db.collection("c").unwrap();
+    collection.set_flush_policy(FlushPolicy::manual()).unwrap();
+    let write = |key: u64| collection.upsert(Document::new(key).vector([1.0, key as f32])).unwrap().0;
+    let lsns = [1, 2, 3].map(write);
+    assert!(collection.delete(4).unwrap());
+    drop((collection, db));
+    let report = one(scratch.run("flush", "--json --all --wait"));
+    let number = |name: &str| report[name].as_u64().unwrap();
+    let names = ["operations_applied", "rows", "killed", "shards_touched"];
+    assert_eq!(names.map(number), [4, 3, 4, 1], "{report}");
+    assert_eq!((number("first_lsn"), number("last_lsn")), (lsns[0], lsns[2] + 1), "{report}");
+    // The rest is as the engine's own record of the job says.
+    let reader = ReadOnlyDatabase::open(&scratch.db).unwrap();
+    let Some(JobOutcome::Flush(flush)) = reader.job(JobId(number("job"))).unwrap().outcome else {
+        panic!("no flush: {report}")
+    };
+    assert!(number("files_synced") > 3 && number("bytes_written") > 0, "{report}");
+    assert_eq!(number("files_synced"), flush.files_synced as u64);
+    assert_eq!(number("bytes_written"), flush.bytes_written);
+    let time = |name: &str| report[name].as_f64().unwrap();
+    let phases = ["wal_drain", "shard_apply", "file_sync", "manifest_publish", "wal_advance", "validation"];
+    assert!(phases.map(time).iter().all(|took| *took > 0.0), "{report}");
+    for (name, took) in flush.phases().into_iter().chain([("total", flush.total)]) {
+        assert!((time(name) - took.as_secs_f64()).abs() < 1e-9, "{name}: {report}");
+    }
+    let (sum, total) = (phases.map(time).iter().sum::<f64>(), time("total"));
+    assert!(sum <= total * 1.000_001, "{report}");
+    let slowest = phases.into_iter().max_by(|a, b| time(a).total_cmp(&time(b))).unwrap();
+    assert_eq!(report["slowest_phase"], slowest);
+    let per_second = [time("operations_per_second") * total, time("megabytes_per_second") * total * 1e6];
+    let expected = [4.0, number("bytes_written") as f64];
+    assert!(per_second.iter().zip(expected).all(|(a, b)| (a - b).abs() < b * 1e-6), "{report}");
+    // Its record says the same.
+    let recorded = one(scratch.run("jobs", &format!("show {} --json", number("job"))));
+    for (name, value) in recorded["flush"].as_object().unwrap() {
+        assert_eq!(report[name], *value, "{name}");
+    }
+    assert_eq!((&recorded["first_lsn"], &recorded["last_lsn"]), (&report["first_lsn"], &report["last_lsn"]));
+}
+
+#[test]
+fn a_flush_of_a_collection_in_the_background_is_of_that_one() {
+    let scratch = unflushed(10);
+    let id = scratch.run("flush", "--no-wait --collection c").ok().trim().to_owned();
+    let shown = eventually("the flush is recorded", || {
+        let shown = scratch.run("jobs", &format!("show {id} --json"));
+        (shown.code == 0).then(|| one(shown))
+    });
+    assert_eq!(shown["target"], "c");
+}
+
 /// Changes a bit in the middle of a file, or changes it back.
-fn flip(path: &std::path::Path) {
+fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -170,6 +425,84 @@ fn watching_shows_what_changes_beside_the_writer() {
     }
     let text = scratch.run("stats", "--watch --times 1").ok();
     assert!(text.contains("10 in files") && text.contains("0 queued"), "{text}");
+}
+
+#[test]
+fn watching_shows_the_job_that_the_writer_is_doing() {
+    let scratch = Scratch::new();
+    scratch.run("create", "c --dim 2").ok();
+    let until = Arc::new(Mutex::new(()));
+    let storage = Arc::new(Failing { until: Some(Arc::clone(&until)) });
+    let db = Database::builder(&scratch.db).storage(storage).open().unwrap();
+    db.collection("c").unwrap().upsert(Document::new(1).vector([1.0, 2.0])).unwrap();
+    let held = until.lock().unwrap();
+    let job = db.start(JobRequest::flush()).unwrap();
+    eventually("the flush is shown under way", || {
+        db.sync().unwrap();
+        let look = one(scratch.run("stats", "--watch --times 1 --json"));
+        ((&look["running"], &look["queued"]) == (&1.into(), &0.into())).then_some(())
+    });
+    drop(held);
+    job.wait().unwrap();
+    db.close().unwrap();
+    let look = one(scratch.run("stats", "--watch --times 1 --json"));
+    assert_eq!((&look["running"], &look["queued"]), (&0.into(), &0.into()));
+}
+
+/// Each look says how fast things went since the one before, and how the last flush was.
+#[test]
+fn watching_tells_rates_and_the_last_flush() {
+    let scratch = unflushed(10);
+    let args = ["stats", &scratch.db, "--watch", "--interval", "20ms", "--json"];
+    let mut watching = common::piped(common::command().args(args)).spawn().unwrap();
+    let mut looks = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut look = || serde_json::from_str::<Value>(&looks.next().unwrap().unwrap()).unwrap();
+    let mut before = look();
+    assert_eq!(
+        (&before["batches_per_second"], &before["flushed_rows_per_second"]),
+        (&0.0.into(), &0.0.into())
+    );
+    assert!(before["last_flush"].is_null());
+    scratch.run("flush", "").ok();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let now = look();
+        assert!(Instant::now() < end, "nothing is told of the flush: {now}");
+        for (count, rate) in
+            [(["/flushed_rows"], "flushed_rows_per_second"), (["/lsn/appended"], "batches_per_second")]
+        {
+            let of = |look: &Value| look.pointer(count[0]).unwrap().as_u64().unwrap();
+            let is_rising = of(&now) > of(&before);
+            assert_eq!(now[rate].as_f64().unwrap() > 0.0, is_rising, "{rate}: {before}, {now}");
+        }
+        if now["flushed_rows"] == 10 && now["last_flush"]["rows"] == 10 {
+            assert!(now["last_flush"]["seconds"].as_f64().unwrap() > 0.0);
+            assert!(now["disk_bytes"].as_u64() > Some(0) && now["unflushed_rows"] == 0);
+            break;
+        }
+        before = now;
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+/// A hundred looks with the usual pause would take longer than anyone waits.
+#[test]
+fn looks_come_as_often_as_is_asked_for() {
+    let scratch = Scratch::new();
+    scratch.import(&small_lines(0..2));
+    let args = ["stats", &scratch.db, "--watch", "--interval", "10ms", "--times", "100", "--json"];
+    let mut watching = common::piped(common::command().args(args)).spawn().unwrap();
+    let stdout = watching.stdout.take().unwrap();
+    let looks = std::thread::spawn(move || BufReader::new(stdout).lines().count());
+    let end = Instant::now() + PATIENCE;
+    while watching.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            watching.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(looks.join().unwrap(), 100);
 }
 
 #[cfg(unix)]

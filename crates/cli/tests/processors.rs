@@ -47,11 +47,11 @@ fn every_set_of_kernels_gives_the_same_answers() {
     std::fs::write(dir.path().join("queries.jsonl"), lines(&mut state, 40)).unwrap();
     for metric in ["cosine", "l2", "dot"] {
         let mut answers = Vec::new();
-        for built_with in ["scalar", "avx2", "avx512"] {
+        for built_with in ["scalar", "avx2", "avx512", "avx512vnni"] {
             let db = format!("{metric}-{built_with}.db");
             run(built_with, &["import", &db, "c", "rows.jsonl", "--metric", metric], dir.path());
             run(built_with, &["compact", &db], dir.path());
-            for searched_with in ["scalar", "avx2", "avx512"] {
+            for searched_with in ["scalar", "avx2", "avx512", "avx512vnni"] {
                 let search = ["search", &db, "c", "--queries", "queries.jsonl", "--recall", "0.95", "--json"];
                 answers.push((built_with, searched_with, run(searched_with, &search, dir.path())));
             }

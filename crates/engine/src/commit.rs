@@ -21,6 +21,7 @@ use crate::batch::WriteBatch;
 use crate::buffer::Room;
 use crate::core::{Core, Counters, Log, lock};
 use crate::error::{Error, Result};
+use crate::flush::SYSTEM_BYTES;
 use crate::jobs::{JobRequest, JobTarget};
 use crate::options::{CollectionConfig, Durability};
 use crate::record::{self, Condition, Expectation, PreparedBatch};
@@ -383,7 +384,10 @@ impl Core {
         let Some(wal) = &log.wal else { return };
         let (seal, logged) = (wal.appended(), wal.bytes_appended());
         let state = self.published.state();
-        if logged - log.checkpoint > self.options.max_wal_bytes {
+        // Records of jobs alone are no reason: a flush would write the next ones.
+        if logged - log.checkpoint > self.options.max_wal_bytes
+            && state.sound().any(|c| c.active.bytes() > if c.is_system() { SYSTEM_BYTES } else { 0 })
+        {
             log.checkpoint = logged;
             self.seal_all(seal);
             self.request_job(JobRequest::flush_for(JobTarget::Database, FlushReason::WalSize));

@@ -140,10 +140,14 @@ impl Core {
             }
             job.map_or(Ok(()), Job::go_on)?;
             let Some(plan) = Plan::make(&collection.tree, urgency) else { return Ok(()) };
-            self.reserve.spend_when_full(self, || {
+            let step = self.reserve.spend_when_full(self, || {
                 let rewrite = self.rewrite(&collection, &plan)?;
                 self.install_rewrite(&collection, rewrite, stats)
-            })?;
+            });
+            if step.as_ref().is_err_and(|error| !matches!(error, Error::Cancelled)) {
+                Counters::count(&self.counters.failed_compactions);
+            }
+            step?;
             Counters::count(&self.counters.compactions);
             if urgency == Urgency::Everything && plan.is_last() {
                 urgency = Urgency::Due;

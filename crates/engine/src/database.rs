@@ -173,12 +173,13 @@ impl Database {
         self.core().sync_up_to(appended)
     }
 
-    /// Moves every write accepted before this call from the log to sealed files, and says how long each phase
-    /// took. Searches and writes go on meanwhile.
+    /// Moves every write to any collection accepted before this call from the log to sealed files, and says how long each
+    /// phase took. Searches and writes go on meanwhile.
     ///
     /// # Errors
     /// The error of the phase that failed; the writes then stay in the log and in memory, and are flushed
     /// later.
+    #[doc(alias = "flush_all")]
     pub fn flush(&self) -> Result<FlushStats> {
         self.flush_stats(JobRequest::flush())
     }

@@ -8,20 +8,21 @@
 mod delta;
 mod validate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::sync::MutexGuard;
 use plimsoll_base::sync::atomic::Ordering;
-use plimsoll_base::{CollectionId, FileNumber, Lsn, StorageError};
+use plimsoll_base::{CollectionId, FileNumber, Lsn, ShardId, StorageError};
 use plimsoll_shard::{NamedFiles, name_files};
 
 use crate::buffer::EVERYTHING;
 use crate::commit::Request;
 use crate::core::{Core, Counters, Grave, lock};
 use crate::error::{Error, Result};
-use crate::jobs::Job;
+use crate::jobs::{Job, JobTarget};
 use crate::manifest::Manifest;
 use crate::state::{CollectionState, Sealed, State, View};
 use crate::stats::{FlushReason, FlushStats};
@@ -30,6 +31,20 @@ use delta::Delta;
 
 pub(crate) use delta::bloom_of;
 pub(crate) use validate::{entry_problem, validate_ids, validate_membership};
+
+/// What flushes have added to, each counted once however many of them did.
+#[derive(Default)]
+pub(crate) struct Touched {
+    collections: BTreeSet<CollectionId>,
+    shards: BTreeSet<(CollectionId, ShardId)>,
+}
+
+impl Touched {
+    fn count(&self, stats: &mut FlushStats) {
+        stats.collections = stats.collections.max(self.collections.len());
+        stats.shards_touched = stats.shards_touched.max(self.shards.len());
+    }
+}
 
 /// One collection's sealed memtables, taken for a flush.
 pub(crate) struct Drained {
@@ -40,7 +55,7 @@ pub(crate) struct Drained {
 }
 
 /// System tables are flushed at the latest when they have so many bytes in memory.
-const SYSTEM_BYTES: usize = 4 << 20;
+pub(crate) const SYSTEM_BYTES: usize = 4 << 20;
 
 /// What a flush is to do, and who is told how far it has come.
 #[derive(Clone, Copy)]
@@ -69,6 +84,7 @@ impl Core {
     ) -> Result<FlushStats> {
         let run = FlushRun { reason, only, up_to: EVERYTHING, job };
         let mut stats = FlushStats { reason, ..FlushStats::default() };
+        let mut touched = Touched::default();
         let state = self.published.state();
         let of_target = state.sound_users().filter(|collection| run.takes(collection));
         let unflushed = of_target.flat_map(|collection| collection.memtables()).filter_map(|m| m.lsns());
@@ -77,11 +93,11 @@ impl Core {
         drop(state);
         // What is sealed already comes first: while flushes fail, each would seal one memtable more.
         if self.has_sealed_up_to(EVERYTHING, &run) {
-            stats.add(&self.flush_internal(&run)?);
+            stats.add(&self.flush_internal(&run, &mut touched)?);
         }
         let seal = self.submit(Request::Seal { only, with_system }, 0)?;
         job.inspect(|job| job.covers(seal));
-        stats.add(&self.flush_internal(&run)?);
+        stats.add(&self.flush_internal(&run, &mut touched)?);
         if let Some(last_unflushed) = last_unflushed
             && stats.is_empty()
         {
@@ -91,8 +107,9 @@ impl Core {
         }
         // Someone else's flush may have taken part of it; whatever is left is flushed here.
         while self.has_sealed_up_to(seal, &run) {
-            stats.add(&self.flush_internal(&run)?);
+            stats.add(&self.flush_internal(&run, &mut touched)?);
         }
+        touched.count(&mut stats);
         if stats.is_empty() && reason == FlushReason::Manual {
             tracing::warn!("a flush was asked for, and there is nothing to flush");
         }
@@ -115,6 +132,17 @@ impl Core {
             only.is_none_or(|only| only == collection.id) && collection.first_unflushed().is_some()
         });
         waiting.find_map(|collection| collection.damage.clone())
+    }
+
+    /// What keeps writes to a target from being flushed. A collection that was dropped has none.
+    pub(crate) fn unflushable_in(&self, target: &JobTarget) -> Option<StorageError> {
+        match target {
+            JobTarget::Collection(name) => {
+                let id = self.published.state().by_name(name)?.id;
+                self.unflushable(Some(id))
+            }
+            _ => self.unflushable(None),
+        }
     }
 
     fn has_sealed_up_to(&self, seal: Lsn, run: &FlushRun<'_>) -> bool {
@@ -148,7 +176,7 @@ impl Core {
         let moment = self.submit(Request::Seal { only: None, with_system: true }, 0)?;
         job.covers(moment);
         let run = FlushRun { reason: FlushReason::Checkpoint, only: None, up_to: moment, job: None };
-        self.flush_holding(&run, &flushing)?;
+        self.flush_holding(&run, &mut Touched::default(), &flushing)?;
         if let Some(damage) = self.unflushable(None) {
             return Err(damage.into());
         }
@@ -156,18 +184,23 @@ impl Core {
         Ok((moment, root.manifest.clone(), self.published.view()))
     }
 
-    /// Flushes everything that is sealed, and returns what each phase took.
+    /// Flushes everything that is sealed, and returns what each phase took; adds to `touched`.
     ///
     /// # Errors
     /// The error of the phase that failed; everything is then as before, but for the time it took.
-    pub(crate) fn flush_internal(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
-        self.flush_holding(run, &lock(&self.flushing))
+    pub(crate) fn flush_internal(&self, run: &FlushRun<'_>, touched: &mut Touched) -> Result<FlushStats> {
+        self.flush_holding(run, touched, &lock(&self.flushing))
     }
 
     /// As [`Core::flush_internal`], by whoever holds `flushing`.
-    fn flush_holding(&self, run: &FlushRun<'_>, _one_at_a_time: &MutexGuard<'_, ()>) -> Result<FlushStats> {
+    fn flush_holding(
+        &self,
+        run: &FlushRun<'_>,
+        touched: &mut Touched,
+        _one_at_a_time: &MutexGuard<'_, ()>,
+    ) -> Result<FlushStats> {
         let FlushRun { reason, .. } = *run;
-        let result = self.reserve.spend_when_full(self, || self.flush_phases(run));
+        let result = self.reserve.spend_when_full(self, || self.flush_phases(run, touched));
         match &result {
             Ok(stats) if stats.is_empty() => {}
             Ok(stats) => {
@@ -191,7 +224,7 @@ impl Core {
         result
     }
 
-    fn flush_phases(&self, run: &FlushRun<'_>) -> Result<FlushStats> {
+    fn flush_phases(&self, run: &FlushRun<'_>, touched: &mut Touched) -> Result<FlushStats> {
         let start = self.now();
         let span = tracing::info_span!("flush", reason = %run.reason);
         let _within = span.enter();
@@ -202,7 +235,7 @@ impl Core {
         let mut deltas = self.timed(&mut stats.shard_apply, || self.apply_to_shards(run, &mut drained))?;
         if !drained.is_empty() {
             let of_users = deltas.iter().zip(&drained).filter(|(_, part)| !part.collection.is_system());
-            of_users.for_each(|(delta, _)| delta.count(&mut stats));
+            of_users.for_each(|(delta, _)| delta.count(&mut stats, touched));
             stats.files_synced = deltas.iter().map(Delta::files).sum();
             stats.bytes_written = deltas.iter().map(Delta::bytes).sum();
             self.phase(run, "file_sync");

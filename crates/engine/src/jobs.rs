@@ -295,6 +295,7 @@ impl Core {
         {
             self.check_is_free(path)?;
         }
+        let target = request.target.clone();
         let job = self.enqueue(request, Some(accepted), Some(self.options.job_deadline))?;
         if durable {
             // Also of one that was there: whoever asked for it may have needed no record.
@@ -303,7 +304,9 @@ impl Core {
         if !self.options.background {
             self.work_until(&job);
         }
-        Ok(JobHandle { job, core: Arc::clone(self) })
+        let is_flush = job.request.kind == JobKind::Flush;
+        let wants = (is_flush && job.request.reason != Some(FlushReason::Manual)).then_some(target);
+        Ok(JobHandle { job, core: Arc::clone(self), wants })
     }
 
     fn check_target(&self, request: &mut JobRequest) -> Result<()> {
@@ -342,8 +345,11 @@ impl Core {
             }
             if let Some(same) = board.same(&request, accepted) {
                 jobs.counters.joined.fetch_add(1, Ordering::Relaxed);
-                if !request.automatic {
-                    board.queue.hurry(request.priority, |job| job.id == same.id);
+                if request.automatic {
+                    same.stand_for_the_engine();
+                } else {
+                    let at_once = same.may_hurry();
+                    board.queue.hurry(request.priority, at_once, |job| job.id == same.id);
                     jobs.changed.notify_all();
                 }
                 return Ok(same);
@@ -520,6 +526,7 @@ impl Core {
             drop(board);
             job.cancel();
             self.end(&job, JobState::Cancelled, Err(Error::Cancelled));
+            self.ask_for_what_is_sealed(&job.request);
             return Ok(());
         }
         if let Some(job) = board.running.iter().find(|job| job.id == id) {
@@ -531,6 +538,22 @@ impl Core {
         }
         drop(board);
         self.cancel_left(id)
+    }
+
+    /// What is sealed takes part in no policy any more: whoever's flush of it is cancelled, the engine asks for another.
+    fn ask_for_what_is_sealed(&self, cancelled: &JobRequest) {
+        if cancelled.kind != JobKind::Flush {
+            return;
+        }
+        let is_of_target = |name: &str| match &cancelled.target {
+            JobTarget::Collection(of) => of == name,
+            _ => true,
+        };
+        let state = self.published.state();
+        let mut of_target = state.sound_users().filter(|collection| is_of_target(&collection.name));
+        if of_target.any(|collection| !collection.sealed.is_empty()) {
+            self.request_job(cancelled.by_the_engine());
+        }
     }
 }
 

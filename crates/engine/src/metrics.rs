@@ -228,6 +228,14 @@ mod tests {
         let mut histogram = Histogram::default();
         histogram.add(Duration::from_millis(3));
         stats.flushes.phases = vec![("file_sync", histogram)];
+        let dir = tempfile::tempdir().unwrap();
+        let db = crate::Database::open(dir.path().join("db")).unwrap();
+        db.create_collection("notes", crate::CollectionConfig::new(2, crate::Metric::L2)).unwrap();
+        let mut notes = db.stats().collections.remove(0);
+        db.close().unwrap();
+        (notes.flushed_rows, notes.memtable_rows, notes.memtable_bytes) = (71, 72, 73);
+        (notes.sealed_memtables, notes.disk_bytes) = (74, 75);
+        stats.collections = vec![notes];
         let all = stats.metrics();
         let mut told = BTreeMap::new();
         for Statistic { name, label, help, value } in &all {
@@ -285,6 +293,11 @@ mod tests {
             (("plimsoll_log_syncs_total", ""), 65.0),
             (("plimsoll_flush_seconds", "file_sync"), 0.003),
             (("plimsoll_flush_seconds", "total"), 0.0),
+            (("plimsoll_collection_flushed_rows", "notes"), 71.0),
+            (("plimsoll_collection_unflushed_rows", "notes"), 72.0),
+            (("plimsoll_collection_unflushed_bytes", "notes"), 73.0),
+            (("plimsoll_collection_sealed_memtables", "notes"), 74.0),
+            (("plimsoll_collection_disk_bytes", "notes"), 75.0),
         ];
         assert_eq!(told, BTreeMap::from(expected));
     }

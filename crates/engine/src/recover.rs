@@ -19,7 +19,7 @@ use crate::buffer::EVERYTHING;
 use crate::commit::apply;
 use crate::core::{Core, Parts, Root, lock};
 use crate::error::{Error, Result};
-use crate::flush::FlushRun;
+use crate::flush::{FlushRun, Touched};
 use crate::manifest::{self, CollectionEntry, Manifest};
 use crate::options::Options;
 use crate::repair::{LOST_DIR, finish_cut_off};
@@ -366,7 +366,7 @@ impl Core {
         self.replayed_durable.store(durable.0, Ordering::Release);
         self.seal_all(durable);
         let run = FlushRun { reason: FlushReason::Recovery, only: None, up_to: EVERYTHING, job: None };
-        self.flush_internal(&run).map(|_| ())
+        self.flush_internal(&run, &mut Touched::default()).map(|_| ())
     }
 }
 

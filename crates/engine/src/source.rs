@@ -294,7 +294,7 @@ impl Drop for Claim {
 /// let source = db.source("inbox", "mail")?.fingerprint("maildir, model v1").open()?;
 /// for (position, text) in (0..).zip(inbox).skip(source.position() as usize) {
 ///     let mut step = Step::new();
-///     step.upsert(position, Document::new(*text).text(*text).vector([1.0, position as f32]));
+///     step.upsert(position, Document::new(text).text(text).vector([1.0, position as f32]));
 ///     source.commit(&step)?;
 /// }
 /// assert_eq!(source.position(), 3);
@@ -409,6 +409,7 @@ impl Source {
     /// What a step changes in the system table.
     fn rows(&self, step: &Step, next: &Cursor, letters: &HashSet<u64>) -> Result<WriteBatch> {
         let id = &self.claim.id;
+        let now = self.claim.core().unix_now();
         let mut rows = WriteBatch::with_capacity(1 + step.letters.len() + step.entries.len());
         for position in step.done.keys().filter(|position| letters.contains(position)) {
             rows.delete(id.letter(*position));
@@ -421,7 +422,11 @@ impl Source {
                 letter.message.len(),
                 Step::MAX_STATE,
             )?;
-            rows.upsert(letter.document(id.letter(letter.position)));
+            let document = match letter.failed_at {
+                SystemTime::UNIX_EPOCH => letter.clone().failed_at(now).document(id.letter(letter.position)),
+                _ => letter.document(id.letter(letter.position)),
+            };
+            rows.upsert(document);
         }
         for (key, value) in &step.entries {
             match value {

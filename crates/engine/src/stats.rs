@@ -560,9 +560,9 @@ pub struct Stats {
     pub jobs: JobStats,
     /// The last flush that wrote something.
     pub last_flush: Option<FlushStats>,
-    /// Compactions that did something since opening.
+    /// Steps of compactions that did something since opening: each merges files of one kind, or trains an index.
     pub compactions: u64,
-    /// Compactions that failed since opening.
+    /// Steps of compactions that failed since opening.
     pub failed_compactions: u64,
     /// Writers that were held back.
     pub stalls: StallStats,

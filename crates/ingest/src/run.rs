@@ -163,8 +163,8 @@ impl<'a> Ingest<'a> {
     /// As they are in [`IngestError`]. What was committed before stays; the run is recorded with the error.
     pub fn run(&self, feed: &mut dyn Feed) -> Result<Run, IngestError> {
         let shared = Shared::new(self)?;
+        shared.is_at(feed.progress(), true);
         let ended = self.retry_due(&shared).and_then(|()| {
-            shared.is_at(feed.progress(), true);
             self.read(feed, &shared)?;
             if !self.is_stopped() {
                 shared.is_at(feed.progress(), false);
@@ -298,13 +298,13 @@ impl<'a> Ingest<'a> {
                         continue;
                     }
                     batch.bytes += item.bytes();
-                    batch.items.push(item);
+                    batch.items.push(*item);
                     given += 1;
+                    self.hold_back(started, given);
                 }
             }
             if batch.items.len() >= self.options.batch_size || batch.bytes >= BATCH_BYTES {
                 hand_on(&mut batch, feed);
-                self.hold_back(started, given);
             }
         };
         hand_on(&mut batch, feed);

@@ -63,27 +63,30 @@ impl Settings {
         decode(collection, db.property(collection, PROPERTY)?)
     }
 
-    /// Has the collection remember these settings. The first ones decide: later ones may name another way to the same
-    /// model, and cut texts otherwise.
+    /// Has the collection remember these settings, to be called once its source is open. The first ones decide, but for the
+    /// way to the model: another endpoint of the same model is remembered.
     ///
     /// # Errors
     /// As [`Settings::check`].
     pub fn keep(&self, collection: &Collection) -> Result<(), IngestError> {
-        if self.check(collection)?.as_ref() == Some(self) {
+        let stored = self.check(collection)?;
+        let chunking = stored.as_ref().map_or(self.chunking, |stored| stored.chunking);
+        let next = Self { chunking, ..self.clone() };
+        if stored.as_ref() == Some(&next) {
             return Ok(());
         }
         let stored = Stored {
-            embedder: self.embedder.to_string(),
-            model: self.model.clone(),
-            dimension: self.dimension,
-            chunking: self.chunking.to_string(),
+            embedder: next.embedder.to_string(),
+            model: next.model,
+            dimension: next.dimension,
+            chunking: next.chunking.to_string(),
         };
         let json = serde_json::to_vec(&stored).map_err(|error| IngestError::Settings(error.to_string()))?;
         collection.set_property(PROPERTY, Some(&json))?;
         Ok(())
     }
 
-    /// Whether texts that become vectors in this way fit into the collection. Returns what it remembers now.
+    /// Whether vectors made in this way fit into a collection; what that remembers.
     ///
     /// # Errors
     /// [`IngestError::Settings`] if the collection was embedded with another model, or has another dimension.

@@ -395,6 +395,35 @@ fn an_embedder_that_is_down_ends_the_run_and_blames_no_item() {
 }
 
 #[test]
+fn what_is_left_in_hand_holds_back_what_comes_later_about_its_document() {
+    for workers in [1, 3] {
+        let disk = SimStorage::new();
+        let (_db, source) = open(&disk);
+        let vector = vec![1.0; DIMENSION];
+        let stream = [
+            r#"{"id": "a", "text": "needs the embedder"}"#.to_owned(),
+            format!(r#"{{"id": "a", "text": "newer", "vector": {vector:?}}}"#),
+            format!(r#"{{"id": "b", "text": "other", "vector": {vector:?}}}"#),
+            r#"{"id": "a", "op": "delete"}"#.to_owned(),
+            format!(r#"{{"id": "c", "text": "other", "vector": {vector:?}}}"#),
+        ];
+        let stream = stream.join("\n") + "\n";
+        let mut options = options();
+        (options.batch_size, options.workers) = (2, workers);
+        let down = Broken { inner: HashEmbedder::new(DIMENSION).unwrap(), poison: None };
+        let patient = patient(&down);
+        let ingest = Ingest::new(&source, parser(), options.clone()).embedder(&patient);
+        assert!(ingest.run(&mut lines(&stream, &source)).is_err());
+        assert!(source.collection().get("a").unwrap().is_none(), "the newer one would be overwritten");
+        let embedder = HashEmbedder::new(DIMENSION).unwrap();
+        let ingest = Ingest::new(&source, parser(), options).embedder(&embedder);
+        ingest.run(&mut lines(&stream, &source)).unwrap();
+        assert_eq!(source.position(), 5);
+        assert_eq!(documents(&source).keys().map(ToString::to_string).collect::<Vec<_>>(), ["b", "c"]);
+    }
+}
+
+#[test]
 fn a_text_that_breaks_the_embedder_is_set_aside_and_the_rest_goes_on() {
     let disk = SimStorage::new();
     let (_db, source) = open(&disk);

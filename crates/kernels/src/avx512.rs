@@ -3,11 +3,10 @@
 use std::arch::x86_64::*;
 
 use crate::LANES;
-use crate::avx2::{largest_group, sign_table};
+use crate::avx2::largest_group;
 use crate::codes::{BLOCK, Estimate, FACTORS};
 use crate::float64::Doubles;
 use crate::lanes::{Lanes, kernel_table};
-use crate::values::prefetch_line;
 
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
@@ -18,81 +17,111 @@ kernel_table!("avx512", "avx512f,avx512bw,avx2,fma", Avx512, Avx512Doubles, 6, 4
 #[derive(Clone, Copy)]
 struct Avx512Doubles([__m512d; 2]);
 
-/// The sums of a block. Meanwhile as many bytes as it has are prefetched from `ahead`.
-///
-/// # Safety
-/// The lengths must agree and be multiples of 64; no table entry is above 31.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
-unsafe fn sign_sums(table: &[u8], codes: &[u8], ahead: *const u8, sums: &mut [u16; BLOCK]) {
-    let mask = _mm512_set1_epi8(15);
-    let zero = _mm512_setzero_si512();
-    // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
-    let (mut all, mut odd) = ([zero; 2], [zero; 2]);
-    // A load is four groups of all 32 vectors.
-    let add = |bytes: &mut [__m512i; 2], at: usize| {
-        prefetch_line(ahead.wrapping_add(at).cast());
-        // SAFETY: the callers below have 64 bytes left from `at` on in the table, and so in the codes.
-        let (entries, codes) = unsafe {
-            (
-                _mm512_loadu_si512(table.as_ptr().add(at).cast()),
-                _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
-            )
-        };
-        let low = _mm512_and_si512(codes, mask);
-        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask);
-        bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(entries, low));
-        bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(entries, high));
-    };
-    let mut widen = |bytes: [__m512i; 2]| {
-        for half in 0..2 {
-            all[half] = _mm512_add_epi16(all[half], bytes[half]);
-            odd[half] = _mm512_add_epi16(odd[half], _mm512_srli_epi16::<8>(bytes[half]));
+/// Defines `sign_sums` for a set of instructions that includes AVX-512BW, with a macro that takes the upper four bits of each
+/// byte to the lower ones. (A closure would be a function without the instructions.)
+macro_rules! sign_kernel {
+    ($features:tt, $high:ident) => {
+        /// The sums of a block. Meanwhile as many bytes as it has are prefetched from `ahead`.
+        ///
+        /// # Safety
+        /// The lengths must agree and be multiples of 64; no table entry is above 31.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sign_sums(
+            table: &[u8],
+            codes: &[u8],
+            ahead: *const u8,
+            sums: &mut [u16; $crate::codes::BLOCK],
+        ) {
+            let mask = _mm512_set1_epi8(15);
+            let zero = _mm512_setzero_si512();
+            // All bytes as 16-bit numbers, and their odd bytes alone, of the vectors 0 to 15 and 16 to 31.
+            let (mut all, mut odd) = ([zero; 2], [zero; 2]);
+            // A load is four groups of all 32 vectors.
+            let add = |bytes: &mut [__m512i; 2], at: usize| {
+                $crate::values::prefetch_line(ahead.wrapping_add(at).cast());
+                // SAFETY: the callers below have 64 bytes left from `at` on in the table, and so in the codes.
+                let (entries, codes) = unsafe {
+                    (
+                        _mm512_loadu_si512(table.as_ptr().add(at).cast()),
+                        _mm512_loadu_si512(codes.as_ptr().add(at).cast()),
+                    )
+                };
+                let low = _mm512_and_si512(codes, mask);
+                let high = $high!(codes, mask);
+                bytes[0] = _mm512_add_epi8(bytes[0], _mm512_shuffle_epi8(entries, low));
+                bytes[1] = _mm512_add_epi8(bytes[1], _mm512_shuffle_epi8(entries, high));
+            };
+            let mut widen = |bytes: [__m512i; 2]| {
+                for half in 0..2 {
+                    all[half] = _mm512_add_epi16(all[half], bytes[half]);
+                    odd[half] = _mm512_add_epi16(odd[half], _mm512_srli_epi16::<8>(bytes[half]));
+                }
+            };
+            // A byte holds the sum of eight entries.
+            let mut at = 0;
+            while at + 64 * 8 <= table.len() {
+                let mut bytes = [zero; 2];
+                for step in 0..8 {
+                    add(&mut bytes, at + 64 * step);
+                }
+                widen(bytes);
+                at += 64 * 8;
+            }
+            if at < table.len() {
+                let mut bytes = [zero; 2];
+                while at < table.len() {
+                    add(&mut bytes, at);
+                    at += 64;
+                }
+                widen(bytes);
+            }
+            for line in 0..$crate::codes::FACTORS / 64 {
+                $crate::values::prefetch_line(ahead.wrapping_add(at + 64 * line).cast());
+            }
+            // The four groups of a load are in the four quarters of a register. The first two and the last two are added, of both
+            // halves of the vectors at once; then the two that are left, of all bytes and of the odd ones at once.
+            let pairs = |of: [__m512i; 2]| {
+                _mm512_add_epi16(
+                    _mm512_shuffle_i64x2::<0b01_00_01_00>(of[0], of[1]),
+                    _mm512_shuffle_i64x2::<0b11_10_11_10>(of[0], of[1]),
+                )
+            };
+            let (all, odd) = (pairs(all), pairs(odd));
+            let both = _mm512_add_epi16(
+                _mm512_shuffle_i64x2::<0b10_00_10_00>(all, odd),
+                _mm512_shuffle_i64x2::<0b11_01_11_01>(all, odd),
+            );
+            let (all, odd) = (_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
+            let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
+            let (low, high) = (_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd));
+            let sums = sums.as_mut_ptr();
+            // SAFETY: there is room for four times eight sums.
+            unsafe {
+                _mm_storeu_si128(sums.cast(), _mm256_castsi256_si128(low));
+                _mm_storeu_si128(sums.add(8).cast(), _mm256_castsi256_si128(high));
+                _mm_storeu_si128(sums.add(16).cast(), _mm256_extracti128_si256::<1>(low));
+                _mm_storeu_si128(sums.add(24).cast(), _mm256_extracti128_si256::<1>(high));
+            }
         }
     };
-    // A byte holds the sum of eight entries.
-    let mut at = 0;
-    while at + 64 * 8 <= table.len() {
-        let mut bytes = [zero; 2];
-        for step in 0..8 {
-            add(&mut bytes, at + 64 * step);
-        }
-        widen(bytes);
-        at += 64 * 8;
-    }
-    if at < table.len() {
-        let mut bytes = [zero; 2];
-        while at < table.len() {
-            add(&mut bytes, at);
-            at += 64;
-        }
-        widen(bytes);
-    }
-    for line in 0..FACTORS / 64 {
-        prefetch_line(ahead.wrapping_add(at + 64 * line).cast());
-    }
-    // The four groups of a load are in the four quarters of a register.
-    let gather = |quarters: __m512i| {
-        let halves =
-            _mm256_add_epi16(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64::<1>(quarters));
-        _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
-    };
-    for half in 0..2 {
-        let (all, odd) = (gather(all[half]), gather(odd[half]));
-        let even = _mm_sub_epi16(all, _mm_slli_epi16::<8>(odd));
-        let sums = sums[16 * half..][..16].as_mut_ptr();
-        // SAFETY: there is room for 16 sums.
-        unsafe {
-            _mm_storeu_si128(sums.cast(), _mm_unpacklo_epi16(even, odd));
-            _mm_storeu_si128(sums.add(8).cast(), _mm_unpackhi_epi16(even, odd));
-        }
-    }
 }
+
+pub(crate) use sign_kernel;
+
+/// The upper four bits of each byte: there is no shift of bytes, and what comes from the next one is cleared.
+macro_rules! shifted {
+    ($codes:expr, $mask:expr) => {
+        _mm512_and_si512(_mm512_srli_epi16::<4>($codes), $mask)
+    };
+}
+
+sign_kernel!("avx512f,avx512bw,avx2,fma", shifted);
 
 /// The estimates of a block from its sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
-fn estimates(
+pub(crate) fn estimates(
     sums: &[u16; BLOCK],
     factors: &[u8; FACTORS],
     estimate: &Estimate,
@@ -143,6 +172,53 @@ unsafe fn dot_i8(row: &[i8], query: &[i16]) -> i32 {
         total = total.wrapping_add(unsafe { crate::avx2::dot_i8(&row[32 * wide..], &query[32 * wide..]) });
     }
     total
+}
+
+/// As the portable `sign_table`: four groups at a time, one in each quarter of a register.
+///
+/// # Safety
+/// The table must have four times as many entries as the query components, which are a multiple of 8.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+unsafe fn sign_table(query: &[f32], per_unit: f32, table: &mut [u8]) -> u32 {
+    let (scale, half) = (_mm512_set1_ps(per_unit), _mm512_set1_ps(0.5));
+    let (zero, highest) = (_mm512_setzero_ps(), _mm512_set1_epi8(31));
+    let mut totals = _mm512_setzero_si512();
+    let wide = query.len() / 16 * 16;
+    for at in (0..wide).step_by(16) {
+        // SAFETY: 16 components are left.
+        let values = unsafe { _mm512_loadu_ps(query.as_ptr().add(at)) };
+        let scaled = _mm512_mul_ps(values, scale);
+        // What a dimension adds where the sign is positive, and where it is negative.
+        let positive = _mm512_max_ps(scaled, zero);
+        let negative = _mm512_sub_ps(positive, scaled);
+        let first = _mm512_unpacklo_ps(negative, positive);
+        let second = _mm512_unpackhi_ps(negative, positive);
+        // All four patterns of the first two dimensions, and of the other two.
+        let patterns = |pair| {
+            let (low, high) =
+                (_mm512_permute_ps::<0b01_00_01_00>(pair), _mm512_permute_ps::<0b11_11_10_10>(pair));
+            _mm512_add_ps(low, high)
+        };
+        let (first, second) = (_mm512_add_ps(patterns(first), half), patterns(second));
+        let with = |other| _mm512_cvttps_epi32(_mm512_add_ps(first, other));
+        let entries = _mm512_packus_epi16(
+            _mm512_packs_epi32(
+                with(_mm512_permute_ps::<0b00_00_00_00>(second)),
+                with(_mm512_permute_ps::<0b01_01_01_01>(second)),
+            ),
+            _mm512_packs_epi32(
+                with(_mm512_permute_ps::<0b10_10_10_10>(second)),
+                with(_mm512_permute_ps::<0b11_11_11_11>(second)),
+            ),
+        );
+        let entries = _mm512_min_epu8(entries, highest);
+        totals = _mm512_add_epi64(totals, _mm512_sad_epu8(entries, _mm512_setzero_si512()));
+        // SAFETY: the 64 entries of these 16 components are there.
+        unsafe { _mm512_storeu_si512(table.as_mut_ptr().add(4 * at).cast(), entries) };
+    }
+    // SAFETY: what is left are 8 components or none, with the same promise.
+    let rest = unsafe { crate::avx2::sign_table(&query[wide..], per_unit, &mut table[4 * wide..]) };
+    _mm512_reduce_add_epi64(totals) as u32 + rest
 }
 
 /// Four 64-byte loads at a time, spelled out: the vectoriser does not find them.

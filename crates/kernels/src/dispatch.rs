@@ -66,6 +66,9 @@ fn usable_tables() -> Vec<&'static Table> {
             tables.push(&crate::avx2::TABLE);
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
                 tables.push(&crate::avx512::TABLE);
+                if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("gfni") {
+                    tables.push(&crate::avx512vnni::TABLE);
+                }
             }
         }
     }
@@ -83,7 +86,8 @@ fn choose(tables: &[&'static Table], ceiling: Option<&str>) -> &'static Table {
     let rank = |name: &str| match name {
         "scalar" => 0,
         "avx2" | "neon" => 1,
-        _ => 2,
+        "avx512" => 2,
+        _ => 3,
     };
     let highest = ceiling.map_or(usize::MAX, rank);
     tables.iter().rev().find(|table| rank(table.name) <= highest).copied().unwrap_or(&scalar::TABLE)
@@ -97,8 +101,8 @@ impl Kernels {
 
     /// The widest kernels this processor can run, found at the first call.
     ///
-    /// The environment variable `PLIMSOLL_CPU` (`scalar`, `avx2`, `avx512`), read once, sets a ceiling; other
-    /// values are ignored.
+    /// The environment variable `PLIMSOLL_CPU` (`scalar`, `avx2`, `avx512`, `avx512vnni`), read once, sets a ceiling;
+    /// other values are ignored.
     #[inline]
     pub fn detect() -> Self {
         static DETECTED: OnceLock<&'static Table> = OnceLock::new();
@@ -114,7 +118,7 @@ impl Kernels {
         usable_tables().into_iter().map(|table| Self { table }).collect()
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avx512`, `avx512vnni` or `neon`.
     pub fn name(self) -> &'static str {
         self.table.name
     }
@@ -344,7 +348,8 @@ mod tests {
     fn the_ceiling_lowers_the_choice_and_unknown_names_do_not() {
         let tables = usable_tables();
         assert_eq!(choose(&tables, Some("scalar")).name, "scalar");
-        assert_ne!(choose(&tables, Some("avx2")).name, "avx512");
+        assert!(!choose(&tables, Some("avx2")).name.starts_with("avx512"));
+        assert_ne!(choose(&tables, Some("avx512")).name, "avx512vnni");
         let widest = tables.last().unwrap().name;
         assert_eq!(choose(&tables, None).name, widest);
         assert_eq!(choose(&tables, Some("abacus")).name, widest);

@@ -320,6 +320,52 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
     }
 }
 
+/// Defines `scan_blocks` for an instruction set, from the `sign_sums` and `estimates` of its module.
+macro_rules! scan_kernel {
+    ($features:tt) => {
+        /// As the scalar `scan_blocks`: the sums of some blocks first, then their estimates, because the long chain
+        /// of instructions that makes one of the other at the end of a block would hold up the sums of the next.
+        ///
+        /// # Safety
+        /// The lengths must agree, and that of the table be a multiple of 64; no table entry is above 31.
+        #[target_feature(enable = $features)]
+        unsafe fn scan_blocks(
+            table: &[u8],
+            blocks: &[u8],
+            next: &[u8],
+            estimate: &$crate::codes::Estimate,
+            limit: f32,
+            lows: &mut [f32],
+            masks: &mut [u32],
+        ) {
+            use $crate::codes::{BLOCK, FACTORS, ahead};
+            const BATCH: usize = 8;
+            let len = table.len() + FACTORS;
+            let (lows, _) = lows.as_chunks_mut::<BLOCK>();
+            let mut sums = [[0; BLOCK]; BATCH];
+            // Lists are short: dividing into chunks would take as long as a part of a block.
+            let mut first = 0;
+            while first < masks.len() {
+                let last = masks.len().min(first + BATCH);
+                for (block, sums) in (first..last).zip(&mut sums) {
+                    let at = block * len;
+                    let ahead = ahead(blocks, next, at);
+                    // SAFETY: the features are enabled here; the codes are as long as the table.
+                    unsafe { sign_sums(table, &blocks[at..at + table.len()], ahead, sums) };
+                }
+                for (block, sums) in (first..last).zip(&sums) {
+                    if let Some(factors) = blocks[block * len + table.len()..].first_chunk() {
+                        masks[block] = estimates(sums, factors, estimate, limit, &mut lows[block]);
+                    }
+                }
+                first = last;
+            }
+        }
+    };
+}
+
+pub(crate) use scan_kernel;
+
 /// Instantiates all kernels for one implementation of [`Lanes`], and puts them in `TABLE`.
 ///
 /// `kernel_table!(name, features, lanes, doubles, M, N)`: M × N is the register tile of `dot_matrix`. The module has its own
@@ -388,44 +434,7 @@ macro_rules! kernel_table {
             unsafe { $crate::lanes::hadamard::<$lanes>(values, factors) }
         }
 
-        /// As the scalar `scan_blocks`: the sums of some blocks first, then their estimates, because the long chain
-        /// of instructions that makes one of the other at the end of a block would hold up the sums of the next.
-        ///
-        /// # Safety
-        /// The lengths must agree, and that of the table be a multiple of 64; no table entry is above 31.
-        #[target_feature(enable = $features)]
-        unsafe fn scan_blocks(
-            table: &[u8],
-            blocks: &[u8],
-            next: &[u8],
-            estimate: &$crate::codes::Estimate,
-            limit: f32,
-            lows: &mut [f32],
-            masks: &mut [u32],
-        ) {
-            use $crate::codes::{BLOCK, FACTORS, ahead};
-            const BATCH: usize = 8;
-            let len = table.len() + FACTORS;
-            let (lows, _) = lows.as_chunks_mut::<BLOCK>();
-            let mut sums = [[0; BLOCK]; BATCH];
-            // Lists are short: dividing into chunks would take as long as a part of a block.
-            let mut first = 0;
-            while first < masks.len() {
-                let last = masks.len().min(first + BATCH);
-                for (block, sums) in (first..last).zip(&mut sums) {
-                    let at = block * len;
-                    let ahead = ahead(blocks, next, at);
-                    // SAFETY: the features are enabled here; the codes are as long as the table.
-                    unsafe { sign_sums(table, &blocks[at..at + table.len()], ahead, sums) };
-                }
-                for (block, sums) in (first..last).zip(&sums) {
-                    if let Some(factors) = blocks[block * len + table.len()..].first_chunk() {
-                        masks[block] = estimates(sums, factors, estimate, limit, &mut lows[block]);
-                    }
-                }
-                first = last;
-            }
-        }
+        $crate::lanes::scan_kernel!($features);
 
         #[target_feature(enable = $features)]
         fn butterfly(low: &mut [f32], high: &mut [f32]) {

@@ -1,5 +1,5 @@
 //! Distance kernels: pure functions over slices of `f32`, dispatched once to the widest instructions the
-//! processor has (AVX-512F, AVX2 with FMA, NEON, or plain scalar code).
+//! processor has (AVX-512 with and without VNNI, AVX2 with FMA, NEON, or plain scalar code).
 //!
 //! **Owns** all SIMD of the workspace, and with it the order in which floating point numbers are added.
 //! **Must not know** what a document, a list or a file is. Nothing here allocates or fails; a wrong slice
@@ -33,6 +33,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 mod bounds;
 mod codes;
 mod dispatch;

@@ -55,10 +55,10 @@ pub fn normalise_into(src: &[f32], dst: &mut [f32]) -> f64 {
 pub fn prefetch<T>(slice: &[T]) {
     // Lines begin at multiples of 64, wherever the slice does.
     let range = slice.as_ptr_range();
-    let mut line = range.start;
+    let mut line = range.start.cast::<u8>().wrapping_sub(range.start.addr() % 64);
     while line.addr() < range.end.addr() {
         prefetch_line(line.cast());
-        line = line.wrapping_add(64 - line.addr() % 64);
+        line = line.wrapping_add(64);
     }
 }
 

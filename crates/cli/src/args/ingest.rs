@@ -86,7 +86,7 @@ pub(crate) struct Ingest {
     /// The directory below which lines may name files [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Of a folder: only files like this (`*.md`); may be repeated
+    /// Of a folder: only files like this (`*.md`); may be repeated. Files that no longer match are removed
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
     /// Of a folder: no files like this; may be repeated

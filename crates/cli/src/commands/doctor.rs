@@ -45,7 +45,8 @@ const JOBS: usize = 200;
 
 pub(super) fn run(args: &Dir, output: &mut Output) -> Result<()> {
     let db = super::reader(&args.dir, Reading { salvage: false }, output)?;
-    let mut findings = vec![manifest(&db), log(&db), room(args)?];
+    let free = OsStorage.free_space(&args.dir).map_err(plimsoll::Error::from)?;
+    let mut findings = vec![manifest(&db), log(&db), room(free)];
     findings.extend(jobs(&args.dir, &db.jobs(JOBS)?));
     let report = Report { ok: findings.iter().all(|finding| finding.ok), findings };
     if output.json {
@@ -83,10 +84,9 @@ fn log(db: &ReadOnlyDatabase) -> Finding {
     }
 }
 
-fn room(args: &Dir) -> Result<Finding> {
-    let free = OsStorage.free_space(&args.dir).map_err(plimsoll::Error::from)?;
+fn room(free: u64) -> Finding {
     let what = format!("{} are free on the disk", bytes(free));
-    Ok(if free < ROOM { Finding::bad(what, "make room, or move the database") } else { Finding::good(what) })
+    if free < ROOM { Finding::bad(what, "make room, or move the database") } else { Finding::good(what) }
 }
 
 fn jobs(dir: &Path, records: &[JobRecord]) -> Vec<Finding> {
@@ -123,4 +123,16 @@ fn jobs(dir: &Path, records: &[JobRecord]) -> Vec<Finding> {
         }));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_with_little_room_is_found() {
+        assert!(room(ROOM).ok && room(u64::MAX).ok);
+        let little = room(ROOM - 1);
+        assert!(!little.ok && little.cure.is_some() && little.what.contains("MiB"), "{}", little.what);
+    }
 }

@@ -15,8 +15,8 @@ use plimsoll::{
 use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, WalkOptions};
 use plimsoll_ingest::{
     Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder,
-    Ingest as Ingestion, Ledger, Lines, Origin, Patient, Policies, Run, RunOptions, RunState, Settings,
-    Survey, TextKind,
+    Ingest as Ingestion, Ledger, Lines, Origin, Patient, Pause, Policies, Run, RunOptions, RunState,
+    Settings, Survey, TextKind, Wait,
 };
 use serde::Serialize;
 
@@ -55,6 +55,7 @@ pub(super) struct Report<'a> {
 
 pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     let origin = Kind::of(args)?;
+    refuse_what_is_no_stream(&origin, args)?;
     let stop = StopFlag::watch()?;
     if args.dry_run {
         return dry_run(args, &origin, &stop, output);
@@ -208,10 +209,26 @@ impl Kind {
         }
     }
 
-    fn walk_options(args: &Ingest) -> WalkOptions {
+    /// Which files of the folder are meant: never those of the database itself.
+    fn walk_options(&self, args: &Ingest) -> WalkOptions {
+        let mut exclude = args.exclude.clone();
+        if let Self::Folder(folder) = self
+            && let (Ok(folder), Some(name)) = (folder.canonicalize(), args.target.dir.file_name())
+        {
+            let parent = args.target.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+            if let Some(below) = parent.ok().as_ref().and_then(|parent| parent.strip_prefix(&folder).ok()) {
+                let database = below.join(name).display().to_string();
+                let escaped: String = database
+                    .chars()
+                    .flat_map(|c| ["", "\\"][usize::from("*?[]!\\#".contains(c))].chars().chain([c]))
+                    .collect();
+                exclude.extend([format!("/{escaped}/"), format!("/{escaped}.ingest/")]);
+            }
+        }
         WalkOptions {
             include: args.include.clone(),
-            exclude: args.exclude.clone(),
+            exclude,
             hidden: args.hidden,
             no_ignore: args.no_ignore,
             follow_links: false,
@@ -258,6 +275,18 @@ struct Session {
 /// An embedder that tries again, behind a cache.
 pub(super) type CachedEmbedder = Cached<Patient<Box<dyn Embedder>>>;
 
+/// Says on standard error that an embedder is waited for, where that takes a while: otherwise nothing would be seen for minutes.
+struct Telling(Arc<Pause>);
+
+impl Wait for Telling {
+    fn wait(&self, time: Duration) -> bool {
+        if time >= Duration::from_secs(1) {
+            eprintln!("the embedder does not answer as it should; asking again in {}", duration(time));
+        }
+        self.0.wait(time)
+    }
+}
+
 /// The embedder of a specification, with a cache beside the database.
 pub(super) fn embedder(
     spec: &EmbedderSpec,
@@ -268,7 +297,8 @@ pub(super) fn embedder(
     let built = spec.build(&EmbedderOptions::default());
     let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
     let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
-    let patient = Patient::new(built, policies.clone(), breaker, stop.pause(), u64::from(std::process::id()));
+    let wait = Arc::new(Telling(stop.pause()));
+    let patient = Patient::new(built, policies.clone(), breaker, wait, u64::from(std::process::id()));
     let cache = Cache::open(&dir.with_added_extension("ingest"), Cache::DEFAULT_BYTES);
     Ok(Cached::new(patient, Arc::new(cache)))
 }
@@ -306,14 +336,14 @@ impl Session {
         let stored = collection.as_ref().map(Settings::of).transpose()?.flatten();
         let spec = args.embed.clone().or_else(|| stored.as_ref().map(|stored| stored.embedder.clone()));
         let spec = spec.filter(|spec| *spec != EmbedderSpec::Given);
-        let source = args.source.clone().unwrap_or_else(|| kind.default_source());
-        // Each source goes on as it was begun, whatever others of the collection do.
-        let entries = match (&db, &collection) {
-            (Some(db), Some(_)) => db.source_entries(&source, name)?,
-            _ => Vec::new(),
+        let of_source = match (&db, &collection) {
+            (Some(db), Some(_)) if !args.restart => {
+                Origin::from_entries(&db.source_entries(&source_name(args, kind), name)?)
+            }
+            _ => None,
         };
-        let before = Origin::from_entries(&entries).and_then(|origin| origin.chunking?.parse().ok());
-        let chunking = args.chunk.or(before).or_else(|| stored.as_ref().map(|stored| stored.chunking));
+        let of_source = of_source.and_then(|origin| origin.chunking?.parse().ok());
+        let chunking = args.chunk.or(of_source).or_else(|| stored.as_ref().map(|stored| stored.chunking));
         let chunking = chunking.unwrap_or_default();
         let policies = Policies::default().with_max_retries(args.max_retries);
         let (mut embedder, mut settings) = (None, None);
@@ -360,6 +390,9 @@ impl Session {
         if let Some(settings) = &settings {
             settings.check(&collection)?;
         }
+        if let (Kind::Folder(path), None) = (kind, &args.source) {
+            refuse_other_folders(&db, &collection, path)?;
+        }
         let mut session = Self {
             source: None,
             embedder,
@@ -369,7 +402,7 @@ impl Session {
             ledger: Ledger::open(Ledger::path_for(&args.target.dir)),
             db,
         };
-        session.begin(args, kind, &collection, source, fingerprint, inputs)?;
+        session.begin(args, kind, &collection, fingerprint, inputs)?;
         // Not before: what a refused run was asked for is not what the next one does.
         if let Some(settings) = &settings {
             settings.keep(&collection)?;
@@ -386,27 +419,23 @@ impl Session {
         args: &Ingest,
         kind: &Kind,
         collection: &Collection,
-        name: String,
         fingerprint: Option<String>,
         inputs: Inputs,
     ) -> Result<()> {
+        let name = source_name(args, kind);
         let mut builder = self.db.source(&name, collection.name())?.reset(args.restart);
         if let Some(fingerprint) = fingerprint {
             builder = builder.fingerprint(fingerprint);
         }
-        let source = builder.open()?;
+        let source = builder.open().map_err(explain)?;
         if source.status()?.is_paused {
             return Err(Error::from(plimsoll::SourceError::Paused(name)).into());
         }
         let base = kind.base(args);
         let base = base.canonicalize().unwrap_or(base).display().to_string();
-        let origin = Origin {
-            inputs: kind.names(),
-            base: Some(base),
-            is_folder: matches!(kind, Kind::Folder(_)),
-            chunking: self.embedder.is_some().then(|| self.chunking.to_string()),
-        };
-        origin.keep(&source)?;
+        let is_folder = matches!(kind, Kind::Folder(_));
+        let chunking = Some(self.chunking.to_string());
+        Origin { inputs: kind.names(), base: Some(base), is_folder, chunking }.keep(&source)?;
         self.inputs = Some(inputs);
         self.source = Some(source);
         Ok(())
@@ -418,7 +447,7 @@ impl Session {
         };
         let mut feed: Box<dyn Feed> = match kind {
             Kind::Lines(_) => Box::new(Lines::resume(inputs, source)?),
-            Kind::Folder(path) => Box::new(Folder::compare(path, &Kind::walk_options(args), source)?),
+            Kind::Folder(path) => Box::new(Folder::compare(path, &kind.walk_options(args), source)?),
         };
         let files = Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?;
         let parser = match kind {
@@ -431,6 +460,7 @@ impl Session {
         options.rate = args.rate;
         options.chunking = self.chunking;
         let bar = Progress::of_run(output.json, matches!(kind, Kind::Lines(_)), feed.progress());
+        let json = output.json;
         let mut ingestion = Ingestion::new(source, parser, options)
             .ledger(&self.ledger)
             .policies(self.policies.clone())
@@ -438,7 +468,8 @@ impl Session {
             .watch(|progress| {
                 bar.move_to(progress.run.read, progress.run.total);
                 if args.verbose {
-                    progress.set_aside.iter().for_each(|letter| bar.say(&set_aside(letter)));
+                    let say = |letter| if json { set_aside_json(letter) } else { set_aside(letter) };
+                    progress.set_aside.iter().for_each(|letter| bar.say(&say(letter)));
                 }
             });
         if let Some(embedder) = &self.embedder {
@@ -475,10 +506,86 @@ impl Session {
     }
 }
 
+/// The same as [`set_aside`], for JSON.
+fn set_aside_json(letter: &DeadLetter) -> String {
+    let (position, class, message) = (letter.position, letter.class.name(), &letter.message);
+    serde_json::json!({"set_aside": position, "class": class, "message": message}).to_string()
+}
+
 /// One line about an item that was set aside.
 pub(super) fn set_aside(letter: &DeadLetter) -> String {
     let key = letter.key.as_ref().map_or_else(String::new, |key| format!(" ({key})"));
     format!("set aside: position {}{key}: {}: {}", letter.position, letter.class, letter.message)
+}
+
+/// What the source is called.
+fn source_name(args: &Ingest, kind: &Kind) -> String {
+    args.source.clone().unwrap_or_else(|| kind.default_source())
+}
+
+/// Says what to do about a source that was begun with another input.
+fn explain(error: Error) -> CliError {
+    let Error::Source(plimsoll::SourceError::FingerprintChanged { name, stored, given }) = &error else {
+        return error.into();
+    };
+    let how =
+        |fingerprint: &str| fingerprint.split_once("; ").map_or_else(String::new, |(_, how)| how.to_owned());
+    let (was, is) = (how(stored), how(given));
+    let what = if was == is {
+        format!(
+            "the input is not the one that the source {name:?} has read: it begins otherwise (a stream has to bring the same lines \
+             again, from the first on; a file that was replaced is another input); --source NAME reads it as another source, \
+             --restart begins this one anew"
+        )
+    } else {
+        format!(
+            "the source {name:?} was begun with {was}, and now it would be {is}: say --embed and --chunk as before, or --restart \
+             to read everything again"
+        )
+    };
+    CliError::failed("fingerprint_changed", what)
+}
+
+/// Documents of folders have the path below the folder as key: those of two folders would be taken for one another.
+fn refuse_other_folders(db: &Database, collection: &Collection, path: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for status in db.sources()?.iter().filter(|status| status.collection == collection.name()) {
+        let origin = Origin::from_entries(&db.source_entries(&status.name, &status.collection)?);
+        let Some(other) = origin.filter(|origin| origin.is_folder).and_then(|origin| origin.base) else {
+            continue;
+        };
+        if real(Path::new(&other)) != real(path) {
+            let what = format!(
+                "the collection {:?} is filled from the folder {other} already, and files of the same path in both would overwrite \
+                 each other: use another collection, or the folder above both with --include (--source NAME does it all the same)",
+                collection.name()
+            );
+            return Err(CliError::failed("other_folder", what));
+        }
+    }
+    Ok(())
+}
+
+/// Notices a file that is no stream of lines before its lines are taken for paths.
+fn refuse_what_is_no_stream(kind: &Kind, args: &Ingest) -> Result<()> {
+    let Kind::Lines(paths) = kind else { return Ok(()) };
+    let base = kind.base(args);
+    for path in paths.iter().filter(|path| path.is_file()) {
+        let file = std::fs::File::open(path).map_err(|error| CliError::file(path, &error))?;
+        let mut lines = BufReader::new(file.take(64 << 10)).lines().map_while(std::io::Result::ok);
+        let Some(first) = lines.find(|line| !line.trim().is_empty()) else { continue };
+        let is_named = base.join(&first).exists() || Path::new(&first).exists();
+        if !first.trim_start().starts_with('{') && !is_named {
+            let what = format!(
+                "{}: its first line is no JSON object, and not the path of a file either, so it is no stream of lines; to store \
+                 the file itself, name its folder, with --include {:?}",
+                path.display(),
+                path.file_name().unwrap_or_default()
+            );
+            return Err(CliError::failed("no_stream", what));
+        }
+    }
+    Ok(())
 }
 
 fn open_database(args: &Ingest) -> Result<Database> {
@@ -575,7 +682,7 @@ struct DryReport {
 }
 
 fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> Result<()> {
-    let name = args.source.clone().unwrap_or_else(|| kind.default_source());
+    let name = source_name(args, kind);
     let collection = &args.target.collection[..];
     let (mut state, mut entries, mut next, mut chunking) = (Vec::new(), Vec::new(), 0, args.chunk);
     if args.target.dir.try_exists().unwrap_or(true) {
@@ -596,9 +703,7 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
     let inputs = kind.inputs(args, &mut stdin, Vec::new(), stop);
     let mut feed: Box<dyn Feed> = match kind {
         Kind::Lines(_) => Box::new(Lines::resume_at(inputs, &state)?),
-        Kind::Folder(path) => {
-            Box::new(Folder::compare_with(path, &Kind::walk_options(args), &entries, next)?)
-        }
+        Kind::Folder(path) => Box::new(Folder::compare_with(path, &kind.walk_options(args), &entries, next)?),
     };
     let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
     let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default())?;

@@ -12,7 +12,7 @@ use plimsoll_shard::{
 };
 use roaring::RoaringTreemap;
 
-use super::Drained;
+use super::{Drained, Touched};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::jobs::Job;
@@ -177,7 +177,10 @@ impl<'a> Delta<'a> {
     }
 
     /// Counts what it adds for users.
-    pub(crate) fn count(&self, stats: &mut FlushStats) {
+    pub(crate) fn count(&self, stats: &mut FlushStats, touched: &mut Touched) {
+        let shards = self.vector.iter().flat_map(|vector| &vector.live);
+        touched.shards.extend(shards.map(|(shard, _)| (self.collection, *shard)));
+        touched.collections.insert(self.collection);
         stats.collections += 1;
         stats.operations_applied += self.operations;
         stats.rows += self.rows();

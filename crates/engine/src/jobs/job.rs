@@ -21,6 +21,10 @@ pub(crate) struct Job {
     state: Mutex<State>,
     changed: Condvar,
     is_cancelled: AtomicBool,
+    /// The engine has asked for it, too.
+    is_for_the_engine: AtomicBool,
+    /// A caller had it tried again before its pause was over.
+    was_hurried: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -55,6 +59,8 @@ impl Job {
             state: Mutex::new(state),
             changed: Condvar::new(),
             is_cancelled: AtomicBool::new(false),
+            is_for_the_engine: AtomicBool::new(false),
+            was_hurried: AtomicBool::new(false),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
         }
@@ -100,6 +106,22 @@ impl Job {
         state.result = Some(result);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The engine wanted the same, and got this job.
+    pub(super) fn stand_for_the_engine(&self) {
+        self.is_for_the_engine.store(true, Ordering::Release);
+    }
+
+    /// Whether the engine asks for it once more if it fails.
+    pub(super) fn is_for_the_engine(&self) -> bool {
+        self.request.automatic || self.is_for_the_engine.load(Ordering::Acquire)
+    }
+
+    /// Whether a caller who gets this job lets it begin before its time: one that has not begun yet always, and one that
+    /// waits for its next attempt once. Callers in a loop would use up its attempts otherwise.
+    pub(super) fn may_hurry(&self) -> bool {
+        self.state() != JobState::Retrying || !self.was_hurried.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn state(&self) -> JobState {
@@ -204,6 +226,9 @@ impl fmt::Debug for Job {
 pub struct JobHandle {
     pub(super) job: Arc<Job>,
     pub(super) core: Arc<Core>,
+    /// What a caller wants flushed who got a flush of the engine's own. That is done although a damaged collection's
+    /// writes stay in the log, and the caller is told of these.
+    pub(super) wants: Option<JobTarget>,
 }
 
 impl JobHandle {
@@ -225,9 +250,9 @@ impl JobHandle {
     /// Waits until the job has ended.
     ///
     /// # Errors
-    /// Why it failed; [`Error::Cancelled`].
+    /// Why it failed; [`Error::Cancelled`]; of a flush, the damage of a collection whose writes therefore stay in the log.
     pub fn wait(&self) -> Result<JobOutcome> {
-        self.job.wait(None).unwrap_or(Err(Error::Closed))
+        self.answer(self.job.wait(None).unwrap_or(Err(Error::Closed)))
     }
 
     /// As [`JobHandle::wait`], for so long at most. The job is none the worse for it if the time is over.
@@ -235,11 +260,21 @@ impl JobHandle {
     /// # Errors
     /// [`Error::JobTimeout`] when the job has not ended by then, and as [`JobHandle::wait`].
     pub fn wait_for(&self, timeout: Duration) -> Result<JobOutcome> {
-        self.job.wait(Some(timeout)).unwrap_or_else(|| {
-            let JobRequest { kind, .. } = self.job.request;
-            self.core.jobs.timed_out(kind);
-            Err(Error::JobTimeout { job: self.id(), kind, waited: timeout })
-        })
+        match self.job.wait(Some(timeout)) {
+            Some(result) => self.answer(result),
+            None => {
+                let JobRequest { kind, .. } = self.job.request;
+                self.core.jobs.timed_out(kind);
+                Err(Error::JobTimeout { job: self.id(), kind, waited: timeout })
+            }
+        }
+    }
+
+    /// What the job's result is to this caller.
+    fn answer(&self, result: Result<JobOutcome>) -> Result<JobOutcome> {
+        let outcome = result?;
+        let damage = self.wants.as_ref().and_then(|target| self.core.unflushable_in(target));
+        damage.map_or(Ok(outcome), |damage| Err(damage.into()))
     }
 
     /// Cancels the job: at once while it waits for its turn, and otherwise where nothing is half done. A flush that has

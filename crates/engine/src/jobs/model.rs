@@ -250,6 +250,16 @@ impl JobRequest {
         Self { kind: JobKind::Flush, target, priority, reason: Some(reason), automatic }
     }
 
+    /// What the engine asks for by itself in the place of a flush that was not done. A caller's own may have sealed
+    /// memtables in an attempt that failed, or stood for one of the engine's.
+    pub(crate) fn by_the_engine(&self) -> Self {
+        let reason = match self.reason {
+            None | Some(FlushReason::Manual | FlushReason::Close) => FlushReason::MemtableSize,
+            Some(reason) => reason,
+        };
+        Self::flush_for(self.target.clone(), reason)
+    }
+
     /// Compacts every collection as far as there is something to gain.
     pub fn compaction() -> Self {
         Self::of(JobKind::Compaction, JobTarget::Database)

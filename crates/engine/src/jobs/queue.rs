@@ -77,10 +77,12 @@ impl<J: Queued> Queue<J> {
         Some(self.waiting.swap_remove(at).job)
     }
 
-    /// Lets a job that waits for its next attempt begin at once, and with no lower priority than that.
-    pub(super) fn hurry(&mut self, priority: JobPriority, chosen: impl Fn(&J) -> bool) {
+    /// Gives a job that waits no lower priority than that, and, if `at_once`, lets one that is not to begin yet begin.
+    pub(super) fn hurry(&mut self, priority: JobPriority, at_once: bool, chosen: impl Fn(&J) -> bool) {
         for waiting in self.waiting.iter_mut().filter(|waiting| chosen(&waiting.job)) {
-            waiting.not_before = Duration::ZERO;
+            if at_once {
+                waiting.not_before = Duration::ZERO;
+            }
             waiting.priority = waiting.priority.max(priority);
         }
     }
@@ -179,8 +181,11 @@ mod tests {
         assert_eq!(queue.take(at(5), |_| true).unwrap().0, 2);
         queue.push(Job(3, JobKind::Flush, JobPriority::Low), at(5), at(50));
         queue.push(Job(4, JobKind::Flush, JobPriority::Normal), at(5), at(5));
-        queue.hurry(JobPriority::High, |job| job.0 == 3);
+        queue.push(Job(5, JobKind::Flush, JobPriority::Low), at(5), at(50));
+        queue.hurry(JobPriority::High, true, |job| job.0 == 3);
+        queue.hurry(JobPriority::Critical, false, |job| job.0 == 5);
         assert_eq!(order(&mut queue, 5), [3, 4]);
+        assert_eq!(order(&mut queue, 50), [5]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Core {
             Err(error) => {
                 let is_closing = lock(&self.jobs.board).is_closing;
                 self.end(job, JobState::Failed, Err(error.clone()));
-                if job.request.automatic && !is_closing {
+                if job.is_for_the_engine() && !is_closing {
                     self.follow_up(&job.request, &error);
                 }
             }
@@ -175,11 +175,12 @@ impl Core {
             return;
         }
         let now = self.now();
+        let again = request.by_the_engine();
         let mut board = lock(&self.jobs.board);
-        if board.is_closing || board.same(request, None).is_some() {
+        if board.is_closing || board.same(&again, None).is_some() {
             return;
         }
-        self.push(&mut board, request.clone(), now + SECOND_WIND);
+        self.push(&mut board, again, now + SECOND_WIND);
     }
 
     /// No further jobs: those that can be are cancelled, workers end. Flushes that waited are returned; what they were to

@@ -24,7 +24,7 @@ pub struct DeadLetter {
     pub key: Option<Key>,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it failed last, to the millisecond.
+    /// When it failed last, to the millisecond. The beginning of 1970 stands for the moment at which it is committed.
     pub failed_at: SystemTime,
     /// When it is to be tried again by itself; never if `None`.
     pub retry_at: Option<SystemTime>,
@@ -34,7 +34,7 @@ impl DeadLetter {
     /// The longest payload, in bytes.
     pub const MAX_PAYLOAD: usize = 8 << 20;
 
-    /// A letter about the item at `position`, which failed now, at its first attempt.
+    /// A letter about the item at `position`, which fails at its first attempt when it is committed.
     pub fn new(
         position: u64,
         class: FailureClass,
@@ -48,7 +48,7 @@ impl DeadLetter {
             payload: payload.into(),
             key: None,
             attempts: 1,
-            failed_at: kept(SystemTime::now()),
+            failed_at: SystemTime::UNIX_EPOCH,
             retry_at: None,
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use plimsoll::{Source, Step};
+use plimsoll::limits::MAX_KEY_BYTES;
+use plimsoll::{Key, Source, Step};
 
 use crate::error::IngestError;
 use crate::failure::Failure;
@@ -14,7 +15,7 @@ use crate::input::{Change, InputError, Inputs, Line, Next, Place, Seen, SeenUpda
 #[derive(Debug)]
 pub enum Fed {
     /// The next item.
-    Item(Item),
+    Item(Box<Item>),
     /// Nothing yet. What was given before is committed meanwhile.
     Idle,
     /// Nothing any more.
@@ -28,6 +29,8 @@ pub struct Item {
     pub position: u64,
     /// What it asks for.
     pub work: Work,
+    /// Which document it is about, where that is known although the change failed.
+    pub key: Option<Key>,
     /// What the source's own table is to hold once the item is done, whatever becomes of it.
     pub entries: Vec<(String, Option<Vec<u8>>)>,
     /// Whether the payload names what the item is about, as a path does, so that what was set aside with the same payload is
@@ -47,12 +50,8 @@ pub enum Work {
 impl Item {
     /// A change at a position. `payload` is what is kept of it if it fails.
     pub fn change(position: u64, change: Change, payload: impl Into<Vec<u8>>) -> Self {
-        Self {
-            position,
-            work: Work::Change(Ok(change), payload.into()),
-            entries: Vec::new(),
-            is_named: false,
-        }
+        let work = Work::Change(Ok(change), payload.into());
+        Self { position, work, key: None, entries: Vec::new(), is_named: false }
     }
 
     /// About how many bytes it takes.
@@ -129,7 +128,8 @@ impl Feed for Lines {
         Ok(match next {
             Next::Line(line) => {
                 let position = line.position;
-                Fed::Item(Item { position, work: Work::Line(line), entries: Vec::new(), is_named: false })
+                let work = Work::Line(line);
+                Fed::Item(Box::new(Item { position, work, key: None, entries: Vec::new(), is_named: false }))
             }
             Next::Idle => Fed::Idle,
             Next::End => Fed::End,
@@ -200,17 +200,18 @@ impl Folder {
 impl Feed for Folder {
     fn next(&mut self) -> Result<Fed, InputError> {
         let Some(found) = self.walk.next_item()? else { return Ok(Fed::End) };
-        let key = format!("{SEEN}{}", found.path);
+        let entry = format!("{SEEN}{}", found.path);
         let entries = match found.seen {
             SeenUpdate::Keep => Vec::new(),
             // Numbers, names and hexadecimal digits: there is nothing that JSON could not hold.
-            SeenUpdate::Put(seen) => vec![(key, Some(serde_json::to_vec(&seen).unwrap_or_default()))],
-            SeenUpdate::Remove => vec![(key, None)],
+            SeenUpdate::Put(seen) => vec![(entry, Some(serde_json::to_vec(&seen).unwrap_or_default()))],
+            SeenUpdate::Remove => vec![(entry, None)],
         };
         let position = self.next;
         self.next += 1;
         let work = Work::Change(found.change, found.payload);
-        Ok(Fed::Item(Item { position, work, entries, is_named: true }))
+        let key = (1..=MAX_KEY_BYTES).contains(&found.path.len()).then(|| Key::from(found.path));
+        Ok(Fed::Item(Box::new(Item { position, work, key, entries, is_named: true })))
     }
 
     fn progress(&self) -> (u64, Option<u64>) {

@@ -127,7 +127,7 @@ pub struct Origin {
     /// Whether the items are the files below that directory, so that what is kept of a failed one is its path.
     #[serde(default)]
     pub is_folder: bool,
-    /// How texts are cut, as it was said the last time.
+    /// How texts are cut, as a string of [`Chunking`](crate::Chunking).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunking: Option<String>,
 }
@@ -226,6 +226,8 @@ fn now_ms() -> u64 {
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
     pub run: Run,
+    /// A run before this one of which nobody has recorded the end: its process was killed.
+    killed: Option<Run>,
     repositories: BTreeMap<String, Repository>,
 }
 
@@ -233,8 +235,10 @@ impl Recorder {
     /// A run behind those that the source remembers.
     pub(super) fn new(source: &Source) -> Result<Self, IngestError> {
         let history = History::from_entries(&source.entries()?);
-        let now = now_ms();
         let last = history.runs.last();
+        let killed = last.filter(|last| last.state == RunState::Running);
+        let killed = killed.map(|killed| Run { state: RunState::Interrupted, ..killed.clone() });
+        let now = now_ms();
         // A run that reads nothing, because it only tries again, is as far as the one before it.
         let (read, total) = last.map_or((0, None), |last| (last.read, last.total));
         let run = Run {
@@ -253,7 +257,7 @@ impl Recorder {
             error: None,
         };
         let repositories = history.repositories.into_iter().map(|repo| (repo.name.clone(), repo)).collect();
-        Ok(Self { run, repositories })
+        Ok(Self { run, killed, repositories })
     }
 
     /// Counts what a step does.
@@ -303,6 +307,9 @@ impl Recorder {
     /// Puts the run, as it is now, into a step.
     pub(super) fn run(&mut self, step: &mut Step) {
         self.run.updated_ms = now_ms();
+        if let Some(killed) = &self.killed {
+            step.put_entry(run_key(killed.id), to_json(killed));
+        }
         step.put_entry(run_key(self.run.id), to_json(&self.run));
     }
 }

@@ -97,13 +97,10 @@ struct Text {
 
 impl Workshop<'_> {
     pub(super) fn parse(&self, item: Item) -> Parsed {
-        let Item { position, work, entries, is_named } = item;
+        let Item { position, work, key: named, entries, is_named } = item;
         match work {
             Work::Change(change, payload) => {
-                // Of a file that can not be read it is known all the same which document it is about.
-                let named =
-                    || String::from_utf8(payload.clone()).ok().filter(|name| is_key(name)).map(Key::String);
-                let key = key_of(&change).or_else(|| named().filter(|_| is_named));
+                let key = key_of(&change).or(named);
                 Parsed { position, payload, key, repo: None, entries, is_named, change, attempts: 0 }
             }
             Work::Line(line) => {
