@@ -244,6 +244,20 @@ fn files_that_were_set_aside_are_so_once_and_are_tried_again_whatever_they_are_c
     }
     let embedder = HashEmbedder::new(DIMENSION).unwrap();
     assert_eq!(run(&embedder, true).committed, names.len() as u64);
+    // A document is the same, whether it was stored at first or only when it was tried again.
+    let documents = |source: &Source| {
+        let found = source.collection().scan().unwrap().map(Result::unwrap);
+        found.map(|document| (document.key.clone(), document)).collect::<BTreeMap<_, _>>()
+    };
+    let retried = documents(&source);
+    {
+        let other = tempfile::tempdir().unwrap();
+        let (_db, source) = create(other.path());
+        let parser = Parser::of_paths(Files::below(&root).unwrap());
+        let mut folder = Folder::compare(&root, &WalkOptions::default(), &source).unwrap();
+        Ingest::new(&source, parser, options(2, 1)).embedder(&embedder).run(&mut folder).unwrap();
+        assert_eq!(retried, documents(&source));
+    }
     assert_eq!(
         texts(&source).keys().map(String::as_str).collect::<Vec<_>>(),
         ["  ", " lead", "two\nlines", "{a}.md"]

@@ -9,7 +9,7 @@ use plimsoll_lines::{PostingField, from_json};
 
 use super::content::{self, Unread};
 use super::fields::Fields;
-use super::{Files, Line};
+use super::{Files, Line, walk};
 use crate::{Failure, FailureClass};
 
 /// With padding or without.
@@ -196,7 +196,8 @@ impl Parser {
 
     fn parse_path(&self, path: &str) -> Entry {
         let change = path_key(None, path).and_then(|key| match self.files.read(path) {
-            Ok(text) => Ok(text_change(key, text, path, None, None, None)),
+            Ok((text, file)) if self.of_paths => Ok(walk::text_of(path, text, &file)),
+            Ok((text, _)) => Ok(text_change(key, text, path, None, None, None)),
             Err(Unread::Directory(_)) => Ok(Change::Skip(SkipReason::Directory)),
             Err(Unread::Other(failure)) => Err(failure),
         });
