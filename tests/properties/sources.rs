@@ -441,6 +441,13 @@ fn a_source_has_one_writer_and_only_its_own_input() {
     let mut step = Step::new();
     step.dead_letter(letter(0, 1)).put_entry("e", *b"w");
     similar.commit(&step).unwrap();
+    // A source that was begun without a fingerprint takes the first one that is given, and keeps it.
+    drop(similar);
+    drop(open("stream 2").fingerprint("h").open().unwrap());
+    let refused = open("stream 2").fingerprint("g").open().unwrap_err();
+    assert!(matches!(refused, Error::Source(SourceError::FingerprintChanged { .. })), "{refused}");
+    let similar = open("stream 2").open().unwrap();
+    assert_eq!((similar.position(), &similar.status().unwrap().fingerprint[..]), (1, "h"));
     let reset = open(SOURCE).fingerprint("g").reset(true).open().unwrap();
     let status = reset.status().unwrap();
     assert_eq!((status.position, status.counts.done(), &status.fingerprint[..]), (0, 0, "g"));

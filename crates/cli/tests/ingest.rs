@@ -309,6 +309,55 @@ fn what_was_set_aside_is_shown_and_tried_again() {
 }
 
 #[test]
+fn a_source_that_was_begun_with_an_empty_file_goes_on_when_there_is_something_in_it() {
+    let scratch = Scratch::new();
+    let file = scratch.file("changes.jsonl", b"");
+    let words = format!("c {file} --embed hash:16 --json");
+    assert_eq!(number(&report(ingest(&scratch, &words))["received"]), 0);
+    for line in 1..3 {
+        let mut file = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+        writeln!(file, r#"{{"path": "{line}", "content": "text"}}"#).unwrap();
+        assert_eq!(number(&report(ingest(&scratch, &words))["committed"]), 1);
+    }
+}
+
+#[test]
+fn a_run_that_is_refused_or_about_another_source_changes_nothing_for_the_same_command() {
+    let scratch = Scratch::new();
+    let one = scratch.file("one.jsonl", br#"{"path": "a", "content": "some words"}"#);
+    let other = scratch.file("other.jsonl", br#"{"path": "b", "content": "other words"}"#);
+    let words = format!("c {one} --embed hash:16");
+    ingest(&scratch, &words).ok();
+    ingest(&scratch, &format!("{words} --chunk whole")).fails(1, &["was begun with"]);
+    ingest(&scratch, &words).ok();
+    ingest(&scratch, &format!("c {other} --chunk whole")).ok();
+    ingest(&scratch, &words).ok();
+    ingest(&scratch, &format!("c {other}")).ok();
+}
+
+#[test]
+fn a_run_that_reads_nothing_more_is_as_far_as_the_one_before() {
+    let scratch = Scratch::new();
+    let lines = "{\"path\": \"a\", \"content\": \"words\"}\n{not json\n";
+    let file = scratch.file("changes.jsonl", lines.as_bytes());
+    let words = format!("c {file} --source s --embed hash:16");
+    let at_the_end = || {
+        let status = report(scratch.run("source", "status s --json"));
+        assert_eq!(
+            (status["progress_percent"].as_f64(), number(&status["lag_bytes"])),
+            (Some(100.0), 0),
+            "{status}"
+        );
+    };
+    for _ in 0..2 {
+        ingest(&scratch, &words).ok();
+        at_the_end();
+    }
+    scratch.run("source", "retry s").ok();
+    at_the_end();
+}
+
+#[test]
 fn sources_are_listed_paused_reset_and_purged() {
     let scratch = Scratch::new();
     let file = scratch.file("rows.jsonl", common::small_lines(0..25));

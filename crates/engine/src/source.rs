@@ -161,8 +161,8 @@ pub struct SourceBuilder {
 
 impl SourceBuilder {
     /// What the input is known by: whatever changes when positions in it would mean something else, such as a hash of
-    /// its beginning, and how it is made into documents. A source that was begun with another one is not opened. Default:
-    /// the one that the source has; none for a new source.
+    /// its beginning, and how it is made into documents. A source that was begun with another one is not opened; one that
+    /// was begun without any takes this one. Default: the one that the source has; none for a new source.
     pub fn fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
         self.fingerprint = Some(fingerprint.into());
         self
@@ -217,6 +217,7 @@ impl SourceBuilder {
         let stored = table.cursor(&claim.id)?;
         if let (Some(stored), Some(given)) = (&stored, &self.fingerprint)
             && stored.fingerprint != *given
+            && !stored.fingerprint.is_empty()
             && !self.reset
         {
             let (name, stored, given) = (self.name.clone(), stored.fingerprint.clone(), given.clone());
@@ -227,7 +228,17 @@ impl SourceBuilder {
                 0 => HashSet::new(),
                 _ => table.letter_positions(&claim.id)?.into_iter().collect(),
             };
-            return Ok(Some(Open { cursor: cursor.clone(), letters }));
+            let mut cursor = cursor.clone();
+            if let Some(given) = self.fingerprint.as_ref().filter(|given| **given != cursor.fingerprint) {
+                // It was begun while nobody knew the input.
+                cursor.fingerprint.clone_from(given);
+                cursor.updated_at = kept(core.unix_now());
+                let mut rows = WriteBatch::new();
+                rows.upsert(cursor.document(claim.id.cursor()));
+                let table = core.system_table()?;
+                core.write(&[(table.id, &table.config, &rows)], Durability::Durable)?;
+            }
+            return Ok(Some(Open { cursor, letters }));
         }
         if stored.is_none() && !self.create {
             return Err(SourceError::NotFound(self.name.clone()).into());

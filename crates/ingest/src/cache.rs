@@ -177,7 +177,8 @@ impl Cache {
         }
     }
 
-    fn file(&self) -> PathBuf {
+    /// Its file.
+    pub fn file(&self) -> PathBuf {
         self.directory.join(Self::FILE)
     }
 }

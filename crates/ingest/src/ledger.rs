@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS repositories (collection TEXT, source TEXT, name TEXT
     dead_lettered INTEGER, last_position INTEGER, updated_at TEXT, PRIMARY KEY (collection, source, name));
 ";
 
+/// How many columns each table has.
+const COLUMNS: [(&str, usize); 5] =
+    [("sources", 11), ("runs", 12), ("failed_items", 10), ("changesets", 7), ("repositories", 7)];
+
 /// A ledger in a file.
 #[derive(Debug)]
 pub struct Ledger {
@@ -196,6 +200,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         return Err(rusqlite::Error::InvalidQuery);
     }
     connection.execute_batch(TABLES)?;
+    // Tables of somebody else's that have these names would refuse every row.
+    for (table, columns) in COLUMNS {
+        let found = connection.prepare(&format!("SELECT * FROM {table}"))?.column_count();
+        if found != columns {
+            return Err(rusqlite::Error::InvalidColumnIndex(found));
+        }
+    }
     // A query that reads every page it needs to: damage shows now, and not in the middle of a run.
     let sound: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if sound != "ok" {

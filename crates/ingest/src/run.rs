@@ -163,11 +163,14 @@ impl<'a> Ingest<'a> {
     /// As they are in [`IngestError`]. What was committed before stays; the run is recorded with the error.
     pub fn run(&self, feed: &mut dyn Feed) -> Result<Run, IngestError> {
         let shared = Shared::new(self)?;
-        {
-            let run = &mut shared.committer.lock().recorder.run;
-            (run.read, run.total) = feed.progress();
-        }
-        let ended = self.retry_due(&shared).and_then(|()| self.read(feed, &shared));
+        shared.is_at(feed.progress(), true);
+        let ended = self.retry_due(&shared).and_then(|()| {
+            self.read(feed, &shared)?;
+            if !self.is_stopped() {
+                shared.is_at(feed.progress(), false);
+            }
+            Ok(())
+        });
         self.end(shared, ended)
     }
 
@@ -397,10 +400,19 @@ impl<'r> Shared<'r> {
         Ok(Self {
             ingest,
             workshop,
-            committer: Mutex::new(Committer::new(ingest.source, &ingest.policies)?),
+            committer: Mutex::new(Committer::new(ingest.source, &ingest.policies, &ingest.stop)?),
             order: Order::default(),
             failed: Mutex::new(None),
         })
+    }
+
+    /// Takes note of how far the feed is: where it begins, or where it ends.
+    fn is_at(&self, (read, total): (u64, Option<u64>), is_beginning: bool) {
+        let run = &mut self.committer.lock().recorder.run;
+        (run.read, run.total) = (read, total);
+        if is_beginning {
+            run.read_before = read;
+        }
     }
 
     /// Makes documents of a batch and commits it.

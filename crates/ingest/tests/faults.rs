@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll::{CollectionConfig, Database, FailureClass, Metric, Source};
-use plimsoll_ingest::input::{Files, Input, InputError, Inputs, Parser};
+use plimsoll_ingest::input::{Files, Input, InputError, Inputs, Parser, WalkOptions};
 use plimsoll_ingest::{
-    Embedded, Embedder, Failure, Fed, Feed, HashEmbedder, Ingest, IngestError, Lines, Policies, Policy,
-    RunOptions, RunState, TextKind,
+    Cache, Cached, Embedded, Embedder, Failure, Fed, Feed, Folder, HashEmbedder, Ingest, IngestError, Lines,
+    Policies, Policy, RunOptions, RunState, TextKind,
 };
 
 const DIMENSION: usize = 8;
@@ -102,11 +102,14 @@ fn an_embedder_that_breaks_off_in_the_middle_of_a_batch_blames_no_item() {
         let vector = |at| if at < 4 { Ok(vec![1.0; DIMENSION]) } else { Err(down()) };
         Some(Ok((0..texts.len()).map(vector).collect()))
     });
-    let run = |embedder: &dyn Embedder| {
+    let run = |embedder: &dyn Embedder, policies| {
         let ingest = Ingest::new(&source, Parser::new(Files::none()), options(10, 1));
-        ingest.embedder(embedder).policies(eager()).run(&mut lines(&stream, &source))
+        ingest.embedder(embedder).policies(policies).run(&mut lines(&stream, &source))
     };
-    assert!(matches!(run(&embedder), Err(IngestError::Embedder(_))));
+    assert!(matches!(run(&embedder, eager()), Err(IngestError::Embedder(_))));
+    calls.store(0, Ordering::Relaxed);
+    let never = Policies::default().with_max_retries(0);
+    assert!(matches!(run(&embedder, never), Err(IngestError::Embedder(_))));
     assert_eq!(source.status().unwrap().counts.dead_lettered, 0);
     // Where it has only broken off, the others are asked for again; a text that fails alone is to blame.
     let broke_off = AtomicBool::new(false);
@@ -117,7 +120,7 @@ fn an_embedder_that_breaks_off_in_the_middle_of_a_batch_blames_no_item() {
         }
         texts.contains(&"text 7").then(|| Ok(texts.iter().map(|_| Err(down())).collect()))
     });
-    let ended = run(&embedder).unwrap();
+    let ended = run(&embedder, eager()).unwrap();
     assert_eq!((ended.state, ended.committed, ended.dead_lettered), (RunState::Completed, 9, 1));
     assert_eq!(source.dead_letters().unwrap()[0].position, 7);
 }
@@ -132,6 +135,23 @@ fn an_embedder_of_another_dimension_ends_the_run_and_blames_no_item() {
     let error = ingest.run(&mut lines(stream, &source)).unwrap_err().to_string();
     assert!(error.contains("3 dimensions, and the collection has 8"), "{error}");
     assert_eq!(source.status().unwrap().counts.done(), 0);
+}
+
+#[test]
+fn vectors_of_zeros_are_not_paid_for_and_kept_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_db, source) = create(dir.path());
+    let is_mended = AtomicBool::new(false);
+    let embedder = Scripted::new(|texts: &[&str]| {
+        let zeros = || Ok(vec![Ok(vec![0.0; DIMENSION]); texts.len()]);
+        (!is_mended.load(Ordering::Relaxed)).then(zeros)
+    });
+    let cached = Cached::new(&embedder, Arc::new(Cache::open(dir.path(), Cache::DEFAULT_BYTES)));
+    let ingest = Ingest::new(&source, Parser::new(Files::none()), options(10, 1)).embedder(&cached);
+    let stream = "{\"path\": \"a\", \"content\": \"text\"}\n";
+    assert_eq!(ingest.run(&mut lines(stream, &source)).unwrap().dead_lettered, 1);
+    is_mended.store(true, Ordering::Relaxed);
+    assert_eq!(ingest.retry(None).unwrap().committed, 1);
 }
 
 #[test]
@@ -188,6 +208,89 @@ fn a_worker_that_panics_ends_the_run() {
     let stream = "{\"path\": \"a\", \"content\": \"1\"}\n".repeat(20);
     let ingest = Ingest::new(&source, Parser::new(Files::none()), options(1, 4)).embedder(&embedder);
     drop(ingest.run(&mut lines(&stream, &source)));
+}
+
+#[test]
+fn files_that_were_set_aside_are_so_once_and_are_tried_again_whatever_they_are_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_db, source) = create(dir.path());
+    let root = dir.path().join("docs");
+    std::fs::create_dir(&root).unwrap();
+    let names = ["{a}.md", "  ", " lead", "two\nlines"];
+    for name in names {
+        std::fs::write(root.join(name), format!("poison {name}")).unwrap();
+    }
+    std::fs::write(root.join("bytes"), b"\xff").unwrap();
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"\xff name")), "text").unwrap();
+    }
+    let run = |embedder: &dyn Embedder, is_retry: bool| {
+        let parser = Parser::of_paths(Files::below(&root).unwrap());
+        let ingest = Ingest::new(&source, parser, options(2, 1)).embedder(embedder);
+        let mut folder = Folder::compare(&root, &WalkOptions::default(), &source).unwrap();
+        if is_retry { ingest.retry(None).unwrap() } else { ingest.run(&mut folder).unwrap() }
+    };
+    let refusing = Scripted::new(|texts: &[&str]| {
+        let poison = || Err(Failure::new(FailureClass::Validation, "it is poison"));
+        Some(Ok(texts.iter().map(|_| poison()).collect()))
+    });
+    let set_aside = names.len() as u64 + 1 + u64::from(cfg!(target_os = "linux"));
+    for _ in 0..3 {
+        run(&refusing, false);
+        assert_eq!(source.status().unwrap().counts.dead_lettered, set_aside);
+        is_conserved(&source);
+    }
+    let embedder = HashEmbedder::new(DIMENSION).unwrap();
+    assert_eq!(run(&embedder, true).committed, names.len() as u64);
+    // A document is the same, whether it was stored at first or only when it was tried again.
+    let documents = |source: &Source| {
+        let found = source.collection().scan().unwrap().map(Result::unwrap);
+        found.map(|document| (document.key.clone(), document)).collect::<BTreeMap<_, _>>()
+    };
+    let retried = documents(&source);
+    {
+        let other = tempfile::tempdir().unwrap();
+        let (_db, source) = create(other.path());
+        let parser = Parser::of_paths(Files::below(&root).unwrap());
+        let mut folder = Folder::compare(&root, &WalkOptions::default(), &source).unwrap();
+        Ingest::new(&source, parser, options(2, 1)).embedder(&embedder).run(&mut folder).unwrap();
+        assert_eq!(retried, documents(&source));
+    }
+    assert_eq!(
+        texts(&source).keys().map(String::as_str).collect::<Vec<_>>(),
+        ["  ", " lead", "two\nlines", "{a}.md"]
+    );
+    // One that was mended, or is gone, is not set aside any more.
+    std::fs::write(root.join("bytes"), "text").unwrap();
+    run(&embedder, false);
+    let left = source.dead_letters().unwrap();
+    assert!(left.iter().all(|letter| letter.payload != b"bytes"), "{left:?}");
+    assert!(texts(&source).contains_key("bytes"));
+}
+
+#[test]
+fn what_an_interrupted_walk_did_not_do_leaves_no_gap_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_db, source) = create(dir.path());
+    let root = dir.path().join("docs");
+    std::fs::create_dir(&root).unwrap();
+    for file in 0..6 {
+        std::fs::write(root.join(format!("{file}")), if file % 2 == 0 { "text" } else { "" }).unwrap();
+    }
+    let run = |embedder: &dyn Embedder| {
+        let parser = Parser::of_paths(Files::below(&root).unwrap());
+        let ingest = Ingest::new(&source, parser, options(6, 1)).embedder(embedder).policies(eager());
+        ingest.run(&mut Folder::compare(&root, &WalkOptions::default(), &source).unwrap())
+    };
+    let broken = Scripted::new(|_: &[&str]| Some(Err(down())));
+    assert!(run(&broken).is_err());
+    assert!(!source.status().unwrap().gaps.is_empty(), "empty files need no embedder");
+    let ended = run(&HashEmbedder::new(DIMENSION).unwrap()).unwrap();
+    let status = source.status().unwrap();
+    assert_eq!((ended.state, status.gaps.len(), status.position), (RunState::Completed, 0, status.end));
+    is_conserved(&source);
 }
 
 /// Numbers by chance, the same for the same seed.

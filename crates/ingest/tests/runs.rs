@@ -544,6 +544,13 @@ fn the_ledger_is_what_the_database_says_and_holds_up_nothing() {
     ledger.rebuild(&db).unwrap();
     assert_eq!(dump(&again), dump(&path));
     assert!(path.with_added_extension("damaged").exists());
+    // So is one with tables that are not its own.
+    drop(ledger);
+    std::fs::remove_file(&path).unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE runs (a)").unwrap();
+    let ledger = Ledger::open(&path);
+    ledger.rebuild(&db).unwrap();
+    assert_eq!((ledger.failures(), dump(&again)), (0, dump(&path)));
 }
 
 #[test]

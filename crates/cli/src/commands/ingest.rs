@@ -403,6 +403,7 @@ impl Session {
             db,
         };
         session.begin(args, kind, &collection, fingerprint, inputs)?;
+        // Not before: what a refused run was asked for is not what the next one does.
         if let Some(settings) = &settings {
             settings.keep(&collection)?;
         }
@@ -448,7 +449,11 @@ impl Session {
             Kind::Lines(_) => Box::new(Lines::resume(inputs, source)?),
             Kind::Folder(path) => Box::new(Folder::compare(path, &kind.walk_options(args), source)?),
         };
-        let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
+        let files = Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?;
+        let parser = match kind {
+            Kind::Folder(_) => Parser::of_paths(files),
+            Kind::Lines(_) => Parser::new(files),
+        };
         let mut options = RunOptions::default();
         options.batch_size = args.batch_size as usize;
         options.workers = args.workers as usize;
@@ -481,6 +486,15 @@ impl Session {
             eprintln!(
                 "the ledger {path} could not be written; plimsoll source {} ledger makes it anew",
                 args.target.dir.display()
+            );
+        }
+        if let Some(embedder) =
+            self.embedder.as_ref().filter(|embedder| embedder.cache().counts().bypassed > 0)
+        {
+            let path = embedder.cache().file();
+            eprintln!(
+                "{} could not be used throughout: some texts may be embedded once more",
+                path.display()
             );
         }
         Ok(Ended { source: source.name().to_owned(), run, position: source.position(), passages })

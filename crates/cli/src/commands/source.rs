@@ -150,7 +150,7 @@ impl Report {
             if is_of_files {
                 let left = total.saturating_sub(run.read);
                 self.lag_bytes = Some(left);
-                let speed = rate(run.read).filter(|speed| *speed > 0.0);
+                let speed = rate(run.read.saturating_sub(run.read_before)).filter(|speed| *speed > 0.0);
                 self.eta_seconds = speed.map(|speed| left as f64 / speed);
             }
         }
@@ -428,6 +428,10 @@ fn retry(
     if let Some(settings) = &settings {
         options.chunking = settings.chunking;
     }
+    if let Some(chunking) = origin.chunking.as_ref().and_then(|chunking| chunking.parse().ok()) {
+        options.chunking = chunking;
+    }
+    let parser = if origin.is_folder { Parser::of_paths(files) } else { Parser::new(files) };
     let policies = Policies::default().with_max_retries(max_retries);
     let ledger = Ledger::open(Ledger::path_for(dir));
     let spec = spec.or_else(|| settings.as_ref().map(|settings| &settings.embedder));
@@ -438,10 +442,8 @@ fn retry(
     if let (Some(embedder), Some(spec)) = (&embedder, spec) {
         Settings::new(spec.clone(), embedder, options.chunking)?.keep(source.collection())?;
     }
-    let mut ingest = Ingest::new(&source, Parser::new(files), options)
-        .ledger(&ledger)
-        .policies(policies)
-        .stop(stop.shared());
+    let mut ingest =
+        Ingest::new(&source, parser, options).ledger(&ledger).policies(policies).stop(stop.shared());
     if let Some(embedder) = &embedder {
         ingest = ingest.embedder(embedder).count_retries(|| Patient::retries(embedder.inner()));
     }

@@ -115,9 +115,12 @@ impl<E: Embedder> Cached<E> {
     }
 
     fn keep<'a>(&self, kind: TextKind, got: impl Iterator<Item = (Hash, &'a Embedded)>) {
-        let good: Vec<(Hash, &[f32])> =
+        let mut good: Vec<(Hash, &[f32])> =
             got.filter_map(|(hash, got)| Some((hash, got.as_deref().ok()?))).collect();
         add(&self.counts.embedded, good.len());
+        // Zeros alone are what a broken service gives. A collection refuses them mostly, and must not get them again from
+        // here once the service is mended.
+        good.retain(|(_, vector)| vector.iter().any(|number| *number != 0.0));
         self.cache.put(self.inner.model(), kind, &good);
     }
 }

@@ -9,7 +9,7 @@ use plimsoll_lines::{PostingField, from_json};
 
 use super::content::{self, Unread};
 use super::fields::Fields;
-use super::{Files, Line};
+use super::{Files, Line, walk};
 use crate::{Failure, FailureClass};
 
 /// With padding or without.
@@ -152,12 +152,20 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Parser {
     files: Files,
+    /// Whether payloads are paths, whatever they look like.
+    of_paths: bool,
 }
 
 impl Parser {
     /// A parser that reads these files.
     pub fn new(files: Files) -> Self {
-        Self { files }
+        Self { files, of_paths: false }
+    }
+
+    /// A parser for the items of a folder: what is kept of one that failed is its path below `files`, also if it looks like
+    /// a line of another kind.
+    pub fn of_paths(files: Files) -> Self {
+        Self { files, of_paths: true }
     }
 
     /// What a line asks for.
@@ -170,7 +178,8 @@ impl Parser {
 
     /// The same for the payload of a line that failed.
     pub fn parse_payload(&self, payload: &[u8]) -> Entry {
-        match content::utf8("the line", payload) {
+        match content::utf8(if self.of_paths { "the path" } else { "the line" }, payload) {
+            Ok(path) if self.of_paths => self.parse_path(path),
             Ok(text) => self.parse_text(text),
             Err(failure) => Entry::new(Format::Unknown, Op::None, Err(failure)),
         }
@@ -187,7 +196,8 @@ impl Parser {
 
     fn parse_path(&self, path: &str) -> Entry {
         let change = path_key(None, path).and_then(|key| match self.files.read(path) {
-            Ok(text) => Ok(text_change(key, text, path, None, None, None)),
+            Ok((text, file)) if self.of_paths => Ok(walk::text_of(path, text, &file)),
+            Ok((text, _)) => Ok(text_change(key, text, path, None, None, None)),
             Err(Unread::Directory(_)) => Ok(Change::Skip(SkipReason::Directory)),
             Err(Unread::Other(failure)) => Err(failure),
         });

@@ -1,6 +1,6 @@
 //! Contents of files and fields, as text: bounded, and only from where they may come.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -70,10 +70,11 @@ impl Files {
     /// A failure of class file system if the file is not there or can not be read, memory if it is larger than
     /// [`MAX_CONTENT_BYTES`], encoding if it is binary or not UTF-8, validation if the path may not be read.
     pub fn read_text(&self, path: &str) -> Result<String, Failure> {
-        Ok(self.read(path)?)
+        Ok(self.read(path)?.0)
     }
 
-    pub(super) fn read(&self, path: &str) -> Result<String, Unread> {
+    /// The text of the file at `path`, and what the file system says about that file.
+    pub(super) fn read(&self, path: &str) -> Result<(String, Metadata), Unread> {
         let real = self.find(path).map_err(Unread::Other)?;
         let file = open(&real, Links::Refuse).map_err(|error| Unread::Other(unreadable(path, &error)))?;
         let metadata = file.metadata().map_err(|error| Unread::Other(unreadable(path, &error)))?;
@@ -86,7 +87,8 @@ impl Files {
             return Err(Unread::Other(Failure::new(FailureClass::Validation, what)));
         }
         let bytes = read_bounded(path, &file, metadata.len()).map_err(Unread::Other)?;
-        text(path, bytes).map_err(Unread::Other)
+        let text = text(path, bytes).map_err(Unread::Other)?;
+        Ok((text, metadata))
     }
 
     /// Where the file really is, if it may be read.

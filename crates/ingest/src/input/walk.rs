@@ -230,15 +230,20 @@ fn contents(path: String, file: &File, metadata: &FileMetadata, seen: Option<See
     }
     match content::check_length(&path, size).and_then(|()| content::text(&path, bytes)) {
         Ok(text) => {
-            let mut metadata = Metadata::new();
-            metadata.insert("path".to_owned(), path.as_str().into());
-            metadata.insert("size".to_owned(), (text.len() as u64).into());
-            metadata.insert("modified".to_owned(), modified_ns.div_euclid(1_000_000_000).into());
-            let change = Change::Text { key: Key::String(path.clone()), text, metadata };
+            let change = text_of(&path, text, metadata);
             item(path, op, Ok(change), now(hash, SeenState::Text))
         }
         Err(failure) => item(path, op, Err(failure), now(hash, SeenState::Refused)),
     }
+}
+
+/// The document of a file that has this text.
+pub(super) fn text_of(path: &str, text: String, file: &FileMetadata) -> Change {
+    let mut metadata = Metadata::new();
+    metadata.insert("path".to_owned(), path.into());
+    metadata.insert("size".to_owned(), (text.len() as u64).into());
+    metadata.insert("modified".to_owned(), seen::modified_ns(file).div_euclid(1_000_000_000).into());
+    Change::Text { key: Key::String(path.to_owned()), text, metadata }
 }
 
 /// The bytes of a file; of one that is too large its beginning.

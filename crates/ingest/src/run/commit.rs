@@ -2,8 +2,10 @@
 //! the place behind everything that is done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
+use blake3::Hash;
 use plimsoll::{DeadLetter, Document, Error, Key, Source, Step};
 
 use super::history::{ChangesetRecord, Recorder, Repository};
@@ -37,14 +39,23 @@ pub(crate) struct StepNews {
 pub(super) struct Committer<'a> {
     source: &'a Source,
     policies: &'a Policies,
+    stop: &'a AtomicBool,
     pub recorder: Recorder,
     /// The dead letters about each document: what comes later in the stream supersedes them.
     letters: HashMap<Key, BTreeSet<u64>>,
-    open_letters: BTreeMap<u64, Option<Key>>,
+    open_letters: BTreeMap<u64, Letter>,
+    /// The same by payload, for items that a payload names.
+    payloads: HashMap<Hash, BTreeSet<u64>>,
     /// The documents that items are about which stay in hand. What comes later about one of them must stay in hand, too:
     /// the next run would do the earlier one after it.
     left: HashSet<Key>,
     places: Places,
+}
+
+/// What is known of a dead letter.
+struct Letter {
+    key: Option<Key>,
+    payload: Hash,
 }
 
 /// How far everything is done, by the numbers of batches.
@@ -69,14 +80,20 @@ impl Places {
 }
 
 impl<'a> Committer<'a> {
-    pub(super) fn new(source: &'a Source, policies: &'a Policies) -> Result<Self, IngestError> {
+    pub(super) fn new(
+        source: &'a Source,
+        policies: &'a Policies,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, IngestError> {
         let recorder = Recorder::new(source)?;
         let mut this = Self {
             source,
             policies,
+            stop,
             recorder,
             letters: HashMap::new(),
             open_letters: BTreeMap::new(),
+            payloads: HashMap::new(),
             left: HashSet::new(),
             places: Places::default(),
         };
@@ -90,18 +107,17 @@ impl<'a> Committer<'a> {
         if let Some(key) = &letter.key {
             self.letters.entry(key.clone()).or_default().insert(letter.position);
         }
-        self.open_letters.insert(letter.position, letter.key.clone());
+        let payload = blake3::hash(&letter.payload);
+        self.payloads.entry(payload).or_default().insert(letter.position);
+        self.open_letters.insert(letter.position, Letter { key: letter.key.clone(), payload });
     }
 
     fn forget(&mut self, position: u64) {
-        if let Some(Some(key)) = self.open_letters.remove(&position)
-            && let Some(positions) = self.letters.get_mut(&key)
-        {
-            positions.remove(&position);
-            if positions.is_empty() {
-                self.letters.remove(&key);
-            }
+        let Some(Letter { key, payload }) = self.open_letters.remove(&position) else { return };
+        if let Some(key) = key {
+            remove(&mut self.letters, &key, position);
         }
+        remove(&mut self.payloads, &payload, position);
     }
 
     /// Whether a dead letter is still one.
@@ -183,11 +199,26 @@ impl<'a> Committer<'a> {
                     let Some(delay) = self.policies.delay(&failure, attempt, part.len() as u64) else {
                         return Err(error.clone().into());
                     };
-                    std::thread::sleep(delay.min(LONGEST_PAUSE));
+                    if !self.wait(delay.min(LONGEST_PAUSE)) {
+                        return Err(error.clone().into());
+                    }
                 }
                 _ => return Err(error.into()),
             }
         }
+    }
+
+    /// Waits before another attempt to write; false if the run is to stop, which it then does with the error.
+    fn wait(&self, delay: Duration) -> bool {
+        let until = Instant::now() + delay;
+        while !self.stop.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+        false
     }
 
     /// The step of a part of a batch, what it changes, and which item each of its operations is from.
@@ -271,6 +302,11 @@ impl<'a> Committer<'a> {
     fn supersede(&self, part: &[Prepared], positions: &BTreeSet<u64>, step: &mut Step, news: &mut StepNews) {
         let mut superseded = BTreeSet::new();
         for item in part {
+            // A file that is as it was has still not been stored.
+            let is_news = !matches!(item.outcome, Outcome::Nothing | Outcome::Left);
+            let same =
+                (item.is_named && is_news).then(|| self.payloads.get(&blake3::hash(&item.payload))).flatten();
+            superseded.extend(same.into_iter().flat_map(|letters| letters.range(..item.position)));
             let key = match &item.outcome {
                 Outcome::Upsert(document) => &document.key,
                 Outcome::Delete(key) => key,
@@ -306,6 +342,15 @@ impl<'a> Committer<'a> {
         }
         letter.key.clone_from(&item.key);
         letter
+    }
+}
+
+fn remove<K: std::hash::Hash + Eq>(letters: &mut HashMap<K, BTreeSet<u64>>, of: &K, position: u64) {
+    if let Some(positions) = letters.get_mut(of) {
+        positions.remove(&position);
+        if positions.is_empty() {
+            letters.remove(of);
+        }
     }
 }
 

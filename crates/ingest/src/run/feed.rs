@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use plimsoll::limits::MAX_KEY_BYTES;
-use plimsoll::{Key, Source};
+use plimsoll::{Key, Source, Step};
 
 use crate::error::IngestError;
 use crate::failure::Failure;
@@ -33,6 +33,9 @@ pub struct Item {
     pub key: Option<Key>,
     /// What the source's own table is to hold once the item is done, whatever becomes of it.
     pub entries: Vec<(String, Option<Vec<u8>>)>,
+    /// Whether the payload names what the item is about, as a path does, so that what was set aside with the same payload is
+    /// outdated by this item, whatever becomes of it.
+    pub is_named: bool,
 }
 
 /// What an item asks for.
@@ -47,7 +50,8 @@ pub enum Work {
 impl Item {
     /// A change at a position. `payload` is what is kept of it if it fails.
     pub fn change(position: u64, change: Change, payload: impl Into<Vec<u8>>) -> Self {
-        Self { position, work: Work::Change(Ok(change), payload.into()), key: None, entries: Vec::new() }
+        let work = Work::Change(Ok(change), payload.into());
+        Self { position, work, key: None, entries: Vec::new(), is_named: false }
     }
 
     /// About how many bytes it takes.
@@ -124,7 +128,8 @@ impl Feed for Lines {
         Ok(match next {
             Next::Line(line) => {
                 let position = line.position;
-                Fed::Item(Box::new(Item { position, work: Work::Line(line), key: None, entries: Vec::new() }))
+                let work = Work::Line(line);
+                Fed::Item(Box::new(Item { position, work, key: None, entries: Vec::new(), is_named: false }))
             }
             Next::Idle => Fed::Idle,
             Next::End => Fed::End,
@@ -154,6 +159,13 @@ impl Folder {
     /// [`IngestError::Input`] if the folder can not be read; [`IngestError::Database`].
     pub fn compare(root: &Path, options: &WalkOptions, source: &Source) -> Result<Self, IngestError> {
         // What an earlier walk numbered and did not do is in this one again, under a number of its own.
+        let mut step = Step::new();
+        for position in source.position()..source.status()?.end {
+            if !source.is_done(position) {
+                step.rejected(position);
+            }
+        }
+        source.commit(&step)?;
         Self::compare_with(root, options, &source.entries()?, source.status()?.end)
     }
 
@@ -197,13 +209,9 @@ impl Feed for Folder {
         };
         let position = self.next;
         self.next += 1;
+        let work = Work::Change(found.change, found.payload);
         let key = (1..=MAX_KEY_BYTES).contains(&found.path.len()).then(|| Key::from(found.path));
-        Ok(Fed::Item(Box::new(Item {
-            position,
-            work: Work::Change(found.change, found.payload),
-            key,
-            entries,
-        })))
+        Ok(Fed::Item(Box::new(Item { position, work, key, entries, is_named: true })))
     }
 
     fn progress(&self) -> (u64, Option<u64>) {

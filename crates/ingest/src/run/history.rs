@@ -68,6 +68,9 @@ pub struct Run {
     /// How much of the input was read, in bytes of lines or in files of a folder.
     #[serde(default)]
     pub read: u64,
+    /// How much of that was read by runs before this one.
+    #[serde(default)]
+    pub read_before: u64,
     /// How much there was, in the same unit, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
@@ -121,7 +124,7 @@ pub struct Origin {
     /// The directory below which lines may name files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Whether the input is a folder.
+    /// Whether the items are the files below that directory, so that what is kept of a failed one is its path.
     #[serde(default)]
     pub is_folder: bool,
     /// How texts are cut, as a string of [`Chunking`](crate::Chunking).
@@ -236,6 +239,8 @@ impl Recorder {
         let killed = last.filter(|last| last.state == RunState::Running);
         let killed = killed.map(|killed| Run { state: RunState::Interrupted, ..killed.clone() });
         let now = now_ms();
+        // A run that reads nothing, because it only tries again, is as far as the one before it.
+        let (read, total) = last.map_or((0, None), |last| (last.read, last.total));
         let run = Run {
             id: last.map_or(1, |last| last.id + 1),
             state: RunState::Running,
@@ -246,8 +251,9 @@ impl Recorder {
             dead_lettered: 0,
             rejected: 0,
             retries: 0,
-            read: last.map_or(0, |last| last.read),
-            total: last.and_then(|last| last.total),
+            read,
+            read_before: read,
+            total,
             error: None,
         };
         let repositories = history.repositories.into_iter().map(|repo| (repo.name.clone(), repo)).collect();

@@ -37,6 +37,8 @@ pub(super) struct Prepared {
     pub key: Option<Key>,
     pub repo: Option<String>,
     pub entries: Vec<(String, Option<Vec<u8>>)>,
+    /// Whether it outdates what was set aside with the same payload.
+    pub is_named: bool,
     pub outcome: Outcome,
 }
 
@@ -47,6 +49,7 @@ pub(super) struct Parsed {
     key: Option<Key>,
     repo: Option<String>,
     entries: Vec<(String, Option<Vec<u8>>)>,
+    is_named: bool,
     change: Result<Change, Failure>,
     /// How often it was tried before.
     attempts: u32,
@@ -58,7 +61,7 @@ impl Parsed {
         let named = || {
             let path = entry.path.as_ref()?;
             let key = entry.repo.as_ref().map_or_else(|| path.clone(), |repo| format!("{repo}:{path}"));
-            (1..=MAX_KEY_BYTES).contains(&key.len()).then_some(Key::String(key))
+            is_key(&key).then_some(Key::String(key))
         };
         let key = key_of(&entry.change).or_else(named);
         Self {
@@ -67,6 +70,7 @@ impl Parsed {
             key,
             repo: entry.repo,
             entries: Vec::new(),
+            is_named: false,
             change: entry.change,
             attempts: 0,
         }
@@ -93,15 +97,15 @@ struct Text {
 
 impl Workshop<'_> {
     pub(super) fn parse(&self, item: Item) -> Parsed {
-        let Item { position, work, key: named, entries } = item;
+        let Item { position, work, key: named, entries, is_named } = item;
         match work {
             Work::Change(change, payload) => {
                 let key = key_of(&change).or(named);
-                Parsed { position, payload, key, repo: None, entries, change, attempts: 0 }
+                Parsed { position, payload, key, repo: None, entries, is_named, change, attempts: 0 }
             }
             Work::Line(line) => {
                 let entry = self.parser.parse(&line);
-                Parsed { entries, ..Parsed::of(position, line.bytes, entry) }
+                Parsed { entries, is_named, ..Parsed::of(position, line.bytes, entry) }
             }
         }
     }
@@ -171,14 +175,12 @@ impl Workshop<'_> {
         postings: Result<Vec<Posting>, Failure>,
         is_left: bool,
     ) -> Prepared {
-        let Parsed { position, payload, key, repo, entries, change, attempts } = parsed;
+        let Parsed { position, payload, key, repo, entries, is_named, change, attempts } = parsed;
         let outcome = match (change, cut, postings) {
             (Err(failure), ..) | (Ok(_), Some(failure), _) => Outcome::Failed(failure, attempts + 1),
             _ if is_left => Outcome::Left,
             // It would have been tried again.
-            (Ok(Change::Text { .. }), None, Err(failure))
-                if self.is_stopped() && self.is_retried(failure.class) =>
-            {
+            (Ok(Change::Text { .. }), None, Err(failure)) if self.is_stopped() && may_pass(failure.class) => {
                 Outcome::Left
             }
             (Ok(Change::Text { .. }), None, Err(failure)) => {
@@ -201,7 +203,7 @@ impl Workshop<'_> {
             },
             other => other,
         };
-        Prepared { position, payload, key, repo, entries, outcome }
+        Prepared { position, payload, key, repo, entries, is_named, outcome }
     }
 
     fn wrong_dimension(&self, document: &Document) -> Option<Failure> {
@@ -218,7 +220,7 @@ impl Workshop<'_> {
             Ok(results) => return self.complete(embedder, texts, results),
             Err(failure) => failure,
         };
-        let is_configured_wrong = !self.is_retried(failure.class);
+        let is_configured_wrong = !may_pass(failure.class);
         if is_configured_wrong || self.is_stopped() || !works(embedder) {
             return Err(failure);
         }
@@ -246,7 +248,7 @@ impl Workshop<'_> {
             let (model, got, expected) = (embedder.model(), other.len(), self.dimension);
             return invalid(format!("{model} gives {got} dimensions, and the collection has {expected}"));
         }
-        let is_open = |result: &Embedded| matches!(result, Err(failure) if self.is_retried(failure.class));
+        let is_open = |result: &Embedded| matches!(result, Err(failure) if may_pass(failure.class));
         let open: Vec<usize> = (0..results.len()).filter(|at| is_open(&results[*at])).collect();
         let Some(Err(failure)) = open.first().map(|at| &results[*at]) else { return Ok(results) };
         if self.is_stopped() || !works(embedder) {
@@ -273,13 +275,14 @@ impl Workshop<'_> {
         Ok(results)
     }
 
-    fn is_retried(&self, class: FailureClass) -> bool {
-        self.policies.of(class).retries > 0
-    }
-
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
+}
+
+/// Whether a failure may be that of the service, whether it is tried again or not.
+fn may_pass(class: FailureClass) -> bool {
+    !matches!(class, FailureClass::Validation | FailureClass::Encoding | FailureClass::Memory)
 }
 
 /// Whether an embedder can embed anything now: a text that nobody has asked for before.
@@ -292,6 +295,10 @@ fn works(embedder: &dyn Embedder) -> bool {
 /// The documents that items are about.
 pub(super) fn keys(batch: &[Parsed]) -> HashSet<Key> {
     batch.iter().filter_map(|parsed| parsed.key.clone()).collect()
+}
+
+fn is_key(name: &str) -> bool {
+    (1..=MAX_KEY_BYTES).contains(&name.len())
 }
 
 fn key_of(change: &Result<Change, Failure>) -> Option<Key> {
