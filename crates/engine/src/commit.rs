@@ -124,11 +124,14 @@ impl Core {
     }
 
     fn prepare(&self, batches: &[(CollectionId, &CollectionConfig, &WriteBatch)]) -> Result<PreparedBatch> {
-        // A record that will certainly be applied, to one memtable, lies with the others there. Any other has memory
-        // of its own, so that it holds nothing else's.
+        // A record that will certainly be applied, to one memtable of a user's, lies with the others there: what system
+        // tables need of it they copy. Any other has memory of its own, so that it holds nothing else's.
         let state = self.published.state();
-        let collection = match batches {
-            [(id, _, batch)] if !batch.is_conditional() => state.collections.get(id),
+        let mut of_users = batches.iter().filter(|(id, ..)| !is_system(*id) || batches.len() == 1);
+        let collection = match (of_users.next(), of_users.next()) {
+            (Some((id, ..)), None) if !batches.iter().any(|(.., batch)| batch.is_conditional()) => {
+                state.collections.get(id)
+            }
             _ => None,
         };
         let prepared = record::prepare(batches, collection.map(|collection| collection.active.arena()));
@@ -438,7 +441,9 @@ impl Core {
 /// and what belonged to a collection that was dropped, is skipped (rule R7). `log` is named by errors; `now` is the time
 /// by the database's clock.
 pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path, now: Duration) -> Result<Lsn> {
-    for group in record::decode(record.payload(), log)? {
+    let groups = record::decode(record.payload(), log)?;
+    let many = groups.len() > 1;
+    for group in groups {
         if mutant::is(Mutant::ReplayKnowsDropped) && !state.collections.contains_key(&group.collection) {
             return Err(Error::CollectionNotFound(group.collection.to_string()));
         }
@@ -454,7 +459,13 @@ pub(crate) fn apply(state: &State, record: Arc<Record>, log: &Path, now: Duratio
                 );
                 return Err(StorageError::corrupted(log, 0, what).into());
             }
-            collection.active.apply(&record, group, now);
+            if many && is_system(group.collection) {
+                // System tables are flushed seldom, and would keep the users' rows in memory until then.
+                let (record, group) = group.alone(&record);
+                collection.active.apply(&Arc::new(record), group, now);
+            } else {
+                collection.active.apply(&record, group, now);
+            }
         }
     }
     Ok(record.lsn())

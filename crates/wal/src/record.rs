@@ -139,6 +139,15 @@ impl RecordBuilder {
         let header = RecordHeader { payload_len: payload_len as u32, payload_crc, ..EMPTY };
         Record { buffer: self.buffer, payload_len, header }
     }
+
+    /// As [`RecordBuilder::finish`], for what is a part of a record that was appended. It has the LSN of that one, and is
+    /// never appended itself.
+    pub fn finish_part(self, whole: &Record) -> Record {
+        let mut part = self.finish();
+        part.header.lsn = whole.header.lsn;
+        part.header.durable_before = whole.header.durable_before;
+        part
+    }
 }
 
 impl fmt::Debug for RecordBuilder {

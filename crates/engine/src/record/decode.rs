@@ -5,7 +5,9 @@ use std::path::Path;
 
 use plimsoll_base::codec::Decoder;
 use plimsoll_base::{CollectionId, DocumentId, StorageError};
+use plimsoll_wal::{Record, RecordBuilder};
 
+use super::encode::head;
 use super::{DELETE, FORMAT, HAS_TEXT, UPSERT};
 use crate::model::limits::{MAX_DIMENSION, MAX_OPERATIONS, MAX_POSTINGS};
 
@@ -17,6 +19,8 @@ pub(crate) struct Group {
     pub operations: Vec<Operation>,
     pub vectors: Range<usize>,
     pub norms: Range<usize>,
+    /// All of it.
+    bytes: Range<usize>,
 }
 
 /// One operation. All ranges are bytes of the payload; rows count from the group's first.
@@ -53,6 +57,7 @@ pub(crate) fn decode(payload: &[u8], file: &Path) -> Result<Vec<Group>, StorageE
 }
 
 fn group(decoder: &mut Decoder<'_>, done: &mut u32) -> Result<Group, StorageError> {
+    let start = decoder.position();
     let collection = CollectionId(decoder.u32()?);
     let dimension = decoder.u32()? as usize;
     if !(1..=MAX_DIMENSION).contains(&dimension) {
@@ -80,7 +85,30 @@ fn group(decoder: &mut Decoder<'_>, done: &mut u32) -> Result<Group, StorageErro
     let vectors = span(decoder, postings * dimension * 4)?;
     let norms = span(decoder, postings * 4)?;
     let wide = |range: Range<u32>| range.start as usize..range.end as usize;
-    Ok(Group { collection, dimension, operations, vectors: wide(vectors), norms: wide(norms) })
+    let bytes = start..decoder.position();
+    Ok(Group { collection, dimension, operations, vectors: wide(vectors), norms: wide(norms), bytes })
+}
+
+impl Group {
+    /// The group in a record of its own, so that whoever keeps it keeps nothing else of `record`, which it is from. The
+    /// operations have the indexes that they had.
+    pub(crate) fn alone(mut self, record: &Record) -> (Record, Self) {
+        let head = head(1);
+        let mut builder = RecordBuilder::with_capacity(head.len() + self.bytes.len());
+        builder.raw(head.as_slice()).raw(&record.payload()[self.bytes.clone()]);
+        let by = self.bytes.start - head.len();
+        let near = |range: &mut Range<u32>| *range = range.start - by as u32..range.end - by as u32;
+        for operation in &mut self.operations {
+            near(&mut operation.key);
+            if let OperationKind::Upsert { text, metadata, ranges, .. } = &mut operation.kind {
+                text.iter_mut().chain([metadata, ranges]).for_each(near);
+            }
+        }
+        for range in [&mut self.vectors, &mut self.norms, &mut self.bytes] {
+            *range = range.start - by..range.end - by;
+        }
+        (builder.finish_part(record), self)
+    }
 }
 
 fn operation(decoder: &mut Decoder<'_>, index: u32, rows: &mut u32) -> Result<Operation, StorageError> {

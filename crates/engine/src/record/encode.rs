@@ -58,14 +58,19 @@ pub(crate) fn prepare(
         Some(arena) => RecordBuilder::in_arena(arena, bytes),
         None => RecordBuilder::with_capacity(bytes),
     };
-    let mut head = Encoder::new();
-    head.u8(FORMAT).raw(&[0; 3]).u32(groups.len() as u32);
-    record.raw(head.as_slice());
+    record.raw(head(groups.len() as u32).as_slice());
     for (&(collection, config, batch), group) in batches.iter().zip(&groups) {
         group.write(collection, config, batch, &mut record)?;
     }
     let collections = batches.iter().map(|(collection, ..)| *collection).collect();
     Ok(PreparedBatch { record: record.finish(), collections, conditions })
+}
+
+/// What stands before the groups.
+pub(super) fn head(groups: u32) -> Encoder {
+    let mut head = Encoder::with_capacity(8);
+    head.u8(FORMAT).raw(&[0; 3]).u32(groups);
+    head
 }
 
 /// One collection's part of a record, before it is written.
