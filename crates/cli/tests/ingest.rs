@@ -135,6 +135,8 @@ fn a_folder_is_found_by_text_embedded_once_and_followed() {
     std::fs::remove_file(scratch.path("docs/sub/tree.md")).unwrap();
     let third = report(ingest(&scratch, &format!("c {root} --json")));
     assert_eq!((number(&third["committed"]), number(&third["embedded"])), (3, 0), "{third}");
+    let counts = ["stored", "removed", "unchanged"].map(|name| number(&third[name]));
+    assert_eq!(counts, [1, 2, 1], "{third}");
     let left: Vec<Value> = scratch.run("export", "c").json().iter().map(|line| line["id"].clone()).collect();
     assert_eq!(left, ["cake.md", "sub/ship.md"]);
     // Another model's vectors can not be compared with these.
@@ -148,6 +150,54 @@ fn a_folder_is_found_by_text_embedded_once_and_followed() {
     assert_eq!(scratch.run("count", "c").ok().trim(), "2");
     ingest(&scratch, &format!("c {root} --allow-empty")).ok();
     assert_eq!(scratch.run("count", "c").ok().trim(), "0");
+}
+
+#[test]
+fn what_becomes_of_each_file_is_counted_by_its_reason() {
+    let scratch = Scratch::new();
+    let root = scratch.path("docs");
+    std::fs::create_dir(&root).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(root.join(name), bytes).unwrap();
+    write("text.md", b"words");
+    write("picture", b"\x89PNG\0");
+    write("empty", b"");
+    write("latin", b"caf\xe9");
+    write("huge", &[b'a'; 16 << 10]);
+    std::fs::OpenOptions::new().write(true).open(root.join("huge")).unwrap().set_len((16 << 20) + 1).unwrap();
+    let words = format!("c {} --embed hash:16", root.to_str().unwrap());
+    let expected = |counts: &Value| {
+        assert_eq!(counts["failures"], serde_json::json!({"encoding": 1, "memory": 1}), "{counts}");
+        assert_eq!(counts["passed_over"], serde_json::json!({"binary": 1, "empty": 1}), "{counts}");
+    };
+    expected(&report(ingest(&scratch, &format!("{words} --dry-run --json"))));
+    let run = ingest(&scratch, &format!("{words} --json --verbose"));
+    for (name, reason) in [("picture", "binary"), ("empty", "empty")] {
+        let said = run.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        assert!(said.into_iter().any(|said| said["id"] == name && said["reason"] == reason), "{run:?}");
+    }
+    let done = report(run);
+    expected(&done);
+    let counts = ["stored", "removed", "unchanged", "in_flight"].map(|name| number(&done[name]));
+    assert_eq!(counts, [1, 0, 0, 0], "{done}");
+    let sum: u64 = ["committed", "dead_lettered", "rejected"].iter().map(|name| number(&done[name])).sum();
+    assert_eq!((sum, number(&done["received"])), (5, 5), "{done}");
+    // One is looked at, because its time is another, and is as it was; the others are not even read.
+    let text = std::fs::OpenOptions::new().write(true).open(root.join("text.md")).unwrap();
+    text.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let again = report(ingest(&scratch, &format!("{words} --json")));
+    let counts = ["stored", "removed", "unchanged", "dead_lettered"].map(|name| number(&again[name]));
+    assert_eq!((counts, &again["passed_over"]), ([0, 0, 5, 0], &serde_json::json!({})), "{again}");
+    std::fs::remove_file(root.join("picture")).unwrap();
+    write("text.md", b"other words");
+    write("late", b"\0");
+    let said = ingest(&scratch, &format!("{words} --verbose"));
+    assert!(said.stderr.contains(" (late): binary"), "{said:?}");
+    let said = said.ok();
+    let expected = "completed: 1 stored, 1 removed, 3 unchanged, 0 set aside, 1 with nothing to store (binary 1); 1 passage \
+                    embedded, 0 known from before; ";
+    assert!(said.starts_with(expected), "{said}");
+    let status = scratch.run("source", "status").ok();
+    assert!(status.contains("items read: 1 stored, 1 removed; 0 attempts repeated"), "{status}");
 }
 
 #[test]
@@ -259,6 +309,7 @@ fn an_endpoint_that_fails_costs_time_and_nothing_else() {
     assert_eq!(status["last_run"]["state"], "failed");
     server.always(None);
     let texts = server.texts();
+    assert_eq!((&status["embedder"], &status["model"]), (&embed.as_str().into(), &"m".into()));
     let done = report(ingest(&scratch, &format!("c {file} --json")));
     assert_eq!((number(&done["received"]), number(&done["committed"])), (10, 10));
     assert!(server.texts() <= texts + 11, "nothing was embedded twice");
@@ -296,7 +347,8 @@ fn what_was_set_aside_is_shown_and_tried_again() {
     assert_eq!(classes, expected);
     assert_eq!((&failed[0]["payload"], &failed[0]["id"]), (&lines[1].into(), &"late".into()));
     assert_eq!(failed[5]["payload_hex"], "7b2270617468223a2022ff227d");
-    scratch.run("source", "failed").ok();
+    let failed = scratch.run("source", "failed").ok();
+    assert!(failed.contains("tried 1 time:"), "{failed}");
     std::fs::write(scratch.path("files/late.txt"), "better late than never").unwrap();
     scratch.run("source", "retry s --position 0").fails(1, &["position 0"]);
     let retried = report(scratch.run("source", "retry s --json"));
@@ -371,6 +423,12 @@ fn sources_are_listed_paused_reset_and_purged() {
     let status = report(scratch.run("source", "status s --json"));
     assert_eq!((status["progress_percent"].as_f64(), number(&status["lag_bytes"])), (Some(100.0), 0));
     scratch.run("source", "status none").fails(1, &["none"]);
+    for action in ["status", "status --summary", "failed", "status s", "purge", "pause s"] {
+        scratch.run("source", &format!("{action} --collection nosuch")).fails(1, &["nosuch"]);
+    }
+    scratch.run("create", "empty --dim 2").ok();
+    assert_eq!(scratch.run("source", "status --collection empty --json").ok(), "");
+    assert_eq!(status.get("embedder"), None);
     scratch.run("source", "pause s").ok();
     ingest(&scratch, &words).fails(1, &["paused"]);
     scratch.run("source", "resume s").ok();

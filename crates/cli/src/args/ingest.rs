@@ -80,7 +80,7 @@ pub(crate) struct Ingest {
     /// Wait for more lines at the end of the last file, until interrupted
     #[arg(long)]
     pub follow: bool,
-    /// Say what was set aside as it happens
+    /// Say what was set aside, and what was passed over, as it happens
     #[arg(long)]
     pub verbose: bool,
     /// The directory below which lines may name files [default: the current one]

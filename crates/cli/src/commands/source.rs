@@ -45,8 +45,15 @@ impl Which {
             && self.collection.as_ref().is_none_or(|name| *name == status.collection)
     }
 
-    /// All sources that can be meant; at least one if one was named.
-    fn all(&self, sources: Vec<SourceStatus>) -> Result<Vec<SourceStatus>> {
+    /// All sources that can be meant; at least one if one was named. `find` looks for a collection.
+    fn all(
+        &self,
+        sources: Vec<SourceStatus>,
+        find: impl FnOnce(&str) -> plimsoll::Result<()>,
+    ) -> Result<Vec<SourceStatus>> {
+        if let Some(collection) = &self.collection {
+            find(collection)?;
+        }
         let found: Vec<_> = sources.into_iter().filter(|status| self.is_of(status)).collect();
         match &self.source {
             Some(name) if found.is_empty() => Err(Error::from(SourceError::NotFound(name.clone())).into()),
@@ -55,8 +62,8 @@ impl Which {
     }
 
     /// The source that is meant.
-    fn one(&self, sources: Vec<SourceStatus>) -> Result<SourceStatus> {
-        let mut found = self.all(sources)?;
+    fn one(&self, db: &Database) -> Result<SourceStatus> {
+        let mut found = self.all(db.sources()?, |name| db.collection(name).map(drop))?;
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(CliError::failed("source_not_found", "there is no source".to_owned())),
@@ -85,6 +92,11 @@ struct Report {
     created_at: f64,
     updated_at: f64,
     fingerprint: String,
+    /// How texts of the collection become vectors, and the name of the model that does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedder: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
     inputs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress_percent: Option<f64>,
@@ -107,6 +119,7 @@ impl Report {
         let history = History::from_entries(&entries);
         let inputs = Origin::from_entries(&entries).unwrap_or_default().inputs;
         let last_run = history.runs.last().cloned();
+        let settings = Settings::of_reader(db, &status.collection)?;
         let mut report = Self {
             source: status.name,
             collection: status.collection,
@@ -120,6 +133,8 @@ impl Report {
             created_at: seconds(status.created_at),
             updated_at: seconds(status.updated_at),
             fingerprint: status.fingerprint,
+            embedder: settings.as_ref().map(|settings| settings.embedder.to_string()),
+            model: settings.map(|settings| settings.model),
             inputs,
             progress_percent: None,
             items_per_second: None,
@@ -166,10 +181,13 @@ impl Report {
         line(
             "items",
             format!(
-                "{} stored, {} set aside, {} with nothing to store",
+                "{} stored or removed, {} set aside, {} with nothing to store",
                 self.committed, self.dead_lettered, self.rejected
             ),
         )?;
+        if let (Some(embedder), Some(model)) = (&self.embedder, &self.model) {
+            line("embedder", format!("{embedder} (model {model})"))?;
+        }
         if let Some(percent) = self.progress_percent {
             line("progress", format!("{percent:.1} % of the input"))?;
         }
@@ -196,12 +214,13 @@ impl Report {
             line(
                 "last run",
                 format!(
-                    "{} ({}), {} of {} stored, {} attempts repeated{error}",
+                    "{} ({}), {} read: {} stored, {} removed; {} repeated{error}",
                     run.id,
                     run.state.name(),
-                    run.committed,
                     counted(run.received, "item", "items"),
-                    run.retries
+                    run.stored(),
+                    run.removed,
+                    counted(run.retries, "attempt", "attempts")
                 ),
             )?;
         }
@@ -240,7 +259,7 @@ fn ls(dir: &Path, output: &mut Output) -> Result<()> {
         "collection",
         "state",
         "position",
-        "stored",
+        "stored or removed",
         "set aside",
         "nothing to store",
     ]);
@@ -265,7 +284,7 @@ fn ls(dir: &Path, output: &mut Output) -> Result<()> {
 
 fn status(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let report = Report::of(&db, status)?;
         if output.json {
             output.value(&report)?;
@@ -291,7 +310,7 @@ struct Summary {
 fn summarize(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
     let mut summary = Summary::default();
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let report = Report::of(&db, status)?;
         let is_last = |state: RunState| report.last_run.as_ref().is_some_and(|run| run.state == state);
         summary.sources += 1;
@@ -303,7 +322,7 @@ fn summarize(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
         summary.rejected += report.rejected;
     }
     let text = format!(
-        "{}: {} paused, {} not ended, {} failed; {} stored, {} set aside, {} with nothing to store",
+        "{}: {} paused, {} not ended, {} failed; {} stored or removed, {} set aside, {} with nothing to store",
         counted(summary.sources as u64, "source", "sources"),
         summary.paused,
         summary.running,
@@ -358,7 +377,7 @@ impl<'a> Failed<'a> {
 fn failed(dir: &Path, which: &Which, limit: usize, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
     let mut total = 0;
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let letters = db.dead_letters(&status.name, &status.collection)?;
         total += letters.len();
         for letter in letters.iter().take(limit) {
@@ -371,7 +390,8 @@ fn failed(dir: &Path, which: &Which, limit: usize, output: &mut Output) -> Resul
             let shown: String =
                 payload.chars().take(120).map(|c| if c.is_control() { '·' } else { c }).collect();
             let more = if payload.chars().nth(120).is_some() { "…" } else { "" };
-            output.line(format_args!("  tried {} times: {shown}{more}", letter.attempts))?;
+            let tried = counted(u64::from(letter.attempts), "time", "times");
+            output.line(format_args!("  tried {tried}: {shown}{more}"))?;
         }
         if letters.len() > limit && !output.json {
             output.line(format_args!("and {} more of {}", letters.len() - limit, status.name))?;
@@ -388,7 +408,7 @@ fn writer(dir: &Path) -> Result<Database> {
 }
 
 fn opened(db: &Database, which: &Which) -> Result<plimsoll::Source> {
-    let status = which.one(db.sources()?)?;
+    let status = which.one(db)?;
     Ok(db.source(&status.name, &status.collection)?.create(false).open()?)
 }
 
@@ -398,6 +418,8 @@ struct Retried {
     source: String,
     tried: u64,
     committed: u64,
+    stored: u64,
+    removed: u64,
     dead_lettered: u64,
     left: u64,
 }
@@ -454,15 +476,18 @@ fn retry(
         source: source.name().to_owned(),
         tried: run.received,
         committed: run.committed,
+        stored: run.stored(),
+        removed: run.removed,
         dead_lettered: run.dead_lettered,
         left,
     };
     drop(source);
     db.close()?;
     let text = format!(
-        "{} tried again: {} stored, {} set aside again; {} left",
+        "{} tried again: {} stored, {} removed, {} set aside again; {} left",
         counted(report.tried, "item", "items"),
-        report.committed,
+        report.stored,
+        report.removed,
         report.dead_lettered,
         report.left
     );
@@ -502,7 +527,7 @@ fn reset(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
 fn purge(dir: &Path, which: &Which, older_than: Duration, output: &mut Output) -> Result<()> {
     let db = writer(dir)?;
     let mut all = Vec::new();
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let source = db.source(&status.name, &status.collection)?.create(false).open()?;
         all.push((status.name, History::purge(&source, older_than)?));
     }
