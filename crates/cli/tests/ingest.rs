@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -318,6 +318,53 @@ fn an_endpoint_that_fails_costs_time_and_nothing_else() {
 }
 
 #[test]
+fn an_embedder_that_hangs_is_waited_for_as_long_as_is_said_or_until_the_second_interruption() {
+    let scratch = Scratch::new();
+    let server = Server::start(0, 16).unwrap();
+    let embed = format!("{}#m;key=none", server.base());
+    let lines: String =
+        (0..5).map(|item| format!("{{\"id\": {item}, \"text\": \"item {item}\"}}\n")).collect();
+    let file = scratch.file("items.jsonl", &lines);
+    let words = format!("c {file} --embed {embed} --source s --json");
+    report(ingest(&scratch, &words));
+    std::fs::write(&file, lines + "{\"id\": 5, \"text\": \"item 5\"}\n").unwrap();
+    server.always(Some(Fault::Hang));
+    let begin = Instant::now();
+    let ended = ingest(&scratch, &format!("{words} --timeout 100ms --max-retries 0"));
+    ended.fails(1, &["\"embedder\"", "the same command goes on"]);
+    assert!(begin.elapsed() < Duration::from_secs(60), "without --timeout it takes that long at least");
+    let asked = server.requests();
+    let mut child = command();
+    child.args(["ingest", &scratch.db]).args(words.split_whitespace()).args(["--timeout", "1d"]);
+    let mut child = piped(&mut child).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while server.requests() == asked {
+        assert!(Instant::now() < end, "the embedder is asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&child, rustix::process::Signal::INT);
+    let mut said = String::new();
+    std::io::BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert!(said["interrupted"].as_str().unwrap().contains("second interruption"), "{said}");
+    assert_eq!(child.try_wait().unwrap(), None, "it waits for the embedder");
+    signal(&child, rustix::process::Signal::INT);
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "it ends");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(1));
+    server.always(None);
+    let done = report(ingest(&scratch, &words));
+    assert_eq!((number(&done["stored"]), number(&done["position"])), (1, 6), "{done}");
+    scratch.verify();
+}
+
+#[test]
 fn what_was_set_aside_is_shown_and_tried_again() {
     let scratch = Scratch::new();
     let lines = [
@@ -357,6 +404,19 @@ fn what_was_set_aside_is_shown_and_tried_again() {
         (6, 1, 5)
     );
     assert_eq!(scratch.run("count", "c").ok().trim(), "2");
+    // What is given up is counted, and no more.
+    let given_up = report(scratch.run("source", "failed s --forget 2 --forget 3 --forget 2 --json"));
+    assert_eq!((number(&given_up["forgotten"]), number(&given_up["left"])), (2, 3));
+    scratch.run("source", "failed s --forget 4 --forget 2").fails(1, &["position 2"]);
+    let left = scratch.run("source", "failed --json").json();
+    let left: Vec<u64> = left.iter().map(|item| number(&item["position"])).collect();
+    assert_eq!(left, [4, 5, 7]);
+    let status = report(scratch.run("source", "status s --json"));
+    let counts = ["committed", "dead_lettered", "rejected", "position"].map(|name| number(&status[name]));
+    assert_eq!(counts, [2, 3, 3, 8], "{status}");
+    let ledger = rusqlite::Connection::open(scratch.path("db.ingest/ledger.sqlite")).unwrap();
+    let rows: i64 = ledger.query_row("SELECT count(*) FROM failed_items", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3);
     scratch.verify();
 }
 
@@ -492,6 +552,8 @@ fn what_can_not_be_meant_is_a_usage_error() {
         format!("c {file} --batch-size 0"),
         format!("c {file} --workers 0"),
         format!("c {file} --rate 0"),
+        format!("c {file} --timeout 0s"),
+        format!("c {file} --timeout soon"),
         format!("c {file} --resume --restart"),
         format!("c {file} --embed hash:0"),
         format!("c {file} --embed nonsense"),

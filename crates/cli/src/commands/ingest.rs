@@ -65,7 +65,7 @@ pub(super) struct Report<'a> {
 pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     let origin = Kind::of(args)?;
     refuse_what_is_no_stream(&origin, args)?;
-    let stop = StopFlag::watch()?;
+    let stop = StopFlag::watch(output.json)?;
     if args.dry_run {
         return dry_run(args, &origin, &stop, output);
     }
@@ -331,9 +331,12 @@ pub(super) fn embedder(
     spec: &EmbedderSpec,
     dir: &Path,
     policies: &Policies,
+    timeout: Option<Duration>,
     stop: &StopFlag,
 ) -> Result<CachedEmbedder> {
-    let built = spec.build(&EmbedderOptions::default());
+    let options = EmbedderOptions::default();
+    let options = timeout.map_or(options.clone(), |timeout| options.with_timeout(timeout));
+    let built = spec.build(&options);
     let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
     let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
     let wait = Arc::new(Telling(stop.pause()));
@@ -353,7 +356,8 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
         );
         CliError::failed("no_embedder", what)
     })?;
-    let embedder = embedder(&settings.embedder, &target.dir, &Policies::default(), &StopFlag::default())?;
+    let (policies, stop) = (Policies::default(), StopFlag::default());
+    let embedder = embedder(&settings.embedder, &target.dir, &policies, None, &stop)?;
     let failed = |failure: plimsoll_ingest::Failure| CliError::failed("embedder", failure.message);
     let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
     vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
@@ -387,7 +391,7 @@ impl Session {
         let policies = Policies::default().with_max_retries(args.max_retries);
         let (mut embedder, mut settings) = (None, None);
         if let Some(spec) = spec {
-            let built = self::embedder(&spec, &args.target.dir, &policies, stop)?;
+            let built = self::embedder(&spec, &args.target.dir, &policies, args.timeout, stop)?;
             settings = Some(Settings::new(spec, &built, chunking)?);
             embedder = Some(built);
         } else if matches!(kind, Kind::Folder(_)) {

@@ -1,12 +1,13 @@
 //! `plimsoll source`: how far sources are, what was set aside, and what can be done about it.
 
+use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{Table, presets};
-use plimsoll::{Database, DeadLetter, Error, ReadOnlyDatabase, SourceError, SourceStatus};
+use plimsoll::{Database, DeadLetter, Error, ReadOnlyDatabase, SourceError, SourceStatus, Step};
 use plimsoll_ingest::input::{Files, Parser};
 use plimsoll_ingest::{
     EmbedderSpec, History, Ingest, IngestError, Ledger, Origin, Patient, Policies, Run, RunOptions, RunState,
@@ -27,9 +28,12 @@ pub(super) fn run(args: &Source, output: &mut Output) -> Result<()> {
         SourceAction::Ls => ls(dir, output),
         SourceAction::Status { which, summary: true } => summarize(dir, which, output),
         SourceAction::Status { which, summary: false } => status(dir, which, output),
-        SourceAction::Failed { which, limit } => failed(dir, which, *limit, output),
-        SourceAction::Retry { which, position, embed, max_retries } => {
-            retry(dir, which, position, embed.as_ref(), *max_retries, output)
+        SourceAction::Failed { which, forget: positions, .. } if !positions.is_empty() => {
+            forget(dir, which, positions, output)
+        }
+        SourceAction::Failed { which, limit, .. } => failed(dir, which, *limit, output),
+        SourceAction::Retry { which, position, embed, max_retries, timeout } => {
+            retry(dir, which, position, embed.as_ref(), *max_retries, *timeout, output)
         }
         SourceAction::Pause(which) => set_paused(dir, which, true, output),
         SourceAction::Resume(which) => set_paused(dir, which, false, output),
@@ -412,6 +416,48 @@ fn opened(db: &Database, which: &Which) -> Result<plimsoll::Source> {
     Ok(db.source(&status.name, &status.collection)?.create(false).open()?)
 }
 
+fn check_set_aside<'a>(
+    source: &plimsoll::Source,
+    positions: impl IntoIterator<Item = &'a u64>,
+) -> Result<()> {
+    for position in positions {
+        if source.dead_letter(*position)?.is_none() {
+            let what = format!("nothing was set aside at position {position} of {}", source.name());
+            return Err(CliError::failed("not_set_aside", what));
+        }
+    }
+    Ok(())
+}
+
+/// What was given up, for JSON.
+#[derive(Serialize)]
+struct Forgotten<'a> {
+    source: &'a str,
+    forgotten: u64,
+    left: u64,
+}
+
+/// Gives up items that were set aside: their positions are those of items with nothing to store from now on.
+fn forget(dir: &Path, which: &Which, positions: &[u64], output: &mut Output) -> Result<()> {
+    let db = writer(dir)?;
+    let source = opened(&db, which)?;
+    let positions: BTreeSet<u64> = positions.iter().copied().collect();
+    check_set_aside(&source, &positions)?;
+    let mut step = Step::new();
+    for position in &positions {
+        step.rejected(*position);
+    }
+    source.commit(&step)?;
+    let (name, left) = (source.name().to_owned(), source.status()?.counts.dead_lettered);
+    drop(source);
+    let ledger = Ledger::open(Ledger::path_for(dir));
+    ledger.rebuild(&db)?;
+    db.close()?;
+    let report = Forgotten { source: &name, forgotten: positions.len() as u64, left };
+    let items = counted(report.forgotten, "item", "items");
+    output.either(&report, format_args!("{name}: {items} given up; {left} set aside still"))
+}
+
 /// What a retry did, for JSON.
 #[derive(Serialize)]
 struct Retried {
@@ -430,16 +476,13 @@ fn retry(
     positions: &[u64],
     spec: Option<&EmbedderSpec>,
     max_retries: u32,
+    timeout: Option<Duration>,
     output: &mut Output,
 ) -> Result<()> {
-    let stop = StopFlag::watch()?;
+    let stop = StopFlag::watch(output.json)?;
     let db = writer(dir)?;
     let source = opened(&db, which)?;
-    let missing = positions.iter().find(|position| !matches!(source.dead_letter(**position), Ok(Some(_))));
-    if let Some(position) = missing {
-        let what = format!("nothing was set aside at position {position} of {}", source.name());
-        return Err(CliError::failed("not_set_aside", what));
-    }
+    check_set_aside(&source, positions)?;
     let settings = Settings::of(source.collection())?;
     let origin = Origin::from_entries(&source.entries()?).unwrap_or_default();
     let files = match &origin.base {
@@ -458,7 +501,7 @@ fn retry(
     let ledger = Ledger::open(Ledger::path_for(dir));
     let spec = spec.or_else(|| settings.as_ref().map(|settings| &settings.embedder));
     let embedder = match spec.filter(|spec| **spec != EmbedderSpec::Given) {
-        Some(spec) => Some(embedder(spec, dir, &policies, &stop)?),
+        Some(spec) => Some(embedder(spec, dir, &policies, timeout, &stop)?),
         None => None,
     };
     if let (Some(embedder), Some(spec)) = (&embedder, spec) {
