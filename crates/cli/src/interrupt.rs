@@ -21,16 +21,16 @@ pub(crate) struct StopFlag {
 }
 
 impl StopFlag {
-    /// Watches for signals from now on.
-    pub(crate) fn watch() -> Result<Self> {
+    /// Watches for signals from now on. With `json`, what is said about the first one is JSON.
+    pub(crate) fn watch(json: bool) -> Result<Self> {
         let flag = Self::default();
-        let watched = flag.listen();
+        let watched = flag.listen(json);
         watched.map_err(|error| CliError::failed("io", format!("watching for signals: {error}")))?;
         Ok(flag)
     }
 
     #[cfg(unix)]
-    fn listen(&self) -> std::io::Result<()> {
+    fn listen(&self, json: bool) -> std::io::Result<()> {
         use signal_hook::consts::{SIGINT, SIGTERM};
 
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
@@ -41,13 +41,20 @@ impl StopFlag {
                     std::process::exit(1);
                 }
                 flag.pause.stop();
+                let what = "stopping after what is in hand; a second interruption stops at once, and loses nothing that \
+                            is stored";
+                if json {
+                    eprintln!("{}", serde_json::json!({"interrupted": what}));
+                } else {
+                    eprintln!("{what}");
+                }
             }
         })?;
         Ok(())
     }
 
     #[cfg(not(unix))]
-    fn listen(&self) -> std::io::Result<()> {
+    fn listen(&self, _json: bool) -> std::io::Result<()> {
         Ok(())
     }
 

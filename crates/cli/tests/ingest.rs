@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -135,6 +135,8 @@ fn a_folder_is_found_by_text_embedded_once_and_followed() {
     std::fs::remove_file(scratch.path("docs/sub/tree.md")).unwrap();
     let third = report(ingest(&scratch, &format!("c {root} --json")));
     assert_eq!((number(&third["committed"]), number(&third["embedded"])), (3, 0), "{third}");
+    let counts = ["stored", "removed", "unchanged"].map(|name| number(&third[name]));
+    assert_eq!(counts, [1, 2, 1], "{third}");
     let left: Vec<Value> = scratch.run("export", "c").json().iter().map(|line| line["id"].clone()).collect();
     assert_eq!(left, ["cake.md", "sub/ship.md"]);
     // Another model's vectors can not be compared with these.
@@ -148,6 +150,54 @@ fn a_folder_is_found_by_text_embedded_once_and_followed() {
     assert_eq!(scratch.run("count", "c").ok().trim(), "2");
     ingest(&scratch, &format!("c {root} --allow-empty")).ok();
     assert_eq!(scratch.run("count", "c").ok().trim(), "0");
+}
+
+#[test]
+fn what_becomes_of_each_file_is_counted_by_its_reason() {
+    let scratch = Scratch::new();
+    let root = scratch.path("docs");
+    std::fs::create_dir(&root).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(root.join(name), bytes).unwrap();
+    write("text.md", b"words");
+    write("picture", b"\x89PNG\0");
+    write("empty", b"");
+    write("latin", b"caf\xe9");
+    write("huge", &[b'a'; 16 << 10]);
+    std::fs::OpenOptions::new().write(true).open(root.join("huge")).unwrap().set_len((16 << 20) + 1).unwrap();
+    let words = format!("c {} --embed hash:16", root.to_str().unwrap());
+    let expected = |counts: &Value| {
+        assert_eq!(counts["failures"], serde_json::json!({"encoding": 1, "memory": 1}), "{counts}");
+        assert_eq!(counts["passed_over"], serde_json::json!({"binary": 1, "empty": 1}), "{counts}");
+    };
+    expected(&report(ingest(&scratch, &format!("{words} --dry-run --json"))));
+    let run = ingest(&scratch, &format!("{words} --json --verbose"));
+    for (name, reason) in [("picture", "binary"), ("empty", "empty")] {
+        let said = run.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        assert!(said.into_iter().any(|said| said["id"] == name && said["reason"] == reason), "{run:?}");
+    }
+    let done = report(run);
+    expected(&done);
+    let counts = ["stored", "removed", "unchanged", "in_flight"].map(|name| number(&done[name]));
+    assert_eq!(counts, [1, 0, 0, 0], "{done}");
+    let sum: u64 = ["committed", "dead_lettered", "rejected"].iter().map(|name| number(&done[name])).sum();
+    assert_eq!((sum, number(&done["received"])), (5, 5), "{done}");
+    // One is looked at, because its time is another, and is as it was; the others are not even read.
+    let text = std::fs::OpenOptions::new().write(true).open(root.join("text.md")).unwrap();
+    text.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let again = report(ingest(&scratch, &format!("{words} --json")));
+    let counts = ["stored", "removed", "unchanged", "dead_lettered"].map(|name| number(&again[name]));
+    assert_eq!((counts, &again["passed_over"]), ([0, 0, 5, 0], &serde_json::json!({})), "{again}");
+    std::fs::remove_file(root.join("picture")).unwrap();
+    write("text.md", b"other words");
+    write("late", b"\0");
+    let said = ingest(&scratch, &format!("{words} --verbose"));
+    assert!(said.stderr.contains(" (late): binary"), "{said:?}");
+    let said = said.ok();
+    let expected = "completed: 1 stored, 1 removed, 3 unchanged, 0 set aside, 1 with nothing to store (binary 1); 1 passage \
+                    embedded, 0 known from before; ";
+    assert!(said.starts_with(expected), "{said}");
+    let status = scratch.run("source", "status").ok();
+    assert!(status.contains("items read: 1 stored, 1 removed; 0 attempts repeated"), "{status}");
 }
 
 #[test]
@@ -259,11 +309,59 @@ fn an_endpoint_that_fails_costs_time_and_nothing_else() {
     assert_eq!(status["last_run"]["state"], "failed");
     server.always(None);
     let texts = server.texts();
+    assert_eq!((&status["embedder"], &status["model"]), (&embed.as_str().into(), &"m".into()));
     let done = report(ingest(&scratch, &format!("c {file} --json")));
     assert_eq!((number(&done["received"]), number(&done["committed"])), (10, 10));
     assert!(server.texts() <= texts + 11, "nothing was embedded twice");
     let found = report(plimsoll(["search", &scratch.db, "c", "--text", "item 35", "-k", "1", "--json"]));
     assert_eq!(found["hits"][0]["id"], 35);
+}
+
+#[test]
+fn an_embedder_that_hangs_is_waited_for_as_long_as_is_said_or_until_the_second_interruption() {
+    let scratch = Scratch::new();
+    let server = Server::start(0, 16).unwrap();
+    let embed = format!("{}#m;key=none", server.base());
+    let lines: String =
+        (0..5).map(|item| format!("{{\"id\": {item}, \"text\": \"item {item}\"}}\n")).collect();
+    let file = scratch.file("items.jsonl", &lines);
+    let words = format!("c {file} --embed {embed} --source s --json");
+    report(ingest(&scratch, &words));
+    std::fs::write(&file, lines + "{\"id\": 5, \"text\": \"item 5\"}\n").unwrap();
+    server.always(Some(Fault::Hang));
+    let begin = Instant::now();
+    let ended = ingest(&scratch, &format!("{words} --timeout 100ms --max-retries 0"));
+    ended.fails(1, &["\"embedder\"", "the same command goes on"]);
+    assert!(begin.elapsed() < Duration::from_secs(60), "without --timeout it takes that long at least");
+    let asked = server.requests();
+    let mut child = command();
+    child.args(["ingest", &scratch.db]).args(words.split_whitespace()).args(["--timeout", "1d"]);
+    let mut child = piped(&mut child).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while server.requests() == asked {
+        assert!(Instant::now() < end, "the embedder is asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&child, rustix::process::Signal::INT);
+    let mut said = String::new();
+    std::io::BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert!(said["interrupted"].as_str().unwrap().contains("second interruption"), "{said}");
+    assert_eq!(child.try_wait().unwrap(), None, "it waits for the embedder");
+    signal(&child, rustix::process::Signal::INT);
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "it ends");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(1));
+    server.always(None);
+    let done = report(ingest(&scratch, &words));
+    assert_eq!((number(&done["stored"]), number(&done["position"])), (1, 6), "{done}");
+    scratch.verify();
 }
 
 #[test]
@@ -296,7 +394,8 @@ fn what_was_set_aside_is_shown_and_tried_again() {
     assert_eq!(classes, expected);
     assert_eq!((&failed[0]["payload"], &failed[0]["id"]), (&lines[1].into(), &"late".into()));
     assert_eq!(failed[5]["payload_hex"], "7b2270617468223a2022ff227d");
-    scratch.run("source", "failed").ok();
+    let failed = scratch.run("source", "failed").ok();
+    assert!(failed.contains("tried 1 time:"), "{failed}");
     std::fs::write(scratch.path("files/late.txt"), "better late than never").unwrap();
     scratch.run("source", "retry s --position 0").fails(1, &["position 0"]);
     let retried = report(scratch.run("source", "retry s --json"));
@@ -305,6 +404,19 @@ fn what_was_set_aside_is_shown_and_tried_again() {
         (6, 1, 5)
     );
     assert_eq!(scratch.run("count", "c").ok().trim(), "2");
+    // What is given up is counted, and no more.
+    let given_up = report(scratch.run("source", "failed s --forget 2 --forget 3 --forget 2 --json"));
+    assert_eq!((number(&given_up["forgotten"]), number(&given_up["left"])), (2, 3));
+    scratch.run("source", "failed s --forget 4 --forget 2").fails(1, &["position 2"]);
+    let left = scratch.run("source", "failed --json").json();
+    let left: Vec<u64> = left.iter().map(|item| number(&item["position"])).collect();
+    assert_eq!(left, [4, 5, 7]);
+    let status = report(scratch.run("source", "status s --json"));
+    let counts = ["committed", "dead_lettered", "rejected", "position"].map(|name| number(&status[name]));
+    assert_eq!(counts, [2, 3, 3, 8], "{status}");
+    let ledger = rusqlite::Connection::open(scratch.path("db.ingest/ledger.sqlite")).unwrap();
+    let rows: i64 = ledger.query_row("SELECT count(*) FROM failed_items", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3);
     scratch.verify();
 }
 
@@ -371,6 +483,12 @@ fn sources_are_listed_paused_reset_and_purged() {
     let status = report(scratch.run("source", "status s --json"));
     assert_eq!((status["progress_percent"].as_f64(), number(&status["lag_bytes"])), (Some(100.0), 0));
     scratch.run("source", "status none").fails(1, &["none"]);
+    for action in ["status", "status --summary", "failed", "status s", "purge", "pause s"] {
+        scratch.run("source", &format!("{action} --collection nosuch")).fails(1, &["nosuch"]);
+    }
+    scratch.run("create", "empty --dim 2").ok();
+    assert_eq!(scratch.run("source", "status --collection empty --json").ok(), "");
+    assert_eq!(status.get("embedder"), None);
     scratch.run("source", "pause s").ok();
     ingest(&scratch, &words).fails(1, &["paused"]);
     scratch.run("source", "resume s").ok();
@@ -434,6 +552,8 @@ fn what_can_not_be_meant_is_a_usage_error() {
         format!("c {file} --batch-size 0"),
         format!("c {file} --workers 0"),
         format!("c {file} --rate 0"),
+        format!("c {file} --timeout 0s"),
+        format!("c {file} --timeout soon"),
         format!("c {file} --resume --restart"),
         format!("c {file} --embed hash:0"),
         format!("c {file} --embed nonsense"),

@@ -61,8 +61,8 @@ pub use failure::{Failure, FailureClass};
 pub use ledger::Ledger;
 pub use retry::{Breaker, Patient, Pause, Permit, Policies, Policy, Wait};
 pub use run::{
-    ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Origin, Progress, Repository, Run,
-    RunOptions, RunState, Work,
+    ChangesetRecord, Fed, Feed, Folder, History, Ingest, Item, Lines, Origin, PassedOver, Progress,
+    Repository, Run, RunOptions, RunState, Work,
 };
 pub use settings::Settings;
 pub use survey::Survey;

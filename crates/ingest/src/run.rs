@@ -36,6 +36,7 @@ use crate::input::Parser;
 use crate::ledger::Ledger;
 use crate::retry::Policies;
 use commit::Committer;
+pub use commit::PassedOver;
 pub(crate) use commit::StepNews;
 use order::Order;
 use prepare::{Parsed, Workshop, keys};
@@ -73,6 +74,8 @@ pub struct Progress {
     pub run: Run,
     /// What the last step has set aside.
     pub set_aside: Vec<plimsoll::DeadLetter>,
+    /// What the last step has passed over.
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// Fills a collection from a source. See [`Ingest::run`].
@@ -462,6 +465,7 @@ impl<'r> Shared<'r> {
         if let Some(ledger) = self.ingest.ledger {
             ledger.note(self.ingest.source, run, news);
         }
-        (self.ingest.watch)(&Progress { run: run.clone(), set_aside: news.set_aside.clone() });
+        let (set_aside, passed_over) = (news.set_aside.clone(), news.passed_over.clone());
+        (self.ingest.watch)(&Progress { run: run.clone(), set_aside, passed_over });
     }
 }

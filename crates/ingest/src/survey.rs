@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::chunk::Chunking;
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
-use crate::input::{Change, Parser};
+use crate::input::{Change, Parser, SkipReason};
 use crate::run::{Fed, Feed, Work};
 
 /// How many failures are described.
@@ -27,8 +27,10 @@ pub struct Survey {
     pub text_bytes: u64,
     /// Deletions.
     pub deletes: u64,
-    /// Items with nothing to store: control records, blank lines, files as they were.
+    /// Items with nothing to store: control records, blank lines, files as they were, texts in which there is nothing.
     pub rejected: u64,
+    /// These by the reason, but for control records.
+    pub passed_over: BTreeMap<SkipReason, u64>,
     /// Items that would be set aside, by class.
     pub failures: BTreeMap<FailureClass, u64>,
     /// The first of these, with their positions.
@@ -62,9 +64,10 @@ impl Survey {
         match change {
             Ok(Change::Upsert(_)) => self.documents += 1,
             Ok(Change::Delete(_)) => self.deletes += 1,
-            Ok(Change::Control(_) | Change::Skip(_)) => self.rejected += 1,
+            Ok(Change::Control(_)) => self.rejected += 1,
+            Ok(Change::Skip(reason)) => self.pass_over(reason),
             Ok(Change::Text { text, .. }) => match chunking.chunk(&text) {
-                Ok(passages) if passages.is_empty() => self.deletes += 1,
+                Ok(passages) if passages.is_empty() => self.pass_over(SkipReason::Empty),
                 Ok(passages) => {
                     self.texts += 1;
                     self.passages += passages.len() as u64;
@@ -74,6 +77,11 @@ impl Survey {
             },
             Err(failure) => self.fail(position, failure),
         }
+    }
+
+    fn pass_over(&mut self, reason: SkipReason) {
+        self.rejected += 1;
+        *self.passed_over.entry(reason).or_default() += 1;
     }
 
     fn fail(&mut self, position: u64, failure: Failure) {

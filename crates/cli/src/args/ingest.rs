@@ -71,6 +71,9 @@ pub(crate) struct Ingest {
     /// How often what fails is tried again before it is set aside
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub max_retries: u32,
+    /// How long the embedder may take for one answer, such as 10s or 5m [default: 60s; 300s for a program]
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
     /// Read everything and say what would be done; embed and store nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -80,7 +83,7 @@ pub(crate) struct Ingest {
     /// Wait for more lines at the end of the last file, until interrupted
     #[arg(long)]
     pub follow: bool,
-    /// Say what was set aside as it happens
+    /// Say what was set aside, and what was passed over, as it happens
     #[arg(long)]
     pub verbose: bool,
     /// The directory below which lines may name files [default: the current one]
@@ -127,6 +130,9 @@ pub(crate) enum SourceAction {
     Failed {
         #[command(flatten)]
         which: Which,
+        /// Give up the item at this position, for good: nothing is kept of it. May be repeated
+        #[arg(long, value_name = "POSITION", conflicts_with = "limit")]
+        forget: Vec<u64>,
         /// How many of each source at most
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = super::parse_limit)]
         limit: usize,
@@ -144,6 +150,9 @@ pub(crate) enum SourceAction {
         /// How often what fails is tried again
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
         max_retries: u32,
+        /// How long the embedder may take for one answer, such as 10s or 5m [default: 60s; 300s for a program]
+        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+        timeout: Option<Duration>,
     },
     /// Let a source take nothing until it is resumed
     Pause(Which),
@@ -171,6 +180,14 @@ pub(crate) struct Which {
     /// Its collection; needed where several have a source of that name
     #[arg(long, value_name = "COLLECTION")]
     pub collection: Option<String>,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing answers in no time".to_owned()),
+        Ok(timeout) => Ok(timeout),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {

@@ -5,19 +5,20 @@ mod stdin;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use plimsoll::{
     Collection, CollectionConfig, Database, DeadLetter, Error, ReadOnlyDatabase, Source, SystemClock,
 };
-use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, WalkOptions};
+use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, SkipReason, WalkOptions};
 use plimsoll_ingest::{
     Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder,
-    Ingest as Ingestion, Ledger, Lines, Origin, Patient, Pause, Policies, Run, RunOptions, RunState,
-    Settings, Survey, TextKind, Wait,
+    Ingest as Ingestion, Ledger, Lines, Origin, PassedOver, Patient, Pause, Policies, Run, RunOptions,
+    RunState, Settings, Survey, TextKind, Wait,
 };
+use plimsoll_lines::KeyJson;
 use serde::Serialize;
 
 use crate::args::{Ingest, Search};
@@ -40,8 +41,16 @@ pub(super) struct Report<'a> {
     state: &'static str,
     received: u64,
     committed: u64,
+    stored: u64,
+    removed: u64,
+    unchanged: u64,
     dead_lettered: u64,
+    failures: &'a BTreeMap<&'static str, u64>,
     rejected: u64,
+    passed_over: BTreeMap<&'static str, u64>,
+    /// All that had nothing to store, for another reason than that it is as it was.
+    #[serde(skip)]
+    empty_handed: u64,
     in_flight: u64,
     retries: u64,
     position: u64,
@@ -56,7 +65,7 @@ pub(super) struct Report<'a> {
 pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     let origin = Kind::of(args)?;
     refuse_what_is_no_stream(&origin, args)?;
-    let stop = StopFlag::watch()?;
+    let stop = StopFlag::watch(output.json)?;
     if args.dry_run {
         return dry_run(args, &origin, &stop, output);
     }
@@ -80,24 +89,37 @@ pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     }
 }
 
-/// A run that has come to an end, and what its embedder has done: embedded, and known from before.
+/// A run that has come to an end.
 struct Ended {
     source: String,
     run: Run,
     position: u64,
+    /// What the embedder has done: embedded, and known from before.
     passages: Option<(u64, u64)>,
+    /// How many files of a folder were not even read, because they are as they were.
+    unread: u64,
+    /// What was set aside, by class.
+    failures: BTreeMap<&'static str, u64>,
 }
 
 fn report(ended: &Ended, took: Duration) -> Report<'_> {
     let (run, seconds) = (&ended.run, took.as_secs_f64());
+    let (unchanged, passed_over) = reasons(&run.passed_over);
     Report {
         source: &ended.source,
         run: run.id,
         state: run.state.name(),
         received: run.received,
         committed: run.committed,
+        stored: run.stored(),
+        removed: run.removed,
+        unchanged: ended.unread + unchanged,
         dead_lettered: run.dead_lettered,
+        failures: &ended.failures,
         rejected: run.rejected,
+        passed_over,
+        empty_handed: run.committed.saturating_sub(run.removed + run.stored())
+            + run.rejected.saturating_sub(unchanged),
         in_flight: run.in_flight(),
         retries: run.retries,
         position: ended.position,
@@ -110,21 +132,38 @@ fn report(ended: &Ended, took: Duration) -> Report<'_> {
 
 fn describe(report: &Report<'_>) -> String {
     let mut text = format!(
-        "{}: {} of {} stored, {} set aside, {} with nothing to store",
+        "{}: {} stored, {} removed, {} unchanged, {} set aside{}, {} with nothing to store{}",
         report.state,
-        report.committed,
-        counted(report.received, "item", "items"),
+        report.stored,
+        report.removed,
+        report.unchanged,
         report.dead_lettered,
-        report.rejected
+        listed(report.failures),
+        report.empty_handed,
+        listed(&report.passed_over),
     );
     if report.in_flight > 0 {
         text += &format!(", {} left in hand", report.in_flight);
     }
     if let (Some(embedded), Some(cached)) = (report.embedded, report.cached) {
-        text += &format!("; {embedded} passages embedded, {cached} known from before");
+        text +=
+            &format!("; {} embedded, {cached} known from before", counted(embedded, "passage", "passages"));
     }
     let took = Duration::from_secs_f64(report.seconds);
     text + &format!("; {} ({:.0} items/s)", duration(took), report.items_per_second)
+}
+
+/// How many files are as they were, and how many items had nothing to store for other reasons.
+fn reasons(passed_over: &BTreeMap<SkipReason, u64>) -> (u64, BTreeMap<&'static str, u64>) {
+    let mut others: BTreeMap<_, _> =
+        passed_over.iter().map(|(reason, count)| (reason.name(), *count)).collect();
+    (others.remove(SkipReason::Unchanged.name()).unwrap_or(0), others)
+}
+
+/// Reasons with how often they apply, behind what they are the reasons for.
+fn listed(reasons: &BTreeMap<&'static str, u64>) -> String {
+    let all: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
 }
 
 /// Says what to type next.
@@ -292,9 +331,12 @@ pub(super) fn embedder(
     spec: &EmbedderSpec,
     dir: &Path,
     policies: &Policies,
+    timeout: Option<Duration>,
     stop: &StopFlag,
 ) -> Result<CachedEmbedder> {
-    let built = spec.build(&EmbedderOptions::default());
+    let options = EmbedderOptions::default();
+    let options = timeout.map_or(options.clone(), |timeout| options.with_timeout(timeout));
+    let built = spec.build(&options);
     let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
     let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
     let wait = Arc::new(Telling(stop.pause()));
@@ -314,7 +356,8 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
         );
         CliError::failed("no_embedder", what)
     })?;
-    let embedder = embedder(&settings.embedder, &target.dir, &Policies::default(), &StopFlag::default())?;
+    let (policies, stop) = (Policies::default(), StopFlag::default());
+    let embedder = embedder(&settings.embedder, &target.dir, &policies, None, &stop)?;
     let failed = |failure: plimsoll_ingest::Failure| CliError::failed("embedder", failure.message);
     let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
     vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
@@ -348,7 +391,7 @@ impl Session {
         let policies = Policies::default().with_max_retries(args.max_retries);
         let (mut embedder, mut settings) = (None, None);
         if let Some(spec) = spec {
-            let built = self::embedder(&spec, &args.target.dir, &policies, stop)?;
+            let built = self::embedder(&spec, &args.target.dir, &policies, args.timeout, stop)?;
             settings = Some(Settings::new(spec, &built, chunking)?);
             embedder = Some(built);
         } else if matches!(kind, Kind::Folder(_)) {
@@ -445,9 +488,14 @@ impl Session {
         let (Some(source), Some(inputs)) = (&self.source, self.inputs.take()) else {
             return Err(Error::Closed.into());
         };
+        let mut unread = 0;
         let mut feed: Box<dyn Feed> = match kind {
             Kind::Lines(_) => Box::new(Lines::resume(inputs, source)?),
-            Kind::Folder(path) => Box::new(Folder::compare(path, &kind.walk_options(args), source)?),
+            Kind::Folder(path) => {
+                let folder = Folder::compare(path, &kind.walk_options(args), source)?;
+                unread = folder.unchanged();
+                Box::new(folder)
+            }
         };
         let files = Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?;
         let parser = match kind {
@@ -461,15 +509,21 @@ impl Session {
         options.chunking = self.chunking;
         let bar = Progress::of_run(output.json, matches!(kind, Kind::Lines(_)), feed.progress());
         let json = output.json;
+        let failures = Mutex::new(BTreeMap::<_, u64>::new());
         let mut ingestion = Ingestion::new(source, parser, options)
             .ledger(&self.ledger)
             .policies(self.policies.clone())
             .stop(stop.shared())
             .watch(|progress| {
                 bar.move_to(progress.run.read, progress.run.total);
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                for letter in &progress.set_aside {
+                    *failures.entry(letter.class.name()).or_default() += 1;
+                }
                 if args.verbose {
                     let say = |letter| if json { set_aside_json(letter) } else { set_aside(letter) };
                     progress.set_aside.iter().for_each(|letter| bar.say(&say(letter)));
+                    progress.passed_over.iter().for_each(|item| bar.say(&passed_over(item, json)));
                 }
             });
         if let Some(embedder) = &self.embedder {
@@ -497,7 +551,9 @@ impl Session {
                 path.display()
             );
         }
-        Ok(Ended { source: source.name().to_owned(), run, position: source.position(), passages })
+        let (source, position) = (source.name().to_owned(), source.position());
+        let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Ended { source, run, position, passages, unread, failures })
     }
 
     fn close(mut self) -> Result<()> {
@@ -516,6 +572,17 @@ fn set_aside_json(letter: &DeadLetter) -> String {
 pub(super) fn set_aside(letter: &DeadLetter) -> String {
     let key = letter.key.as_ref().map_or_else(String::new, |key| format!(" ({key})"));
     format!("set aside: position {}{key}: {}: {}", letter.position, letter.class, letter.message)
+}
+
+/// One line about an item of which nothing was stored.
+fn passed_over(item: &PassedOver, json: bool) -> String {
+    let (position, reason) = (item.position, item.reason.name());
+    if json {
+        let id = item.key.as_ref().map(KeyJson);
+        return serde_json::json!({"passed_over": position, "id": id, "reason": reason}).to_string();
+    }
+    let key = item.key.as_ref().map_or_else(String::new, |key| format!(" ({key})"));
+    format!("passed over: position {position}{key}: {reason}")
 }
 
 /// What the source is called.
@@ -677,7 +744,9 @@ struct DryReport {
     passages: u64,
     text_bytes: u64,
     deletes: u64,
+    unchanged: u64,
     rejected: u64,
+    passed_over: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
 }
 
@@ -701,12 +770,18 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
     }
     let mut stdin = Some(BufReader::new(Stdin::new(stop.shared())));
     let inputs = kind.inputs(args, &mut stdin, Vec::new(), stop);
+    let mut unread = 0;
     let mut feed: Box<dyn Feed> = match kind {
         Kind::Lines(_) => Box::new(Lines::resume_at(inputs, &state)?),
-        Kind::Folder(path) => Box::new(Folder::compare_with(path, &kind.walk_options(args), &entries, next)?),
+        Kind::Folder(path) => {
+            let folder = Folder::compare_with(path, &kind.walk_options(args), &entries, next)?;
+            unread = folder.unchanged();
+            Box::new(folder)
+        }
     };
     let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
     let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default())?;
+    let (unchanged, passed_over) = reasons(&survey.passed_over);
     let report = DryReport {
         dry_run: true,
         items: survey.items,
@@ -715,21 +790,27 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
         passages: survey.passages,
         text_bytes: survey.text_bytes,
         deletes: survey.deletes,
+        unchanged: unread + unchanged,
         rejected: survey.rejected,
+        passed_over,
         failures: survey.failures.iter().map(|(class, count)| (class.name(), *count)).collect(),
     };
     if output.json {
         return output.value(&report);
     }
     output.line(format_args!(
-        "{} would be read: {} with vectors, {} to be embedded ({}), {} removed, {} with nothing to store, {} set aside",
+        "{} would be read: {} with vectors, {} to be embedded ({}), {} removed, {} with nothing to store{}, {} set aside{}; \
+         {} unchanged",
         counted(report.items, "item", "items"),
         counted(report.documents, "document", "documents"),
         counted(report.texts, "text", "texts"),
         counted(report.passages, "passage", "passages"),
         report.deletes,
-        report.rejected,
+        report.rejected.saturating_sub(unchanged),
+        listed(&report.passed_over),
         report.failures.values().sum::<u64>(),
+        listed(&report.failures),
+        counted(report.unchanged, "file", "files"),
     ))?;
     for (position, failure) in &survey.examples {
         output.line(format_args!("  position {position}: {}: {}", failure.class, failure.message))?;

@@ -1,12 +1,13 @@
 //! `plimsoll source`: how far sources are, what was set aside, and what can be done about it.
 
+use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{Table, presets};
-use plimsoll::{Database, DeadLetter, Error, ReadOnlyDatabase, SourceError, SourceStatus};
+use plimsoll::{Database, DeadLetter, Error, ReadOnlyDatabase, SourceError, SourceStatus, Step};
 use plimsoll_ingest::input::{Files, Parser};
 use plimsoll_ingest::{
     EmbedderSpec, History, Ingest, IngestError, Ledger, Origin, Patient, Policies, Run, RunOptions, RunState,
@@ -27,9 +28,12 @@ pub(super) fn run(args: &Source, output: &mut Output) -> Result<()> {
         SourceAction::Ls => ls(dir, output),
         SourceAction::Status { which, summary: true } => summarize(dir, which, output),
         SourceAction::Status { which, summary: false } => status(dir, which, output),
-        SourceAction::Failed { which, limit } => failed(dir, which, *limit, output),
-        SourceAction::Retry { which, position, embed, max_retries } => {
-            retry(dir, which, position, embed.as_ref(), *max_retries, output)
+        SourceAction::Failed { which, forget: positions, .. } if !positions.is_empty() => {
+            forget(dir, which, positions, output)
+        }
+        SourceAction::Failed { which, limit, .. } => failed(dir, which, *limit, output),
+        SourceAction::Retry { which, position, embed, max_retries, timeout } => {
+            retry(dir, which, position, embed.as_ref(), *max_retries, *timeout, output)
         }
         SourceAction::Pause(which) => set_paused(dir, which, true, output),
         SourceAction::Resume(which) => set_paused(dir, which, false, output),
@@ -45,8 +49,15 @@ impl Which {
             && self.collection.as_ref().is_none_or(|name| *name == status.collection)
     }
 
-    /// All sources that can be meant; at least one if one was named.
-    fn all(&self, sources: Vec<SourceStatus>) -> Result<Vec<SourceStatus>> {
+    /// All sources that can be meant; at least one if one was named. `find` looks for a collection.
+    fn all(
+        &self,
+        sources: Vec<SourceStatus>,
+        find: impl FnOnce(&str) -> plimsoll::Result<()>,
+    ) -> Result<Vec<SourceStatus>> {
+        if let Some(collection) = &self.collection {
+            find(collection)?;
+        }
         let found: Vec<_> = sources.into_iter().filter(|status| self.is_of(status)).collect();
         match &self.source {
             Some(name) if found.is_empty() => Err(Error::from(SourceError::NotFound(name.clone())).into()),
@@ -55,8 +66,8 @@ impl Which {
     }
 
     /// The source that is meant.
-    fn one(&self, sources: Vec<SourceStatus>) -> Result<SourceStatus> {
-        let mut found = self.all(sources)?;
+    fn one(&self, db: &Database) -> Result<SourceStatus> {
+        let mut found = self.all(db.sources()?, |name| db.collection(name).map(drop))?;
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(CliError::failed("source_not_found", "there is no source".to_owned())),
@@ -85,6 +96,11 @@ struct Report {
     created_at: f64,
     updated_at: f64,
     fingerprint: String,
+    /// How texts of the collection become vectors, and the name of the model that does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedder: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
     inputs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress_percent: Option<f64>,
@@ -107,6 +123,7 @@ impl Report {
         let history = History::from_entries(&entries);
         let inputs = Origin::from_entries(&entries).unwrap_or_default().inputs;
         let last_run = history.runs.last().cloned();
+        let settings = Settings::of_reader(db, &status.collection)?;
         let mut report = Self {
             source: status.name,
             collection: status.collection,
@@ -120,6 +137,8 @@ impl Report {
             created_at: seconds(status.created_at),
             updated_at: seconds(status.updated_at),
             fingerprint: status.fingerprint,
+            embedder: settings.as_ref().map(|settings| settings.embedder.to_string()),
+            model: settings.map(|settings| settings.model),
             inputs,
             progress_percent: None,
             items_per_second: None,
@@ -166,10 +185,13 @@ impl Report {
         line(
             "items",
             format!(
-                "{} stored, {} set aside, {} with nothing to store",
+                "{} stored or removed, {} set aside, {} with nothing to store",
                 self.committed, self.dead_lettered, self.rejected
             ),
         )?;
+        if let (Some(embedder), Some(model)) = (&self.embedder, &self.model) {
+            line("embedder", format!("{embedder} (model {model})"))?;
+        }
         if let Some(percent) = self.progress_percent {
             line("progress", format!("{percent:.1} % of the input"))?;
         }
@@ -196,12 +218,13 @@ impl Report {
             line(
                 "last run",
                 format!(
-                    "{} ({}), {} of {} stored, {} attempts repeated{error}",
+                    "{} ({}), {} read: {} stored, {} removed; {} repeated{error}",
                     run.id,
                     run.state.name(),
-                    run.committed,
                     counted(run.received, "item", "items"),
-                    run.retries
+                    run.stored(),
+                    run.removed,
+                    counted(run.retries, "attempt", "attempts")
                 ),
             )?;
         }
@@ -240,7 +263,7 @@ fn ls(dir: &Path, output: &mut Output) -> Result<()> {
         "collection",
         "state",
         "position",
-        "stored",
+        "stored or removed",
         "set aside",
         "nothing to store",
     ]);
@@ -265,7 +288,7 @@ fn ls(dir: &Path, output: &mut Output) -> Result<()> {
 
 fn status(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let report = Report::of(&db, status)?;
         if output.json {
             output.value(&report)?;
@@ -291,7 +314,7 @@ struct Summary {
 fn summarize(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
     let mut summary = Summary::default();
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let report = Report::of(&db, status)?;
         let is_last = |state: RunState| report.last_run.as_ref().is_some_and(|run| run.state == state);
         summary.sources += 1;
@@ -303,7 +326,7 @@ fn summarize(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
         summary.rejected += report.rejected;
     }
     let text = format!(
-        "{}: {} paused, {} not ended, {} failed; {} stored, {} set aside, {} with nothing to store",
+        "{}: {} paused, {} not ended, {} failed; {} stored or removed, {} set aside, {} with nothing to store",
         counted(summary.sources as u64, "source", "sources"),
         summary.paused,
         summary.running,
@@ -358,7 +381,7 @@ impl<'a> Failed<'a> {
 fn failed(dir: &Path, which: &Which, limit: usize, output: &mut Output) -> Result<()> {
     let db = reader(dir, output)?;
     let mut total = 0;
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let letters = db.dead_letters(&status.name, &status.collection)?;
         total += letters.len();
         for letter in letters.iter().take(limit) {
@@ -371,7 +394,8 @@ fn failed(dir: &Path, which: &Which, limit: usize, output: &mut Output) -> Resul
             let shown: String =
                 payload.chars().take(120).map(|c| if c.is_control() { '·' } else { c }).collect();
             let more = if payload.chars().nth(120).is_some() { "…" } else { "" };
-            output.line(format_args!("  tried {} times: {shown}{more}", letter.attempts))?;
+            let tried = counted(u64::from(letter.attempts), "time", "times");
+            output.line(format_args!("  tried {tried}: {shown}{more}"))?;
         }
         if letters.len() > limit && !output.json {
             output.line(format_args!("and {} more of {}", letters.len() - limit, status.name))?;
@@ -388,8 +412,50 @@ fn writer(dir: &Path) -> Result<Database> {
 }
 
 fn opened(db: &Database, which: &Which) -> Result<plimsoll::Source> {
-    let status = which.one(db.sources()?)?;
+    let status = which.one(db)?;
     Ok(db.source(&status.name, &status.collection)?.create(false).open()?)
+}
+
+fn check_set_aside<'a>(
+    source: &plimsoll::Source,
+    positions: impl IntoIterator<Item = &'a u64>,
+) -> Result<()> {
+    for position in positions {
+        if source.dead_letter(*position)?.is_none() {
+            let what = format!("nothing was set aside at position {position} of {}", source.name());
+            return Err(CliError::failed("not_set_aside", what));
+        }
+    }
+    Ok(())
+}
+
+/// What was given up, for JSON.
+#[derive(Serialize)]
+struct Forgotten<'a> {
+    source: &'a str,
+    forgotten: u64,
+    left: u64,
+}
+
+/// Gives up items that were set aside: their positions are those of items with nothing to store from now on.
+fn forget(dir: &Path, which: &Which, positions: &[u64], output: &mut Output) -> Result<()> {
+    let db = writer(dir)?;
+    let source = opened(&db, which)?;
+    let positions: BTreeSet<u64> = positions.iter().copied().collect();
+    check_set_aside(&source, &positions)?;
+    let mut step = Step::new();
+    for position in &positions {
+        step.rejected(*position);
+    }
+    source.commit(&step)?;
+    let (name, left) = (source.name().to_owned(), source.status()?.counts.dead_lettered);
+    drop(source);
+    let ledger = Ledger::open(Ledger::path_for(dir));
+    ledger.rebuild(&db)?;
+    db.close()?;
+    let report = Forgotten { source: &name, forgotten: positions.len() as u64, left };
+    let items = counted(report.forgotten, "item", "items");
+    output.either(&report, format_args!("{name}: {items} given up; {left} set aside still"))
 }
 
 /// What a retry did, for JSON.
@@ -398,6 +464,8 @@ struct Retried {
     source: String,
     tried: u64,
     committed: u64,
+    stored: u64,
+    removed: u64,
     dead_lettered: u64,
     left: u64,
 }
@@ -408,16 +476,13 @@ fn retry(
     positions: &[u64],
     spec: Option<&EmbedderSpec>,
     max_retries: u32,
+    timeout: Option<Duration>,
     output: &mut Output,
 ) -> Result<()> {
-    let stop = StopFlag::watch()?;
+    let stop = StopFlag::watch(output.json)?;
     let db = writer(dir)?;
     let source = opened(&db, which)?;
-    let missing = positions.iter().find(|position| !matches!(source.dead_letter(**position), Ok(Some(_))));
-    if let Some(position) = missing {
-        let what = format!("nothing was set aside at position {position} of {}", source.name());
-        return Err(CliError::failed("not_set_aside", what));
-    }
+    check_set_aside(&source, positions)?;
     let settings = Settings::of(source.collection())?;
     let origin = Origin::from_entries(&source.entries()?).unwrap_or_default();
     let files = match &origin.base {
@@ -436,7 +501,7 @@ fn retry(
     let ledger = Ledger::open(Ledger::path_for(dir));
     let spec = spec.or_else(|| settings.as_ref().map(|settings| &settings.embedder));
     let embedder = match spec.filter(|spec| **spec != EmbedderSpec::Given) {
-        Some(spec) => Some(embedder(spec, dir, &policies, &stop)?),
+        Some(spec) => Some(embedder(spec, dir, &policies, timeout, &stop)?),
         None => None,
     };
     if let (Some(embedder), Some(spec)) = (&embedder, spec) {
@@ -454,15 +519,18 @@ fn retry(
         source: source.name().to_owned(),
         tried: run.received,
         committed: run.committed,
+        stored: run.stored(),
+        removed: run.removed,
         dead_lettered: run.dead_lettered,
         left,
     };
     drop(source);
     db.close()?;
     let text = format!(
-        "{} tried again: {} stored, {} set aside again; {} left",
+        "{} tried again: {} stored, {} removed, {} set aside again; {} left",
         counted(report.tried, "item", "items"),
-        report.committed,
+        report.stored,
+        report.removed,
         report.dead_lettered,
         report.left
     );
@@ -502,7 +570,7 @@ fn reset(dir: &Path, which: &Which, output: &mut Output) -> Result<()> {
 fn purge(dir: &Path, which: &Which, older_than: Duration, output: &mut Output) -> Result<()> {
     let db = writer(dir)?;
     let mut all = Vec::new();
-    for status in which.all(db.sources()?)? {
+    for status in which.all(db.sources()?, |name| db.collection(name).map(drop))? {
         let source = db.source(&status.name, &status.collection)?.create(false).open()?;
         all.push((status.name, History::purge(&source, older_than)?));
     }

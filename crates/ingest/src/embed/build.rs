@@ -22,6 +22,16 @@ impl Default for EmbedderOptions {
     }
 }
 
+impl EmbedderOptions {
+    /// All that may be waited for in one call takes this long at most: an answer of an endpoint, or of a program with its
+    /// start.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        let connect = self.http.connect.min(timeout);
+        Self { http: HttpTimeouts { connect, read: timeout, total: timeout }, command: timeout }
+    }
+}
+
 impl EmbedderSpec {
     /// The embedder. Nothing is asked of an endpoint or started yet; the API key is read from the environment now.
     ///

@@ -35,7 +35,7 @@ pub struct HttpTimeouts {
     pub connect: Duration,
     /// Until something more arrives; 60 s unless it is said.
     pub read: Duration,
-    /// For the whole request; 120 s unless it is said.
+    /// For the whole request; 60 s unless it is said.
     pub total: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for HttpTimeouts {
         Self {
             connect: Duration::from_secs(10),
             read: Duration::from_secs(60),
-            total: Duration::from_secs(120),
+            total: Duration::from_secs(60),
         }
     }
 }

@@ -6,6 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use plimsoll::limits::{MAX_KEY_BYTES, MAX_POSTINGS};
 use plimsoll::{Document, Key, Metadata};
 use plimsoll_lines::{PostingField, from_json};
+use serde::{Deserialize, Serialize};
 
 use super::content::{self, Unread};
 use super::fields::Fields;
@@ -52,7 +53,8 @@ pub struct Changeset {
 }
 
 /// Why there is nothing to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SkipReason {
     /// The line is blank.
@@ -65,6 +67,8 @@ pub enum SkipReason {
     Binary,
     /// The file holds what it held when it was read the last time.
     Unchanged,
+    /// There is no passage in the text, and so nothing that could be found. What was stored under its key goes.
+    Empty,
 }
 
 impl SkipReason {
@@ -76,6 +80,7 @@ impl SkipReason {
             Self::Directory => "directory",
             Self::Binary => "binary",
             Self::Unchanged => "unchanged",
+            Self::Empty => "empty",
         }
     }
 }

@@ -12,6 +12,7 @@ use super::history::{ChangesetRecord, Recorder, Repository};
 use super::prepare::{Outcome, Prepared};
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
+use crate::input::SkipReason;
 use crate::retry::Policies;
 
 /// What is kept of a payload that is larger than a dead letter's may be.
@@ -23,10 +24,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A step is divided if it would be larger.
 const STEP_BYTES: usize = 64 << 20;
 
+/// An item of which nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedOver {
+    /// Its position.
+    pub position: u64,
+    /// The document that it is about, where that is known.
+    pub key: Option<Key>,
+    /// Why.
+    pub reason: SkipReason,
+}
+
 /// What one step has changed, for the ledger and for whoever watches.
 #[derive(Debug, Default)]
 pub(crate) struct StepNews {
-    pub stored: u64,
+    /// Items that were done by an operation on a document.
+    pub committed: u64,
+    /// Those of them that removed one, because they said so.
+    pub removed: u64,
+    pub passed_over: Vec<PassedOver>,
     pub set_aside: Vec<DeadLetter>,
     pub rejected: u64,
     /// The positions of dead letters that are none any more.
@@ -227,7 +244,9 @@ impl<'a> Committer<'a> {
         let positions: BTreeSet<u64> = part.iter().map(|item| item.position).collect();
         let mut stored_last: HashMap<&Key, u64> = HashMap::new();
         for item in part {
-            if let Outcome::Upsert(Document { key, .. }) | Outcome::Delete(key) = &item.outcome {
+            if let Outcome::Upsert(Document { key, .. }) | Outcome::Delete(key) | Outcome::Empty(key) =
+                &item.outcome
+            {
                 stored_last.insert(key, item.position);
             }
         }
@@ -241,21 +260,29 @@ impl<'a> Committer<'a> {
                 Outcome::Upsert(document) => {
                     step.upsert(position, document.clone());
                     operations.push(index);
-                    news.stored += 1;
+                    news.committed += 1;
                 }
                 Outcome::Delete(key) => {
                     step.delete(position, key.clone());
                     operations.push(index);
-                    news.stored += 1;
+                    news.committed += 1;
+                    news.removed += 1;
+                }
+                Outcome::Empty(key) => {
+                    step.delete(position, key.clone());
+                    operations.push(index);
+                    news.committed += 1;
+                    news.passed_over.push(item.passed_over(SkipReason::Empty));
                 }
                 Outcome::Control(changeset) => {
                     news.changesets.push(self.recorder.changeset(&mut step, position, changeset));
                     step.rejected(position);
                     news.rejected += 1;
                 }
-                Outcome::Nothing => {
+                Outcome::Nothing(reason) => {
                     step.rejected(position);
                     news.rejected += 1;
+                    news.passed_over.push(item.passed_over(*reason));
                 }
                 // What the document is now came later: to store this one day would bring back what is outdated.
                 Outcome::Failed(..) if is_outdated(item) => {
@@ -282,9 +309,9 @@ impl<'a> Committer<'a> {
         self.supersede(part, &positions, &mut step, &mut news);
         let changes = part.iter().filter_map(|item| {
             let is_stored = match item.outcome {
-                Outcome::Upsert(_) | Outcome::Delete(_) => true,
+                Outcome::Upsert(_) | Outcome::Delete(_) | Outcome::Empty(_) => true,
                 Outcome::Failed(..) => false,
-                Outcome::Control(_) | Outcome::Nothing | Outcome::Left => return None,
+                Outcome::Control(_) | Outcome::Nothing(_) | Outcome::Left => return None,
             };
             Some((item.repo.clone()?, item.position, is_stored))
         });
@@ -303,13 +330,13 @@ impl<'a> Committer<'a> {
         let mut superseded = BTreeSet::new();
         for item in part {
             // A file that is as it was has still not been stored.
-            let is_news = !matches!(item.outcome, Outcome::Nothing | Outcome::Left);
+            let is_news = !matches!(item.outcome, Outcome::Nothing(_) | Outcome::Left);
             let same =
                 (item.is_named && is_news).then(|| self.payloads.get(&blake3::hash(&item.payload))).flatten();
             superseded.extend(same.into_iter().flat_map(|letters| letters.range(..item.position)));
             let key = match &item.outcome {
                 Outcome::Upsert(document) => &document.key,
-                Outcome::Delete(key) => key,
+                Outcome::Delete(key) | Outcome::Empty(key) => key,
                 _ => continue,
             };
             let letters = self.letters.get(key);
@@ -342,6 +369,12 @@ impl<'a> Committer<'a> {
         }
         letter.key.clone_from(&item.key);
         letter
+    }
+}
+
+impl Prepared {
+    fn passed_over(&self, reason: SkipReason) -> PassedOver {
+        PassedOver { position: self.position, key: self.key.clone(), reason }
     }
 }
 

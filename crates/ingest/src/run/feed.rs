@@ -195,6 +195,11 @@ impl Folder {
     pub fn files(&self) -> u64 {
         self.walk.files()
     }
+
+    /// How many files are as they were, by size and time of modification: they are no items.
+    pub fn unchanged(&self) -> u64 {
+        self.walk.unchanged()
+    }
 }
 
 impl Feed for Folder {

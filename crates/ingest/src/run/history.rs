@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::StepNews;
 use crate::error::IngestError;
-use crate::input::Changeset;
+use crate::input::{Changeset, SkipReason};
 
 const RUN: &str = "run/";
 const CHANGESET: &str = "changeset/";
@@ -57,8 +57,15 @@ pub struct Run {
     pub updated_ms: u64,
     /// Items read.
     pub received: u64,
-    /// Items stored.
+    /// Items done by an operation on a document: stored, removed, or empty.
     pub committed: u64,
+    /// Those of them that asked for a document to be removed.
+    #[serde(default)]
+    pub removed: u64,
+    /// Items of which nothing was stored, by the reason. Those that are [empty](SkipReason::Empty) are among `committed`, and
+    /// all others among `rejected`, as are control records and items that a later one has outdated, which are not here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed_over: BTreeMap<SkipReason, u64>,
     /// Items set aside.
     pub dead_lettered: u64,
     /// Items with nothing to store.
@@ -80,6 +87,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Items whose documents were added or replaced.
+    pub fn stored(&self) -> u64 {
+        let empty = self.passed_over.get(&SkipReason::Empty).copied().unwrap_or(0);
+        self.committed.saturating_sub(self.removed + empty)
+    }
+
     /// Items that were read and not done: when the run ended, or as of its last batch.
     pub const fn in_flight(&self) -> u64 {
         self.received.saturating_sub(self.committed + self.dead_lettered + self.rejected)
@@ -248,6 +261,8 @@ impl Recorder {
             updated_ms: now,
             received: 0,
             committed: 0,
+            removed: 0,
+            passed_over: BTreeMap::new(),
             dead_lettered: 0,
             rejected: 0,
             retries: 0,
@@ -262,7 +277,11 @@ impl Recorder {
 
     /// Counts what a step does.
     pub(super) fn count(&mut self, committed: &StepNews) {
-        self.run.committed += committed.stored;
+        self.run.committed += committed.committed;
+        self.run.removed += committed.removed;
+        for passed_over in &committed.passed_over {
+            *self.run.passed_over.entry(passed_over.reason).or_default() += 1;
+        }
         self.run.dead_lettered += committed.set_aside.len() as u64;
         self.run.rejected += committed.rejected;
     }

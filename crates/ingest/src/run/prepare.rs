@@ -12,7 +12,7 @@ use crate::chunk::Chunking;
 use crate::embed::{Embedded, Embedder, TextKind};
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
-use crate::input::{Change, Changeset, Entry, Parser};
+use crate::input::{Change, Changeset, Entry, Parser, SkipReason};
 use crate::retry::Policies;
 
 /// What is to become of an item.
@@ -20,9 +20,11 @@ use crate::retry::Policies;
 pub(super) enum Outcome {
     Upsert(Document),
     Delete(Key),
+    /// There is nothing in the text; what was under the key goes.
+    Empty(Key),
     Control(Changeset),
     /// There is nothing to store.
-    Nothing,
+    Nothing(SkipReason),
     Failed(Failure, u32),
     /// It stays in hand: it could not be embedded, and is not to blame.
     Left,
@@ -187,14 +189,14 @@ impl Workshop<'_> {
                 let tries = 1 + self.policies.of(failure.class).retries;
                 Outcome::Failed(failure, attempts.saturating_add(tries))
             }
-            (Ok(Change::Text { key, .. }), None, Ok(postings)) if postings.is_empty() => Outcome::Delete(key),
+            (Ok(Change::Text { key, .. }), None, Ok(postings)) if postings.is_empty() => Outcome::Empty(key),
             (Ok(Change::Text { key, text, metadata }), None, Ok(postings)) => {
                 Outcome::Upsert(Document { key, text: Some(text), metadata, postings })
             }
             (Ok(Change::Upsert(document)), ..) => Outcome::Upsert(document),
             (Ok(Change::Delete(key)), ..) => Outcome::Delete(key),
             (Ok(Change::Control(changeset)), ..) => Outcome::Control(changeset),
-            (Ok(Change::Skip(_)), ..) => Outcome::Nothing,
+            (Ok(Change::Skip(reason)), ..) => Outcome::Nothing(reason),
         };
         let outcome = match outcome {
             Outcome::Upsert(document) => match self.wrong_dimension(&document) {
