@@ -127,6 +127,16 @@ impl WriteBatch {
         self.operations.iter().any(Operation::is_conditional)
     }
 
+    /// The documents that it stores, in their order.
+    pub(crate) fn into_documents(self) -> impl Iterator<Item = Document> {
+        self.operations.into_iter().filter_map(|operation| match operation {
+            Operation::Upsert(document) | Operation::Insert(document) | Operation::Replace(document, _) => {
+                Some(document)
+            }
+            Operation::UpsertVector(..) | Operation::Delete(_) => None,
+        })
+    }
+
     pub(crate) fn is_delete_only(&self) -> bool {
         self.operations.iter().all(|operation| matches!(operation, Operation::Delete(_)))
     }

@@ -2,8 +2,8 @@
 //!
 //! It is a projection of the system tables, keyed by source and position, for people and their tools: nothing is ever read
 //! back from it, and it can be made anew from the database at any time ([`Ledger::rebuild`]). **Promises** that it holds up
-//! nothing: what can not be written is counted and said, and the run goes on. **On a crash** it may lag behind by a batch;
-//! the next run brings it up to date. A damaged file is put aside, and another one begun.
+//! nothing: it is written once a second and when a run ends, what can not be written is counted and said, and the run goes on.
+//! **On a crash** it may lag behind by a second; the next run brings it up to date. A damaged file is put aside, and another one begun.
 //!
 //! | table | a row |
 //! |---|---|
@@ -15,16 +15,19 @@
 //!
 //! Times are texts in UTC, such as `2026-01-31 12:00:00.000`.
 
+mod follower;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use plimsoll::{Database, DeadLetter, Source, SourceStatus};
+use plimsoll::{Database, DeadLetter, SourceStatus};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::error::IngestError;
-use crate::run::{ChangesetRecord, History, Repository, Run, StepNews};
+use crate::run::{ChangesetRecord, History, Repository, Run};
+pub(crate) use follower::Follower;
 
 /// How long a lock of somebody who reads the ledger is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,8 +61,6 @@ pub struct Ledger {
     path: PathBuf,
     connection: Mutex<Option<Connection>>,
     failures: AtomicU64,
-    /// What could not be written is not there: the next that is written brings everything with it.
-    lags: Mutex<bool>,
 }
 
 impl Ledger {
@@ -93,7 +94,7 @@ impl Ledger {
             },
             Some,
         );
-        Self { path, connection: Mutex::new(connection), failures, lags: Mutex::new(true) }
+        Self { path, connection: Mutex::new(connection), failures }
     }
 
     /// Where the ledger of a database is: in the directory that has the database's name and `.ingest` at its end.
@@ -137,32 +138,6 @@ impl Ledger {
             Ok(())
         });
         Ok(())
-    }
-
-    /// Takes note of a step of a source.
-    pub(crate) fn note(&self, source: &Source, run: &Run, news: &StepNews) {
-        let mut lags = self.lags.lock();
-        let Ok(status) = source.status() else { return };
-        let of = Of { collection: source.collection().name(), source: source.name() };
-        // Once something was not written, or another process may have written, all there is of the source is.
-        let whole = lags.then(|| Some((source.dead_letters().ok()?, source.entries().ok()?))).flatten();
-        let written = self.write(|transaction| {
-            of.put_source(transaction, &status)?;
-            if let Some((letters, entries)) = &whole {
-                let history = History::from_entries(entries);
-                of.clear(transaction)?;
-                of.put_letters(transaction, letters)?;
-                of.put_runs(transaction, &history.runs)?;
-                of.put_changesets(transaction, &history.changesets)?;
-                return of.put_repositories(transaction, &history.repositories);
-            }
-            of.put_runs(transaction, std::slice::from_ref(run))?;
-            of.remove_letters(transaction, &news.resolved)?;
-            of.put_letters(transaction, &news.set_aside)?;
-            of.put_changesets(transaction, &news.changesets)?;
-            of.put_repositories(transaction, &news.repositories)
-        });
-        *lags = !written;
     }
 
     /// Writes in one transaction; says whether that was possible.
@@ -281,10 +256,14 @@ impl Of<'_> {
         })
     }
 
-    fn put_letters(&self, transaction: &Transaction<'_>, letters: &[DeadLetter]) -> rusqlite::Result<()> {
+    fn put_letters<'a>(
+        &self,
+        transaction: &Transaction<'_>,
+        letters: impl IntoIterator<Item = &'a DeadLetter>,
+    ) -> rusqlite::Result<()> {
         let mut put = transaction
             .prepare_cached("INSERT OR REPLACE INTO failed_items VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")?;
-        letters.iter().try_for_each(|letter| {
+        letters.into_iter().try_for_each(|letter| {
             put.execute(params![
                 self.collection,
                 self.source,
@@ -331,14 +310,14 @@ impl Of<'_> {
         })
     }
 
-    fn put_repositories(
+    fn put_repositories<'a>(
         &self,
         transaction: &Transaction<'_>,
-        repositories: &[Repository],
+        repositories: impl IntoIterator<Item = &'a Repository>,
     ) -> rusqlite::Result<()> {
         let mut put = transaction
             .prepare_cached("INSERT OR REPLACE INTO repositories VALUES (?1,?2,?3,?4,?5,?6,?7)")?;
-        repositories.iter().try_for_each(|repository| {
+        repositories.into_iter().try_for_each(|repository| {
             put.execute(params![
                 self.collection,
                 self.source,

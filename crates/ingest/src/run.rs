@@ -33,7 +33,7 @@ use crate::embed::Embedder;
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
 use crate::input::Parser;
-use crate::ledger::Ledger;
+use crate::ledger::{Follower, Ledger};
 use crate::retry::Policies;
 use commit::Committer;
 pub use commit::PassedOver;
@@ -292,6 +292,7 @@ impl<'a> Ingest<'a> {
                 Fed::End => break Ok(()),
                 Fed::Idle => {
                     hand_on(&mut batch, feed);
+                    shared.follower.iter().for_each(Follower::write_if_due);
                     continue;
                 }
                 // What came after the word to stop may be half of an item.
@@ -329,7 +330,7 @@ impl<'a> Ingest<'a> {
 
     /// Records how the run ended.
     fn end(&self, shared: Shared<'_>, ended: Result<(), IngestError>) -> Result<Run, IngestError> {
-        let mut committer = shared.committer.into_inner();
+        let mut committer = shared.committer.lock();
         let run = &mut committer.recorder.run;
         run.retries = self.retries();
         // The word to stop cuts the waits between attempts short: what the embedder said last did not end the run.
@@ -346,9 +347,9 @@ impl<'a> Ingest<'a> {
         let mut step = Step::new();
         committer.recorder.run(&mut step);
         let recorded = self.source.commit(&step);
-        let run = committer.recorder.run;
-        if let Some(ledger) = self.ledger {
-            ledger.note(self.source, &run, &StepNews::default());
+        let run = committer.recorder.run.clone();
+        if let Some(follower) = &shared.follower {
+            follower.end(&run);
         }
         ended?;
         recorded?;
@@ -387,6 +388,7 @@ struct Shared<'r> {
     workshop: Workshop<'r>,
     committer: Mutex<Committer<'r>>,
     order: Order,
+    follower: Option<Follower<'r>>,
     failed: Mutex<Option<IngestError>>,
 }
 
@@ -405,6 +407,7 @@ impl<'r> Shared<'r> {
             workshop,
             committer: Mutex::new(Committer::new(ingest.source, &ingest.policies, &ingest.stop)?),
             order: Order::default(),
+            follower: ingest.ledger.map(|ledger| Follower::new(ledger, ingest.source)),
             failed: Mutex::new(None),
         })
     }
@@ -440,7 +443,10 @@ impl<'r> Shared<'r> {
         let state = items.last().and_then(Item::state);
         let received = items.len() as u64;
         let parsed: Vec<Parsed> = items.into_iter().map(|item| self.workshop.parse(item)).collect();
-        self.order.parsed(number, keys(&parsed));
+        // Who works alone does one batch after the other.
+        if self.ingest.options.workers > 1 {
+            self.order.parsed(number, keys(&parsed));
+        }
         let (prepared, error) = self.workshop.prepare(parsed);
         self.order.wait_for_turn(number);
         let mut committer = self.committer.lock();
@@ -461,11 +467,11 @@ impl<'r> Shared<'r> {
     }
 
     /// Tells the ledger and whoever watches.
-    fn tell(&self, news: &StepNews, run: &Run) {
-        if let Some(ledger) = self.ingest.ledger {
-            ledger.note(self.ingest.source, run, news);
-        }
+    fn tell(&self, news: StepNews, run: &Run) {
         let (set_aside, passed_over) = (news.set_aside.clone(), news.passed_over.clone());
+        if let Some(follower) = &self.follower {
+            follower.note(run, news);
+        }
         (self.ingest.watch)(&Progress { run: run.clone(), set_aside, passed_over });
     }
 }

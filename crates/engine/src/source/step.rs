@@ -180,6 +180,11 @@ impl Step {
         self.done.len()
     }
 
+    /// The documents that it was to store, in the order in which they were added: for whoever tries again what was refused.
+    pub fn into_documents(self) -> impl Iterator<Item = Document> {
+        self.batch.into_documents()
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.done.is_empty() && self.batch.is_empty() && self.state.is_none() && self.entries.is_empty()

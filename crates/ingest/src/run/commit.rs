@@ -148,7 +148,7 @@ impl<'a> Committer<'a> {
         &mut self,
         mut batch: Vec<Prepared>,
         place: Option<(u64, Option<Vec<u8>>)>,
-        done: &mut impl FnMut(&StepNews, &Recorder),
+        done: &mut impl FnMut(StepNews, &Recorder),
     ) -> Result<(), IngestError> {
         self.leave(&mut batch);
         let is_whole = !batch.iter().any(|item| matches!(item.outcome, Outcome::Left));
@@ -178,19 +178,20 @@ impl<'a> Committer<'a> {
         &mut self,
         mut part: Vec<Prepared>,
         state: Option<Vec<u8>>,
-        done: &mut impl FnMut(&StepNews, &Recorder),
+        done: &mut impl FnMut(StepNews, &Recorder),
     ) -> Result<(), IngestError> {
         let mut attempt = 0;
         loop {
             let before = self.recorder.clone();
-            let (step, news, operations) = self.step(&part, state.clone());
+            let (step, news, operations) = self.step(&mut part, state.clone());
             let Err(error) = self.source.commit(&step) else {
                 news.resolved.iter().for_each(|position| self.forget(*position));
                 news.set_aside.iter().for_each(|letter| self.remember(letter));
-                done(&news, &self.recorder);
+                done(news, &self.recorder);
                 return Ok(());
             };
             self.recorder = before;
+            give_back(&mut part, step);
             let failed = |class| Failure::new(class, error.to_string());
             match &error {
                 Error::InvalidDocument { operation, .. } => {
@@ -238,27 +239,23 @@ impl<'a> Committer<'a> {
         false
     }
 
-    /// The step of a part of a batch, what it changes, and which item each of its operations is from.
-    fn step(&mut self, part: &[Prepared], state: Option<Vec<u8>>) -> (Step, StepNews, Vec<usize>) {
+    /// The step of a part of a batch, what it changes, and which item each of its operations is from. The step has the
+    /// documents of the part, until it gives them back.
+    fn step(&mut self, part: &mut [Prepared], state: Option<Vec<u8>>) -> (Step, StepNews, Vec<usize>) {
         let (mut step, mut news, mut operations) = (Step::new(), StepNews::default(), Vec::new());
-        let positions: BTreeSet<u64> = part.iter().map(|item| item.position).collect();
-        let mut stored_last: HashMap<&Key, u64> = HashMap::new();
-        for item in part {
-            if let Outcome::Upsert(Document { key, .. }) | Outcome::Delete(key) | Outcome::Empty(key) =
-                &item.outcome
-            {
-                stored_last.insert(key, item.position);
-            }
-        }
+        let stored_last = stored_last(part);
         let is_outdated = |item: &Prepared| {
             let last = item.key.as_ref().and_then(|key| stored_last.get(key));
             last.is_some_and(|last| *last > item.position)
         };
-        for (index, item) in part.iter().enumerate() {
+        for (index, item) in part.iter_mut().enumerate() {
             let position = item.position;
+            if let Outcome::Upsert(document) = &mut item.outcome {
+                let key = document.key.clone();
+                step.upsert(position, std::mem::replace(document, Document::new(key)));
+            }
             match &item.outcome {
-                Outcome::Upsert(document) => {
-                    step.upsert(position, document.clone());
+                Outcome::Upsert(_) => {
                     operations.push(index);
                     news.committed += 1;
                 }
@@ -306,7 +303,7 @@ impl<'a> Committer<'a> {
                 news.resolved.push(position);
             }
         }
-        self.supersede(part, &positions, &mut step, &mut news);
+        self.supersede(part, &mut step, &mut news);
         let changes = part.iter().filter_map(|item| {
             let is_stored = match item.outcome {
                 Outcome::Upsert(_) | Outcome::Delete(_) | Outcome::Empty(_) => true,
@@ -326,7 +323,11 @@ impl<'a> Committer<'a> {
 
     /// Dead letters about a document that a later item has stored or removed are of no use any more: to store them would
     /// bring back what is outdated.
-    fn supersede(&self, part: &[Prepared], positions: &BTreeSet<u64>, step: &mut Step, news: &mut StepNews) {
+    fn supersede(&self, part: &[Prepared], step: &mut Step, news: &mut StepNews) {
+        if self.open_letters.is_empty() {
+            return;
+        }
+        let positions: HashSet<u64> = part.iter().map(|item| item.position).collect();
         let mut superseded = BTreeSet::new();
         for item in part {
             // A file that is as it was has still not been stored.
@@ -392,6 +393,29 @@ fn shortened(message: &str) -> String {
         return message.to_owned();
     }
     format!("{}…", &message[..message.floor_char_boundary(MESSAGE)])
+}
+
+/// The position at which each document was stored or removed last, if that matters because something has failed.
+fn stored_last(part: &[Prepared]) -> HashMap<Key, u64> {
+    if !part.iter().any(|item| matches!(item.outcome, Outcome::Failed(..))) {
+        return HashMap::new();
+    }
+    let stored = part.iter().filter_map(|item| match &item.outcome {
+        Outcome::Upsert(Document { key, .. }) | Outcome::Delete(key) | Outcome::Empty(key) => {
+            Some((key.clone(), item.position))
+        }
+        _ => None,
+    });
+    stored.collect()
+}
+
+/// Takes the documents of a part back from the step that was made of it.
+fn give_back(part: &mut [Prepared], step: Step) {
+    let wanting = part.iter_mut().filter_map(|item| match &mut item.outcome {
+        Outcome::Upsert(document) => Some(document),
+        _ => None,
+    });
+    wanting.zip(step.into_documents()).for_each(|(wanting, document)| *wanting = document);
 }
 
 /// Divides a batch so that each part makes a step of a bounded size.
