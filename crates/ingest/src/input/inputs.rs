@@ -217,7 +217,7 @@ impl Inputs {
             return self.open(place.end, false);
         };
         // There is no going back in a stream: the line is put before the rest of it.
-        let mut bytes = line.bytes.clone();
+        let mut bytes = line.bytes.to_vec();
         let end: &[u8] = match line.end - line.start - bytes.len() as u64 {
             0 => b"",
             1 => b"\n",

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, ErrorKind};
 use std::sync::Arc;
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr;
 
 use super::fingerprint::Fingerprint;
@@ -15,6 +16,9 @@ pub const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// So much of a longer line is kept, to show which one it was.
 pub const HEAD_BYTES: usize = 64 << 10;
+
+/// Memory for lines is asked for in such pieces, so that not each line asks for its own.
+const ROOM_BYTES: usize = 64 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -34,8 +38,8 @@ pub struct Line {
     /// Its number from 0 in its file.
     pub number: u64,
     /// Its bytes without the line end (`\n` or `\r\n`) and, at the beginning of a file, without the byte order mark. Of
-    /// a line that is too long, the first [`HEAD_BYTES`].
-    pub bytes: Vec<u8>,
+    /// a line that is too long, the first [`HEAD_BYTES`]. Lines that were read together share their memory.
+    pub bytes: Bytes,
     /// How many bytes it has, if they are more than `bytes`.
     pub too_long: Option<u64>,
     /// Where it begins in its file, in bytes.
@@ -104,7 +108,7 @@ pub struct LineReader<R> {
     /// The place of the line that is being read.
     at: Start,
     /// What was read of it so far: all, or of a line that is too long its head.
-    pending: Vec<u8>,
+    pending: BytesMut,
     /// How many bytes of it were read so far.
     length: u64,
     within: Arc<Within>,
@@ -122,7 +126,7 @@ impl<R: BufRead> LineReader<R> {
             reader,
             limit: MAX_LINE_BYTES,
             at,
-            pending: Vec::new(),
+            pending: BytesMut::new(),
             length: 0,
             within: Arc::new(Within::default()),
         }
@@ -165,13 +169,17 @@ impl<R: BufRead> LineReader<R> {
             self.length += taken as u64;
             // With a line end of two bytes, a line of just the allowed length has two more.
             if self.length <= self.limit as u64 + 2 {
+                if self.pending.capacity() - self.pending.len() < taken {
+                    self.pending.reserve(taken.max(ROOM_BYTES));
+                }
                 self.pending.extend_from_slice(&buffer[..taken]);
             } else {
                 let head = HEAD_BYTES.min(self.limit);
                 let missing = head.saturating_sub(self.pending.len()).min(taken);
                 self.pending.extend_from_slice(&buffer[..missing]);
-                self.pending.truncate(head);
-                self.pending.shrink_to(head);
+                if self.pending.len() > head {
+                    self.pending = BytesMut::from(&self.pending[..head]);
+                }
             }
             self.reader.consume(taken);
             if found.is_some() {
@@ -209,7 +217,7 @@ impl<R: BufRead> LineReader<R> {
     }
 
     fn take(&mut self, ended: bool) -> Line {
-        let mut bytes = std::mem::take(&mut self.pending);
+        let mut bytes = self.pending.split().freeze();
         let length = std::mem::take(&mut self.length);
         let Start { offset: start, line: number, position } = self.at;
         let end = start + length;
@@ -217,18 +225,18 @@ impl<R: BufRead> LineReader<R> {
         let mut content = length - u64::from(ended);
         let is_whole = length <= self.limit as u64 + 2;
         if is_whole && ended {
-            bytes.pop();
+            bytes.truncate(bytes.len() - 1);
             if bytes.last() == Some(&b'\r') {
-                bytes.pop();
+                bytes.truncate(bytes.len() - 1);
             }
             content = bytes.len() as u64;
         }
         let too_long = (content > self.limit as u64).then_some(content);
         if too_long.is_some() {
-            bytes.truncate(HEAD_BYTES.min(self.limit));
+            bytes = Bytes::copy_from_slice(&bytes[..bytes.len().min(HEAD_BYTES).min(self.limit)]);
         }
         if start == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
-            drop(bytes.drain(..BYTE_ORDER_MARK.len()));
+            bytes.advance(BYTE_ORDER_MARK.len());
         }
         let within = Arc::clone(&self.within);
         Line { position, number, bytes, too_long, start, end, ended, limit: self.limit, within }

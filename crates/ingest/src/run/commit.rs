@@ -358,7 +358,7 @@ impl<'a> Committer<'a> {
             let what = format!("{message} (of its {length} bytes the first {HEAD} are kept)");
             (item.payload[..HEAD].to_vec(), what)
         } else {
-            (item.payload.clone(), message)
+            (item.payload.to_vec(), message)
         };
         let now = SystemTime::now();
         let mut letter =

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use plimsoll::limits::MAX_KEY_BYTES;
 use plimsoll::{Document, Key, Posting};
 
@@ -35,7 +36,7 @@ pub(super) enum Outcome {
 pub(super) struct Prepared {
     pub position: u64,
     /// What is kept of it if it fails.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     pub key: Option<Key>,
     pub repo: Option<String>,
     pub entries: Vec<(String, Option<Vec<u8>>)>,
@@ -47,7 +48,7 @@ pub(super) struct Prepared {
 /// An item that was parsed.
 pub(super) struct Parsed {
     position: u64,
-    payload: Vec<u8>,
+    payload: Bytes,
     key: Option<Key>,
     repo: Option<String>,
     entries: Vec<(String, Option<Vec<u8>>)>,
@@ -58,7 +59,7 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    fn of(position: u64, payload: Vec<u8>, entry: Entry) -> Self {
+    fn of(position: u64, payload: Bytes, entry: Entry) -> Self {
         // Of a line that is wrong it may be known which document it is about, all the same.
         let named = || {
             let path = entry.path.as_ref()?;
@@ -102,7 +103,7 @@ impl Workshop<'_> {
         let Item { position, work, key: named, entries, is_named } = item;
         match work {
             Work::Change(change, payload) => {
-                let key = key_of(&change).or(named);
+                let (key, payload) = (key_of(&change).or(named), payload.into());
                 Parsed { position, payload, key, repo: None, entries, is_named, change, attempts: 0 }
             }
             Work::Line(line) => {
@@ -115,7 +116,7 @@ impl Workshop<'_> {
     /// The payload of an item that failed before.
     pub(super) fn parse_again(&self, position: u64, payload: Vec<u8>, attempts: u32) -> Parsed {
         let entry = self.parser.parse_payload(&payload);
-        Parsed { attempts, ..Parsed::of(position, payload, entry) }
+        Parsed { attempts, ..Parsed::of(position, payload.into(), entry) }
     }
 
     /// Makes documents of items. The error is that of the embedder, if it kept texts from being embedded: these are left.
