@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use plimsoll::{CollectionConfig, Database, FailureClass, Metric, Source};
+use plimsoll::{CollectionConfig, Database, DeadLetter, FailureClass, Metric, Source, Step};
 use plimsoll_ingest::input::{Files, Input, InputError, Inputs, Parser, WalkOptions};
 use plimsoll_ingest::{
     Cache, Cached, Embedded, Embedder, Failure, Fed, Feed, Folder, HashEmbedder, Ingest, IngestError, Lines,
@@ -268,6 +268,30 @@ fn files_that_were_set_aside_are_so_once_and_are_tried_again_whatever_they_are_c
     let left = source.dead_letters().unwrap();
     assert!(left.iter().all(|letter| letter.payload != b"bytes"), "{left:?}");
     assert!(texts(&source).contains_key("bytes"));
+}
+
+#[test]
+fn a_file_that_could_be_read_only_when_it_was_tried_again_is_known_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_db, source) = create(dir.path());
+    let root = dir.path().join("docs");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("other"), "text").unwrap();
+    std::fs::write(root.join("file"), "text").unwrap();
+    // As a walk leaves it that was not allowed to read the file.
+    let mut step = Step::new();
+    step.dead_letter(DeadLetter::new(0, FailureClass::FileSystem, "permission denied", *b"file"));
+    source.commit(&step).unwrap();
+    let embedder = HashEmbedder::new(DIMENSION).unwrap();
+    let ingest = || {
+        let parser = Parser::of_paths(Files::below(&root).unwrap());
+        Ingest::new(&source, parser, options(2, 1)).embedder(&embedder)
+    };
+    assert_eq!(ingest().retry(None).unwrap().committed, 1);
+    std::fs::remove_file(root.join("file")).unwrap();
+    let run = ingest().run(&mut Folder::compare(&root, &WalkOptions::default(), &source).unwrap()).unwrap();
+    assert_eq!((run.stored(), run.removed), (1, 1));
+    assert_eq!(texts(&source).into_keys().collect::<Vec<_>>(), ["other"]);
 }
 
 #[test]

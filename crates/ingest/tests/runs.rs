@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll::{Clock, CollectionConfig, Database, Document, FailureClass, Key, Metric, Source, SystemClock};
@@ -16,7 +16,7 @@ use plimsoll_ingest::{
     Breaker, Cache, Cached, Embedded, Embedder, Failure, Fed, Feed, Folder, HashEmbedder, History, Ingest,
     IngestError, Ledger, Lines, Patient, Pause, Policies, Policy, RunOptions, RunState, TextKind,
 };
-use plimsoll_sim::{CrashPolicy, SimStorage};
+use plimsoll_sim::{CrashPolicy, Failure as Fault, OperationKind, SimStorage};
 
 const DIR: &str = "/db";
 const DIMENSION: usize = 16;
@@ -82,18 +82,56 @@ fn documents(source: &Source) -> BTreeMap<Key, Document> {
     found.map(|document| (document.key.clone(), document)).collect()
 }
 
-/// Fails every so many calls, and counts the texts that it was asked for.
+/// Numbers by chance, the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Fails every so many calls, or by chance, and counts the texts that it has embedded.
 struct Flaky {
     inner: HashEmbedder,
     calls: AtomicU64,
     fails_every: u64,
+    /// Decides when it fails, and for how many more calls it does.
+    outages: Option<Mutex<(Random, u64)>>,
     texts: AtomicU64,
+    /// Without those by which it is found out whether it works.
+    of_items: AtomicU64,
 }
 
 impl Flaky {
     fn new(fails_every: u64) -> Self {
         let inner = HashEmbedder::new(DIMENSION).unwrap();
-        Self { inner, calls: AtomicU64::new(0), fails_every, texts: AtomicU64::new(0) }
+        Self {
+            inner,
+            calls: AtomicU64::new(0),
+            fails_every,
+            outages: None,
+            texts: AtomicU64::new(0),
+            of_items: AtomicU64::new(0),
+        }
+    }
+
+    fn at_random(seed: u64) -> Self {
+        Self { outages: Some(Mutex::new((Random(seed), 0))), ..Self::new(u64::MAX) }
+    }
+
+    fn fails(&self) -> bool {
+        let Some(outages) = &self.outages else {
+            return self.calls.fetch_add(1, Ordering::Relaxed) % self.fails_every == self.fails_every - 1;
+        };
+        let (random, left) = &mut *outages.lock().unwrap();
+        if *left == 0 && random.below(8) == 0 {
+            *left = 1 + random.below(12);
+        }
+        let fails = *left > 0;
+        *left = left.saturating_sub(1);
+        fails
     }
 }
 
@@ -111,10 +149,12 @@ impl Embedder for Flaky {
     }
 
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) % self.fails_every == self.fails_every - 1 {
+        if self.fails() {
             return Err(Failure::new(FailureClass::Network, "the connection was reset"));
         }
         self.texts.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        let of_items = texts.iter().filter(|text| text.contains("words of item")).count();
+        self.of_items.fetch_add(of_items as u64, Ordering::Relaxed);
         self.inner.embed(texts, kind)
     }
 }
@@ -159,22 +199,24 @@ impl Feed for Interrupted<'_> {
     }
 }
 
+/// What a run comes to in which nothing fails.
+fn uninterrupted(stream: &str) -> BTreeMap<Key, Document> {
+    let disk = SimStorage::new();
+    let (_db, source) = open(&disk);
+    let embedder = Flaky::new(u64::MAX);
+    let ingest = Ingest::new(&source, parser(), options()).embedder(&embedder);
+    ingest.run(&mut lines(stream, &source)).unwrap();
+    assert_eq!(source.position(), stream.lines().count() as u64);
+    let documents = documents(&source);
+    assert!(documents.len() > 30, "{}", documents.len());
+    documents
+}
+
 #[test]
 fn a_run_that_is_interrupted_anywhere_stores_everything_once() {
     const ITEMS: u64 = 300;
     let stream = stream(ITEMS);
-    let expected = {
-        let disk = SimStorage::new();
-        let (_db, source) = open(&disk);
-        let embedder = Flaky::new(u64::MAX);
-        Ingest::new(&source, parser(), options())
-            .embedder(&embedder)
-            .run(&mut lines(&stream, &source))
-            .unwrap();
-        assert_eq!(source.position(), ITEMS);
-        documents(&source)
-    };
-    assert!(expected.len() > 30, "{}", expected.len());
+    let expected = uninterrupted(&stream);
     for at in 0..=ITEMS {
         for how in [Interruption::Stop, Interruption::PowerCut] {
             let mut disk = SimStorage::new();
@@ -232,6 +274,102 @@ fn a_run_that_is_interrupted_anywhere_stores_everything_once() {
             db.close().unwrap();
         }
     }
+}
+
+/// Takes note of the position behind the last line that was read.
+struct Noting(Lines, u64);
+
+impl Feed for Noting {
+    fn next(&mut self) -> Result<Fed, InputError> {
+        let fed = self.0.next()?;
+        if let Fed::Item(item) = &fed {
+            self.1 = item.position + 1;
+        }
+        Ok(fed)
+    }
+}
+
+/// Something about the disk that fails, soon.
+fn break_the_disk(disk: &SimStorage, random: &mut Random) {
+    use OperationKind::{Append, Create, Preallocate, Rename, Sync, SyncDir};
+    // Most of what a run does is to append and to sync; the others come with a new file of the log.
+    let kinds = [Append, Append, Append, Sync, Sync, Sync, Create, Preallocate, Rename, SyncDir];
+    let kind = kinds[random.below(kinds.len() as u64) as usize];
+    let failure = Fault::errno([5, 28][random.below(2) as usize]);
+    let failure = match random.below(3) {
+        0 => failure,
+        1 => failure.although_done(),
+        _ => failure.after_bytes(random.below(2000)),
+    };
+    disk.fail_after(kind, random.below(15), failure, 1 + random.below(12));
+}
+
+#[test]
+fn a_disk_and_an_embedder_that_fail_at_random_lose_and_repeat_nothing() {
+    const ITEMS: u64 = 300;
+    let stream = stream(ITEMS);
+    let expected = uninterrupted(&stream);
+    let first: Option<u64> = std::env::var("PLIMSOLL_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = first.map_or(0..100, |seed| seed..seed + 1);
+    let (mut of_disk, mut of_embedder) = (0, 0);
+    for seed in seeds.clone() {
+        let mut random = Random(seed);
+        let mut disk = SimStorage::new();
+        let (mut db, mut source) = open(&disk);
+        let embedder = Flaky::at_random(seed);
+        for attempt in 0.. {
+            for _ in 0..if attempt < 10 { 1 + random.below(4) } else { 0 } {
+                break_the_disk(&disk, &mut random);
+            }
+            let ended = {
+                let patient = patient(&embedder);
+                let ingest = Ingest::new(&source, parser(), options()).embedder(&patient).policies(eager());
+                let mut feed = Noting(lines(&stream, &source), source.position());
+                ingest.run(&mut feed).map(|_| ()).map_err(|error| (error, feed.1))
+            };
+            let Err((error, read)) = ended else { break };
+            match error {
+                IngestError::Database(_) => of_disk += 1,
+                IngestError::Embedder(_) => of_embedder += 1,
+                error => panic!("seed {seed}, attempt {attempt}: {error}"),
+            }
+            drop(source);
+            drop(db);
+            disk = match random.below(2) {
+                0 => disk.after_crash(CrashPolicy::Random(seed)),
+                _ => disk.after_kill(),
+            };
+            (db, source) = open(&disk);
+            // What needs no embedder is done also where the texts around it are not.
+            let left = (source.position()..read).filter(|position| !source.is_done(*position)).count();
+            assert!(left <= BATCH, "seed {seed}, attempt {attempt}: {left} of {read} are to be read again");
+            // What was embedded of these and is not stored is a batch at most, each time.
+            let needed = stream.lines().take(read as usize).filter(|line| line.contains("content")).count();
+            let embedded = embedder.of_items.load(Ordering::Relaxed);
+            let again = embedded.saturating_sub(needed as u64);
+            assert!(again <= (attempt + 1) * BATCH as u64, "seed {seed}, attempt {attempt}: {again} again");
+        }
+        disk.clear_faults();
+        // By chance the embedder may have failed for one text as often as it was asked, and for no other one.
+        let embedder = Flaky::new(u64::MAX);
+        Ingest::new(&source, parser(), options()).embedder(&embedder).retry(None).unwrap();
+        let status = source.status().unwrap();
+        assert_eq!(
+            (status.position, status.counts.done(), status.gaps.len()),
+            (ITEMS, ITEMS, 0),
+            "seed {seed}"
+        );
+        assert_eq!(status.counts.dead_lettered, 0, "seed {seed}");
+        // Each run counts what it has stored, in the write that stores it: together that is everything, once.
+        let runs = History::from_entries(&source.entries().unwrap()).runs;
+        let committed: u64 = runs.iter().map(|run| run.committed).sum();
+        assert_eq!(committed, status.counts.committed, "seed {seed}");
+        assert_eq!(documents(&source), expected, "seed {seed}");
+        drop(source);
+        drop(db);
+    }
+    println!("{of_disk} runs ended by the disk, {of_embedder} by the embedder");
+    assert!(first.is_some() || (of_disk > 100 && of_embedder > 100), "{of_disk} and {of_embedder}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a line asks for.
 
+use std::time::SystemTime;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::{self, Unread};
 use super::fields::Fields;
-use super::{Files, Line, walk};
+use super::{Files, Line, SeenUpdate, walk};
 use crate::{Failure, FailureClass};
 
 /// With padding or without.
@@ -145,11 +147,13 @@ pub struct Entry {
     pub line: Option<u64>,
     /// What is to be done, or why that can not be known. The line itself is the payload of the failure.
     pub change: Result<Change, Failure>,
+    /// What is to be remembered of the file, if it is one of a folder that is tried again.
+    pub seen: SeenUpdate,
 }
 
 impl Entry {
     fn new(format: Format, op: Op, change: Result<Change, Failure>) -> Self {
-        Self { format, op, path: None, repo: None, line: None, change }
+        Self { format, op, path: None, repo: None, line: None, change, seen: SeenUpdate::Keep }
     }
 }
 
@@ -200,13 +204,17 @@ impl Parser {
     }
 
     fn parse_path(&self, path: &str) -> Entry {
+        let (looked, mut seen) = (SystemTime::now(), SeenUpdate::Keep);
         let change = path_key(None, path).and_then(|key| match self.files.read(path) {
-            Ok((text, file)) if self.of_paths => Ok(walk::text_of(path, text, &file)),
+            Ok((text, file)) if self.of_paths => {
+                seen = SeenUpdate::Put(walk::seen_of(&text, &file, looked));
+                Ok(walk::text_of(path, text, &file))
+            }
             Ok((text, _)) => Ok(text_change(key, text, path, None, None, None)),
             Err(Unread::Directory(_)) => Ok(Change::Skip(SkipReason::Directory)),
             Err(Unread::Other(failure)) => Err(failure),
         });
-        Entry { path: Some(path.to_owned()), ..Entry::new(Format::Path, Op::Upsert, change) }
+        Entry { path: Some(path.to_owned()), seen, ..Entry::new(Format::Path, Op::Upsert, change) }
     }
 
     fn parse_object(&self, json: &str) -> Entry {

@@ -246,6 +246,17 @@ pub(super) fn text_of(path: &str, text: String, file: &FileMetadata) -> Change {
     Change::Text { key: Key::String(path.to_owned()), text, metadata }
 }
 
+/// What is remembered of a file that has this text, and was opened after `looked`.
+pub(super) fn seen_of(text: &str, file: &FileMetadata, looked: SystemTime) -> Seen {
+    Seen {
+        size: file.len(),
+        modified_ns: seen::modified_ns(file),
+        looked_ns: seen::nanoseconds(looked),
+        hash: Fingerprint::of(text.as_bytes()),
+        state: SeenState::Text,
+    }
+}
+
 /// The bytes of a file; of one that is too large its beginning.
 fn read(path: &str, file: &File, size: u64) -> Result<Vec<u8>, Failure> {
     if size <= MAX_CONTENT_BYTES as u64 {

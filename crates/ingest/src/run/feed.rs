@@ -202,16 +202,21 @@ impl Folder {
     }
 }
 
+/// What the table of a source is to hold of a file.
+pub(super) fn seen_entries(path: &str, seen: SeenUpdate) -> Vec<(String, Option<Vec<u8>>)> {
+    let entry = || format!("{SEEN}{path}");
+    match seen {
+        SeenUpdate::Keep => Vec::new(),
+        // Numbers, names and hexadecimal digits: there is nothing that JSON could not hold.
+        SeenUpdate::Put(seen) => vec![(entry(), Some(serde_json::to_vec(&seen).unwrap_or_default()))],
+        SeenUpdate::Remove => vec![(entry(), None)],
+    }
+}
+
 impl Feed for Folder {
     fn next(&mut self) -> Result<Fed, InputError> {
         let Some(found) = self.walk.next_item()? else { return Ok(Fed::End) };
-        let entry = format!("{SEEN}{}", found.path);
-        let entries = match found.seen {
-            SeenUpdate::Keep => Vec::new(),
-            // Numbers, names and hexadecimal digits: there is nothing that JSON could not hold.
-            SeenUpdate::Put(seen) => vec![(entry, Some(serde_json::to_vec(&seen).unwrap_or_default()))],
-            SeenUpdate::Remove => vec![(entry, None)],
-        };
+        let entries = seen_entries(&found.path, found.seen);
         let position = self.next;
         self.next += 1;
         let work = Work::Change(found.change, found.payload);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use plimsoll::limits::MAX_KEY_BYTES;
 use plimsoll::{Document, Key, Posting};
 
-use super::feed::{Item, Work};
+use super::feed::{Item, Work, seen_entries};
 use crate::chunk::Chunking;
 use crate::embed::{Embedded, Embedder, TextKind};
 use crate::error::IngestError;
@@ -116,7 +116,9 @@ impl Workshop<'_> {
     /// The payload of an item that failed before.
     pub(super) fn parse_again(&self, position: u64, payload: Vec<u8>, attempts: u32) -> Parsed {
         let entry = self.parser.parse_payload(&payload);
-        Parsed { attempts, ..Parsed::of(position, payload.into(), entry) }
+        let path = entry.path.as_deref();
+        let entries = path.map(|path| seen_entries(path, entry.seen)).unwrap_or_default();
+        Parsed { attempts, entries, ..Parsed::of(position, payload.into(), entry) }
     }
 
     /// Makes documents of items. The error is that of the embedder, if it kept texts from being embedded: these are left.
