@@ -1,8 +1,8 @@
 //! A run: reads a stream from where its source is, makes documents of it, and commits them batch by batch.
 //!
 //! ```text
-//! feed ─ batch ─► parse ─► cut ─► embed (retries, breaker) ─► commit: rows, position, dead letters, history, one record
-//!  ▲                └────────── workers, so many batches in hand ─────────┘                │
+//! feed ─► parse ─ batch ─► cut ─► embed (retries, breaker) ─► commit: rows, position, dead letters, history, one record
+//!  ▲                        └────── workers, so many batches in hand ─────┘                │
 //!  └───────────────────────────── room for another batch ◄────────────────────────────────┘
 //! ```
 //!
@@ -16,6 +16,7 @@ mod history;
 mod order;
 mod prepare;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ use crate::chunk::Chunking;
 use crate::embed::Embedder;
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
-use crate::input::Parser;
+use crate::input::{Line, Parser};
 use crate::ledger::{Follower, Ledger};
 use crate::retry::Policies;
 use commit::Committer;
@@ -274,10 +275,16 @@ impl<'a> Ingest<'a> {
             if batch.items.is_empty() {
                 return;
             }
-            let number = batch.number;
-            let mut full = std::mem::replace(batch, Batch { number: number + 1, ..Batch::default() });
+            let next = Batch {
+                number: batch.number + 1,
+                items: Vec::with_capacity(batch.items.len()),
+                ..Batch::default()
+            };
+            let mut full = std::mem::replace(batch, next);
             full.progress = feed.progress();
-            shared.order.enter(number);
+            // Who works alone does one batch after the other.
+            let keys = if self.options.workers > 1 { keys(&full.items) } else { HashSet::new() };
+            shared.order.enter(full.number, keys);
             hand_on(full);
         };
         let ended = loop {
@@ -302,7 +309,8 @@ impl<'a> Ingest<'a> {
                         continue;
                     }
                     batch.bytes += item.bytes();
-                    batch.items.push(*item);
+                    batch.last = item.line().cloned();
+                    batch.items.push(shared.workshop.parse(*item));
                     given += 1;
                     self.hold_back(started, given);
                 }
@@ -358,10 +366,12 @@ impl<'a> Ingest<'a> {
 }
 
 /// Items that are committed together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Batch {
     number: u64,
-    items: Vec<Item>,
+    items: Vec<Parsed>,
+    /// The last line, if it is lines that are read.
+    last: Option<Line>,
     bytes: usize,
     progress: (u64, Option<u64>),
 }
@@ -423,31 +433,22 @@ impl<'r> Shared<'r> {
 
     /// Makes documents of a batch and commits it.
     fn work(&self, batch: Batch) {
-        let Batch { number, items, progress, .. } = batch;
+        let number = batch.number;
         // Also when an embedder panics: whoever waits for this batch would wait for ever.
         let _leave = Leave { shared: self, number };
         // After an error nothing more is begun.
         if self.failed.lock().is_some() {
-            self.committer.lock().recorder.run.received += items.len() as u64;
-        } else if let Err(error) = self.try_to_work(number, items, progress) {
+            self.committer.lock().recorder.run.received += batch.items.len() as u64;
+        } else if let Err(error) = self.try_to_work(batch) {
             self.failed.lock().get_or_insert(error);
         }
     }
 
-    fn try_to_work(
-        &self,
-        number: u64,
-        items: Vec<Item>,
-        progress: (u64, Option<u64>),
-    ) -> Result<(), IngestError> {
-        let state = items.last().and_then(Item::state);
+    fn try_to_work(&self, batch: Batch) -> Result<(), IngestError> {
+        let Batch { number, items, last, progress, .. } = batch;
+        let state = last.map(|line| line.place().to_state());
         let received = items.len() as u64;
-        let parsed: Vec<Parsed> = items.into_iter().map(|item| self.workshop.parse(item)).collect();
-        // Who works alone does one batch after the other.
-        if self.ingest.options.workers > 1 {
-            self.order.parsed(number, keys(&parsed));
-        }
-        let (prepared, error) = self.workshop.prepare(parsed);
+        let (prepared, error) = self.workshop.prepare(items);
         self.order.wait_for_turn(number);
         let mut committer = self.committer.lock();
         // What an earlier batch could not store is done by the next run. What comes after it about the same document must

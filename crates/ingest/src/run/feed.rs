@@ -67,10 +67,10 @@ impl Item {
         }
     }
 
-    /// The state of a source whose items are done up to this one.
-    pub(super) fn state(&self) -> Option<Vec<u8>> {
+    /// The line that it is, if it is one.
+    pub(super) fn line(&self) -> Option<&Line> {
         match &self.work {
-            Work::Line(line) => Some(line.place().to_state()),
+            Work::Line(line) => Some(line),
             Work::Change(..) => None,
         }
     }

@@ -6,31 +6,17 @@ use std::collections::{BTreeMap, HashSet};
 use parking_lot::{Condvar, Mutex};
 use plimsoll::Key;
 
-/// The batches in hand, by their numbers.
+/// The batches in hand, by their numbers: the documents that they are about.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    batches: Mutex<BTreeMap<u64, Batch>>,
+    batches: Mutex<BTreeMap<u64, HashSet<Key>>>,
     changed: Condvar,
 }
 
-/// A batch in hand; of one that is not parsed yet it is not known which documents it is about.
-#[derive(Debug, Default)]
-struct Batch {
-    keys: Option<HashSet<Key>>,
-}
-
 impl Order {
-    /// A batch was read. Numbers ascend.
-    pub(super) fn enter(&self, number: u64) {
-        self.batches.lock().insert(number, Batch::default());
-    }
-
-    /// The batch is about these documents.
-    pub(super) fn parsed(&self, number: u64, keys: HashSet<Key>) {
-        if let Some(batch) = self.batches.lock().get_mut(&number) {
-            batch.keys = Some(keys);
-        }
-        self.changed.notify_all();
+    /// A batch is in hand, which is about these documents. Numbers ascend.
+    pub(super) fn enter(&self, number: u64, keys: HashSet<Key>) {
+        self.batches.lock().insert(number, keys);
     }
 
     /// Waits until no batch before this one is about one of its documents.
@@ -41,12 +27,9 @@ impl Order {
         }
     }
 
-    fn is_blocked(batches: &BTreeMap<u64, Batch>, number: u64) -> bool {
-        let Some(keys) = batches.get(&number).and_then(|batch| batch.keys.as_ref()) else { return false };
-        batches.range(..number).any(|(_, earlier)| match &earlier.keys {
-            None => true,
-            Some(earlier) => !earlier.is_disjoint(keys),
-        })
+    fn is_blocked(batches: &BTreeMap<u64, HashSet<Key>>, number: u64) -> bool {
+        let Some(keys) = batches.get(&number) else { return false };
+        batches.range(..number).any(|(_, earlier)| !earlier.is_disjoint(keys))
     }
 
     /// The batch is done, or given up.
@@ -73,16 +56,12 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_those_before_it_that_share_a_document_or_are_not_parsed() {
+    fn a_batch_waits_for_those_before_it_that_share_a_document() {
         let order = Order::default();
-        for number in 1..=3 {
-            order.enter(number);
-        }
+        order.enter(1, keys([7, 8]));
+        order.enter(2, keys([9]));
+        order.enter(3, keys([7]));
         let is_blocked = |number| Order::is_blocked(&order.batches.lock(), number);
-        order.parsed(3, keys([7]));
-        assert!(is_blocked(3), "nobody knows yet what the others are about");
-        order.parsed(1, keys([7, 8]));
-        order.parsed(2, keys([9]));
         assert!(!is_blocked(1) && !is_blocked(2) && is_blocked(3));
         order.leave(1);
         assert!(!is_blocked(3));
