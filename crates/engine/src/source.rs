@@ -399,8 +399,8 @@ impl Source {
         }
         let lsn = core.write(&batches, durability)?;
         open.cursor = next;
-        for position in step.done.keys() {
-            open.letters.remove(position);
+        if !open.letters.is_empty() {
+            open.letters.retain(|position| !step.done.contains_key(position));
         }
         open.letters.extend(step.letters.iter().map(|letter| letter.position));
         Ok(lsn)

@@ -269,6 +269,8 @@ impl<'a> Ingest<'a> {
         mut hand_on: impl FnMut(Batch),
     ) -> Result<(), IngestError> {
         let started = Instant::now();
+        // From here on nothing is done.
+        let end = self.source.status()?.end;
         let mut given = 0u64;
         let mut batch = Batch::default();
         let mut hand_on = |batch: &mut Batch, feed: &dyn Feed| {
@@ -305,7 +307,7 @@ impl<'a> Ingest<'a> {
                 // What came after the word to stop may be half of an item.
                 Fed::Item(_) if self.is_stopped() => break Ok(()),
                 Fed::Item(item) => {
-                    if self.source.is_done(item.position) {
+                    if item.position < end && self.source.is_done(item.position) {
                         continue;
                     }
                     batch.bytes += item.bytes();

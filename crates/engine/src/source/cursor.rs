@@ -111,6 +111,8 @@ impl Cursor {
         for (position, done) in &step.done {
             if self.is_done(*position) {
                 self.counts.dead_lettered -= 1;
+            } else if *position == self.watermark && self.above.is_empty() {
+                self.watermark += 1;
             } else {
                 self.above.insert(*position);
             }

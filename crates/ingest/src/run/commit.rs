@@ -420,19 +420,17 @@ fn give_back(part: &mut [Prepared], step: Step) {
 
 /// Divides a batch so that each part makes a step of a bounded size.
 fn divide(batch: Vec<Prepared>) -> Vec<Vec<Prepared>> {
+    if batch.is_empty() {
+        return Vec::new();
+    }
+    if batch.iter().map(bytes_of).sum::<usize>() <= STEP_BYTES {
+        return vec![batch];
+    }
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut bytes = 0;
     for item in batch {
-        let more = item.payload.len().min(HEAD)
-            + match &item.outcome {
-                Outcome::Upsert(document) => {
-                    let vectors: usize =
-                        document.postings.iter().map(|posting| 16 + posting.vector.len() * 4).sum();
-                    document.text.as_ref().map_or(0, String::len) + vectors
-                }
-                _ => 0,
-            };
+        let more = bytes_of(&item);
         if bytes + more > STEP_BYTES && !part.is_empty() {
             parts.push(std::mem::take(&mut part));
             bytes = 0;
@@ -440,8 +438,18 @@ fn divide(batch: Vec<Prepared>) -> Vec<Vec<Prepared>> {
         bytes += more;
         part.push(item);
     }
-    if !part.is_empty() {
-        parts.push(part);
-    }
+    parts.push(part);
     parts
+}
+
+/// About how many bytes an item makes of a step.
+fn bytes_of(item: &Prepared) -> usize {
+    let document = match &item.outcome {
+        Outcome::Upsert(document) => {
+            let vectors: usize = document.postings.iter().map(|posting| 16 + posting.vector.len() * 4).sum();
+            document.text.as_ref().map_or(0, String::len) + vectors
+        }
+        _ => 0,
+    };
+    item.payload.len().min(HEAD) + document
 }
