@@ -45,10 +45,12 @@ fn crates_know_only_what_they_may() {
         // The bodies of the fuzz targets reach every decoder.
         ("hostile", vec!["plimsoll", "base", "wal", "shard", "sim", "cli", "ingest"]),
         // The program uses the public face; of the kernels it measures the memory's bandwidth.
-        ("cli", vec!["plimsoll", "kernels", "lines", "ingest"]),
+        ("cli", vec!["plimsoll", "kernels", "lines", "ingest", "onnx"]),
         // What import and ingestion both read.
         ("lines", vec!["plimsoll"]),
         ("ingest", vec!["plimsoll", "lines"]),
+        // An embedder; only the program's feature `onnx` builds it.
+        ("onnx", vec!["plimsoll", "ingest"]),
         // A local endpoint for tests and demonstrations; its vectors are those of the built-in embedder.
         ("embedding-server", vec!["ingest"]),
     ]);
@@ -64,6 +66,20 @@ fn crates_know_only_what_they_may() {
         }
     }
     assert_eq!(dependencies(&root().join("Cargo.toml")), BTreeSet::from(["engine".to_owned()]));
+}
+
+#[test]
+fn a_plain_build_is_of_every_crate_but_the_one_whose_dependencies_take_minutes() {
+    let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let list = text.split("\ndefault-members = [").nth(1).unwrap().split(']').next().unwrap();
+    let listed: BTreeSet<&str> = list.split('"').skip(1).step_by(2).collect();
+    let crates = fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().file_name());
+    let expected: BTreeSet<String> = crates
+        .map(|name| format!("crates/{}", name.into_string().unwrap()))
+        .filter(|member| member != "crates/onnx")
+        .chain([".".to_owned()])
+        .collect();
+    assert_eq!(listed, expected.iter().map(String::as_str).collect());
 }
 
 fn rust_files(dir: &Path, out: &mut Vec<PathBuf>) {

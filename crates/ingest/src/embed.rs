@@ -70,6 +70,12 @@ pub trait Embedder: Send + Sync {
     /// How many texts a call should have at most; at least 1. More are embedded, too, in several steps.
     fn max_batch(&self) -> usize;
 
+    /// How many texts were longer than the model takes, and got the vector of a part of them, since the embedder was
+    /// made; `None` if it can not tell, as an endpoint that says nothing about it.
+    fn truncated(&self) -> Option<u64> {
+        None
+    }
+
     /// Embeds texts: one result per text, in their order. All vectors have the same length and finite numbers.
     ///
     /// An `Err` inside is about that text, or says that the call broke off before it was its turn; its class tells the
@@ -93,6 +99,9 @@ macro_rules! embedder_by_reference {
             }
             fn max_batch(&self) -> usize {
                 (**self).max_batch()
+            }
+            fn truncated(&self) -> Option<u64> {
+                (**self).truncated()
             }
             fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure> {
                 (**self).embed(texts, kind)

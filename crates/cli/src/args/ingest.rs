@@ -25,6 +25,8 @@ How texts become vectors (--embed), kept with the collection and used by `search
   http://localhost:11434/v1#nomic-embed-text an endpoint like OpenAI's (Ollama, llama.cpp, TEI, vLLM); the key comes
                                              from OPENAI_API_KEY
   command:python3 embed.py                   a program that reads {\"texts\": [...]} and writes {\"vectors\": [...]}
+  onnx:models/all-MiniLM-L6-v2               a directory with model.onnx and tokenizer.json, in a program that was
+                                             installed with --features onnx
 Without it, documents bring their vectors.
 
 A run that is interrupted, by whatever, goes on where it was when it is started again. What can not be stored is set

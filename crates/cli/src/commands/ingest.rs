@@ -14,7 +14,7 @@ use plimsoll::{
 };
 use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, SkipReason, WalkOptions};
 use plimsoll_ingest::{
-    Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Feed, Folder,
+    Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Failure, Feed, Folder,
     Ingest as Ingestion, Ledger, Lines, Origin, PassedOver, Patient, Pause, Policies, Run, RunOptions,
     RunState, Settings, Survey, TextKind, Wait,
 };
@@ -58,6 +58,8 @@ pub(super) struct Report<'a> {
     embedded: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cached: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<u64>,
     seconds: f64,
     items_per_second: f64,
 }
@@ -94,12 +96,20 @@ struct Ended {
     source: String,
     run: Run,
     position: u64,
-    /// What the embedder has done: embedded, and known from before.
-    passages: Option<(u64, u64)>,
+    passages: Option<Passages>,
     /// How many files of a folder were not even read, because they are as they were.
     unread: u64,
     /// What was set aside, by class.
     failures: BTreeMap<&'static str, u64>,
+}
+
+/// What an embedder has done.
+struct Passages {
+    embedded: u64,
+    /// Known from before.
+    cached: u64,
+    /// Of those embedded, longer than the model takes, if it can tell.
+    truncated: Option<u64>,
 }
 
 fn report(ended: &Ended, took: Duration) -> Report<'_> {
@@ -123,8 +133,9 @@ fn report(ended: &Ended, took: Duration) -> Report<'_> {
         in_flight: run.in_flight(),
         retries: run.retries,
         position: ended.position,
-        embedded: ended.passages.map(|(embedded, _)| embedded),
-        cached: ended.passages.map(|(_, cached)| cached),
+        embedded: ended.passages.as_ref().map(|passages| passages.embedded),
+        cached: ended.passages.as_ref().map(|passages| passages.cached),
+        truncated: ended.passages.as_ref().and_then(|passages| passages.truncated),
         seconds,
         items_per_second: run.committed as f64 / seconds.max(1e-9),
     }
@@ -148,6 +159,9 @@ fn describe(report: &Report<'_>) -> String {
     if let (Some(embedded), Some(cached)) = (report.embedded, report.cached) {
         text +=
             &format!("; {} embedded, {cached} known from before", counted(embedded, "passage", "passages"));
+    }
+    if let Some(truncated) = report.truncated.filter(|truncated| *truncated > 0) {
+        text += &format!(", {truncated} longer than the model takes and found by a part of them only");
     }
     let took = Duration::from_secs_f64(report.seconds);
     text + &format!("; {} ({:.0} items/s)", duration(took), report.items_per_second)
@@ -336,13 +350,28 @@ pub(super) fn embedder(
 ) -> Result<CachedEmbedder> {
     let options = EmbedderOptions::default();
     let options = timeout.map_or(options.clone(), |timeout| options.with_timeout(timeout));
-    let built = spec.build(&options);
-    let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
+    let built = build(spec, &options).map_err(|failure| CliError::failed("embedder", failure.message))?;
     let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
     let wait = Arc::new(Telling(stop.pause()));
     let patient = Patient::new(built, policies.clone(), breaker, wait, u64::from(std::process::id()));
     let cache = Cache::open(&dir.with_added_extension("ingest"), Cache::DEFAULT_BYTES);
     Ok(Cached::new(patient, Arc::new(cache)))
+}
+
+fn build(spec: &EmbedderSpec, options: &EmbedderOptions) -> Result<Box<dyn Embedder>, Failure> {
+    #[cfg(feature = "onnx")]
+    if let EmbedderSpec::Onnx { directory } = spec {
+        return Ok(Box::new(plimsoll_onnx::OnnxEmbedder::open(Path::new(directory))?));
+    }
+    #[cfg(not(feature = "onnx"))]
+    if let EmbedderSpec::Onnx { directory } = spec {
+        let what = format!(
+            "onnx:{directory} needs local models, which this program was built without; in a checkout, `cargo install --locked \
+             --path crates/cli --features onnx` installs one with them"
+        );
+        return Err(Failure::new(plimsoll_ingest::FailureClass::Validation, what));
+    }
+    spec.build(options)
 }
 
 /// The vector of a query, made as those of the collection were.
@@ -358,7 +387,7 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
     })?;
     let (policies, stop) = (Policies::default(), StopFlag::default());
     let embedder = embedder(&settings.embedder, &target.dir, &policies, None, &stop)?;
-    let failed = |failure: plimsoll_ingest::Failure| CliError::failed("embedder", failure.message);
+    let failed = |failure: Failure| CliError::failed("embedder", failure.message);
     let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
     vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
 }
@@ -533,7 +562,8 @@ impl Session {
         drop(ingestion);
         let passages = self.embedder.as_ref().map(|embedder| {
             let counts = embedder.counts();
-            (counts.embedded, counts.hits + counts.repeated)
+            let cached = counts.hits + counts.repeated;
+            Passages { embedded: counts.embedded, cached, truncated: embedder.truncated() }
         });
         if self.ledger.failures() > 0 {
             let path = self.ledger.path().display();

@@ -147,6 +147,10 @@ impl<E: Embedder> Embedder for Cached<E> {
         self.inner.max_batch()
     }
 
+    fn truncated(&self) -> Option<u64> {
+        self.inner.truncated()
+    }
+
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure> {
         // The texts that differ, and which of them each text is.
         let mut different: Vec<Text<'_>> = Vec::new();

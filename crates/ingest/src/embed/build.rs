@@ -37,7 +37,7 @@ impl EmbedderSpec {
     ///
     /// # Errors
     /// [`FailureClass::Validation`] when the specification can not work here: a variable is not set, or
-    /// [`EmbedderSpec::Onnx`] was asked for, which a crate of its own makes.
+    /// [`EmbedderSpec::Onnx`] was asked for, which the crate `plimsoll-onnx` makes.
     pub fn build(&self, options: &EmbedderOptions) -> Result<Box<dyn Embedder>, Failure> {
         Ok(match self {
             Self::Given => Box::new(Given),
@@ -48,7 +48,7 @@ impl EmbedderSpec {
             }
             Self::Command(spec) => Box::new(CommandEmbedder::new(spec.clone(), options.command)?),
             Self::Onnx { directory } => {
-                let message = format!("onnx:{directory} needs a build with the feature onnx");
+                let message = format!("onnx:{directory} is an embedder of the crate plimsoll-onnx");
                 return Err(Failure::new(FailureClass::Validation, message));
             }
         })

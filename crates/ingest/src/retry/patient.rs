@@ -144,6 +144,10 @@ impl<E: Embedder> Embedder for Patient<E> {
         self.inner.max_batch()
     }
 
+    fn truncated(&self) -> Option<u64> {
+        self.inner.truncated()
+    }
+
     fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure> {
         let mut results: Vec<Embedded> = Vec::new();
         // The places of the texts that the next call is about.
