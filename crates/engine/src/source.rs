@@ -368,6 +368,14 @@ impl Source {
         self.commit_with(step, Durability::Durable)
     }
 
+    /// Makes every step durable that was committed before this call, as [`Database::sync`] does.
+    ///
+    /// # Errors
+    /// As [`Database::sync`].
+    pub fn sync(&self) -> Result<Lsn> {
+        self.claim.database.sync()
+    }
+
     /// As [`Source::commit`], with the choice of when it returns. A [`Durability::Buffered`] step that a power cut loses is
     /// lost with its position.
     ///

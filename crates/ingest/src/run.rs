@@ -15,6 +15,7 @@ mod feed;
 mod history;
 mod order;
 mod prepare;
+mod syncer;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use plimsoll::{Source, Step};
+use plimsoll::{Durability, Source, Step};
 
 pub use feed::{Fed, Feed, Folder, Item, Lines, Work};
 pub use history::{ChangesetRecord, History, Origin, Repository, Run, RunState};
@@ -41,6 +42,7 @@ pub use commit::PassedOver;
 pub(crate) use commit::StepNews;
 use order::Order;
 use prepare::{Parsed, Workshop, keys};
+use syncer::Syncer;
 
 /// A batch is closed when it has so many bytes.
 const BATCH_BYTES: usize = 8 << 20;
@@ -216,7 +218,9 @@ impl<'a> Ingest<'a> {
                 .collect();
             committer.recorder.run.received += parsed.len() as u64;
             let (prepared, error) = shared.workshop.prepare(parsed);
-            committer.commit(prepared, None, &mut |news, recorder| shared.tell(news, &recorder.run))?;
+            committer.commit(prepared, None, Durability::Durable, &mut |news, recorder| {
+                shared.tell(news, &recorder.run);
+            })?;
             if let Some(error) = error {
                 return Err(error);
             }
@@ -257,7 +261,19 @@ impl<'a> Ingest<'a> {
     }
 
     fn read_alone(&self, feed: &mut dyn Feed, shared: &Shared<'_>) -> Result<(), IngestError> {
-        self.feed_batches(feed, shared, |batch| shared.work(batch))?;
+        thread::scope(|scope| {
+            let syncer = Syncer::start(scope, self.source);
+            let read = self.feed_batches(feed, shared, |batch| {
+                if let Err(error) = syncer.wait() {
+                    shared.failed.lock().get_or_insert(error.into());
+                }
+                shared.work(batch);
+                syncer.begin();
+            });
+            let synced = syncer.wait();
+            read?;
+            synced.map_err(IngestError::from)
+        })?;
         shared.failed.lock().take().map_or(Ok(()), Err)
     }
 
@@ -463,7 +479,10 @@ impl<'r> Shared<'r> {
         run.received += received;
         run.retries = self.ingest.retries();
         (run.read, run.total) = (run.read.max(progress.0), progress.1);
-        committer.commit(prepared, Some((number, state)), &mut |news, recorder| {
+        // Where one batch is in hand at a time, it is synced while the next one is read.
+        let durability =
+            if self.ingest.options.workers <= 1 { Durability::Buffered } else { Durability::Durable };
+        committer.commit(prepared, Some((number, state)), durability, &mut |news, recorder| {
             self.tell(news, &recorder.run);
         })?;
         error.map_or(Ok(()), Err)

@@ -169,8 +169,16 @@ fn patient<E: Embedder>(inner: E) -> Patient<E> {
 enum Interruption {
     /// Somebody asks it to stop.
     Stop,
+    /// The process is gone.
+    Kill,
     /// The machine is gone.
     PowerCut,
+}
+
+/// How many items are read again at most: of what was on its way to the disk while the next batch was read, a killed
+/// process loses nothing, and a power cut all.
+fn read_again(how: Interruption) -> usize {
+    if matches!(how, Interruption::PowerCut) { 2 * BATCH } else { BATCH }
 }
 
 /// A feed that is interrupted.
@@ -188,7 +196,7 @@ impl Feed for Interrupted<'_> {
         if self.left == 0 {
             match self.how {
                 Interruption::Stop => self.stop.store(true, Ordering::Release),
-                Interruption::PowerCut => self.disk.crash(),
+                Interruption::Kill | Interruption::PowerCut => self.disk.crash(),
             }
         } else {
             self.left -= 1;
@@ -218,7 +226,7 @@ fn a_run_that_is_interrupted_anywhere_stores_everything_once() {
     let stream = stream(ITEMS);
     let expected = uninterrupted(&stream);
     for at in 0..=ITEMS {
-        for how in [Interruption::Stop, Interruption::PowerCut] {
+        for how in [Interruption::Stop, Interruption::Kill, Interruption::PowerCut] {
             let mut disk = SimStorage::new();
             let (mut db, mut source) = open(&disk);
             let embedder = Flaky::new(5);
@@ -237,21 +245,24 @@ fn a_run_that_is_interrupted_anywhere_stores_everything_once() {
                         let run = ended.unwrap();
                         assert_eq!((run.state, run.in_flight()), (RunState::Interrupted, 0), "{run:?}");
                     }
-                    Interruption::PowerCut => assert!(ended.is_err() || at >= ITEMS),
+                    Interruption::Kill | Interruption::PowerCut => assert!(ended.is_err() || at >= ITEMS),
                 }
                 feed.read
             };
             let texts = embedder.texts.load(Ordering::Relaxed);
-            if matches!(how, Interruption::PowerCut) {
+            if !matches!(how, Interruption::Stop) {
                 drop(source);
                 drop(db);
-                disk = disk.after_crash(CrashPolicy::Random(at));
+                disk = match how {
+                    Interruption::PowerCut => disk.after_crash(CrashPolicy::Random(at)),
+                    _ => disk.after_kill(),
+                };
                 (db, source) = open(&disk);
             }
             // What is read again, and embedded again, is a batch at most.
             let position = source.position();
             assert!(
-                position + BATCH as u64 >= read.saturating_sub(1),
+                position + read_again(how) as u64 >= read.saturating_sub(1),
                 "{how:?} at {at}: {position} of {read}"
             );
             let known = documents(&source).len() as u64;
@@ -335,14 +346,18 @@ fn a_disk_and_an_embedder_that_fail_at_random_lose_and_repeat_nothing() {
             }
             drop(source);
             drop(db);
-            disk = match random.below(2) {
-                0 => disk.after_crash(CrashPolicy::Random(seed)),
+            let how = [Interruption::PowerCut, Interruption::Kill][random.below(2) as usize];
+            disk = match how {
+                Interruption::PowerCut => disk.after_crash(CrashPolicy::Random(seed)),
                 _ => disk.after_kill(),
             };
             (db, source) = open(&disk);
             // What needs no embedder is done also where the texts around it are not.
             let left = (source.position()..read).filter(|position| !source.is_done(*position)).count();
-            assert!(left <= BATCH, "seed {seed}, attempt {attempt}: {left} of {read} are to be read again");
+            assert!(
+                left <= read_again(how),
+                "seed {seed}, attempt {attempt}: {left} of {read} are to be read again"
+            );
             // What was embedded of these and is not stored is a batch at most, each time.
             let needed = stream.lines().take(read as usize).filter(|line| line.contains("content")).count();
             let embedded = embedder.of_items.load(Ordering::Relaxed);

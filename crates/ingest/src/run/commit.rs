@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use blake3::Hash;
-use plimsoll::{DeadLetter, Document, Error, Key, Source, Step};
+use plimsoll::{DeadLetter, Document, Durability, Error, Key, Source, Step};
 
 use super::history::{ChangesetRecord, Recorder, Repository};
 use super::prepare::{Outcome, Prepared};
@@ -148,6 +148,7 @@ impl<'a> Committer<'a> {
         &mut self,
         mut batch: Vec<Prepared>,
         place: Option<(u64, Option<Vec<u8>>)>,
+        durability: Durability,
         done: &mut impl FnMut(StepNews, &Recorder),
     ) -> Result<(), IngestError> {
         self.leave(&mut batch);
@@ -157,7 +158,7 @@ impl<'a> Committer<'a> {
         let mut parts = divide(batch).into_iter().peekable();
         while let Some(part) = parts.next() {
             let state = if parts.peek().is_none() { state.clone() } else { None };
-            self.commit_part(part, state, done)?;
+            self.commit_part(part, state, durability, done)?;
         }
         Ok(())
     }
@@ -178,13 +179,14 @@ impl<'a> Committer<'a> {
         &mut self,
         mut part: Vec<Prepared>,
         state: Option<Vec<u8>>,
+        durability: Durability,
         done: &mut impl FnMut(StepNews, &Recorder),
     ) -> Result<(), IngestError> {
         let mut attempt = 0;
         loop {
             let before = self.recorder.clone();
             let (step, news, operations) = self.step(&mut part, state.clone());
-            let Err(error) = self.source.commit(&step) else {
+            let Err(error) = self.source.commit_with(&step, durability) else {
                 news.resolved.iter().for_each(|position| self.forget(*position));
                 news.set_aside.iter().for_each(|letter| self.remember(letter));
                 done(news, &self.recorder);
@@ -208,8 +210,8 @@ impl<'a> Committer<'a> {
                 }
                 Error::BatchTooLarge { .. } => {
                     let rest = part.split_off(part.len() / 2);
-                    self.commit_part(part, None, done)?;
-                    return self.commit_part(rest, state, done);
+                    self.commit_part(part, None, durability, done)?;
+                    return self.commit_part(rest, state, durability, done);
                 }
                 error if error.is_retryable() => {
                     attempt += 1;
