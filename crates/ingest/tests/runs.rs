@@ -287,14 +287,28 @@ fn a_run_that_is_interrupted_anywhere_stores_everything_once() {
     }
 }
 
-/// Takes note of the position behind the last line that was read.
-struct Noting(Lines, u64);
+/// Takes note of the position behind the last line that was read, and is interrupted when that is `at`.
+struct Noting<'a> {
+    lines: Lines,
+    position: u64,
+    at: Option<(u64, Interruption)>,
+    disk: &'a SimStorage,
+    stop: &'a AtomicBool,
+}
 
-impl Feed for Noting {
+impl Feed for Noting<'_> {
     fn next(&mut self) -> Result<Fed, InputError> {
-        let fed = self.0.next()?;
+        if let Some((at, how)) = self.at
+            && self.position >= at
+        {
+            match how {
+                Interruption::Stop => self.stop.store(true, Ordering::Release),
+                Interruption::Kill | Interruption::PowerCut => self.disk.crash(),
+            }
+        }
+        let fed = self.lines.next()?;
         if let Fed::Item(item) = &fed {
-            self.1 = item.position + 1;
+            self.position = item.position + 1;
         }
         Ok(fed)
     }
@@ -316,12 +330,13 @@ fn break_the_disk(disk: &SimStorage, random: &mut Random) {
 }
 
 #[test]
-fn a_disk_and_an_embedder_that_fail_at_random_lose_and_repeat_nothing() {
+fn interrupted_anywhere_a_failing_disk_and_embedder_lose_and_repeat_nothing() {
     const ITEMS: u64 = 300;
     let stream = stream(ITEMS);
     let expected = uninterrupted(&stream);
     let first: Option<u64> = std::env::var("PLIMSOLL_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = first.map_or(0..100, |seed| seed..seed + 1);
+    // Each first run is stopped, or killed, at another item.
+    let seeds = first.map_or(0..2 * (ITEMS + 1), |seed| seed..seed + 1);
     let (mut of_disk, mut of_embedder) = (0, 0);
     for seed in seeds.clone() {
         let mut random = Random(seed);
@@ -332,13 +347,24 @@ fn a_disk_and_an_embedder_that_fail_at_random_lose_and_repeat_nothing() {
             for _ in 0..if attempt < 10 { 1 + random.below(4) } else { 0 } {
                 break_the_disk(&disk, &mut random);
             }
-            let ended = {
+            let how = [Interruption::Stop, Interruption::Kill][seed as usize % 2];
+            let at = (attempt == 0).then_some((seed / 2, how));
+            let stop = Arc::new(AtomicBool::new(false));
+            let (ended, read) = {
                 let patient = patient(&embedder);
-                let ingest = Ingest::new(&source, parser(), options()).embedder(&patient).policies(eager());
-                let mut feed = Noting(lines(&stream, &source), source.position());
-                ingest.run(&mut feed).map(|_| ()).map_err(|error| (error, feed.1))
+                let ingest = Ingest::new(&source, parser(), options())
+                    .embedder(&patient)
+                    .policies(eager())
+                    .stop(Arc::clone(&stop));
+                let (lines, position) = (lines(&stream, &source), source.position());
+                let mut feed = Noting { lines, position, at, disk: &disk, stop: &stop };
+                (ingest.run(&mut feed), feed.position)
             };
-            let Err((error, read)) = ended else { break };
+            let error = match ended {
+                Ok(run) if run.state == RunState::Interrupted => continue,
+                Ok(_) => break,
+                Err(error) => error,
+            };
             match error {
                 IngestError::Database(_) => of_disk += 1,
                 IngestError::Embedder(_) => of_embedder += 1,
@@ -346,7 +372,10 @@ fn a_disk_and_an_embedder_that_fail_at_random_lose_and_repeat_nothing() {
             }
             drop(source);
             drop(db);
-            let how = [Interruption::PowerCut, Interruption::Kill][random.below(2) as usize];
+            let how = match at {
+                Some((_, how @ Interruption::Kill)) => how,
+                _ => [Interruption::PowerCut, Interruption::Kill][random.below(2) as usize],
+            };
             disk = match how {
                 Interruption::PowerCut => disk.after_crash(CrashPolicy::Random(seed)),
                 _ => disk.after_kill(),
