@@ -344,6 +344,7 @@ impl Wait for Telling {
 pub(super) fn embedder(
     spec: &EmbedderSpec,
     dir: &Path,
+    dimension: Option<usize>,
     policies: &Policies,
     timeout: Option<Duration>,
     stop: &StopFlag,
@@ -355,7 +356,7 @@ pub(super) fn embedder(
     let wait = Arc::new(Telling(stop.pause()));
     let patient = Patient::new(built, policies.clone(), breaker, wait, u64::from(std::process::id()));
     let cache = Cache::open(&dir.with_added_extension("ingest"), Cache::DEFAULT_BYTES);
-    Ok(Cached::new(patient, Arc::new(cache)))
+    Ok(Cached::new(patient, Arc::new(cache)).expecting(dimension))
 }
 
 fn build(spec: &EmbedderSpec, options: &EmbedderOptions) -> Result<Box<dyn Embedder>, Failure> {
@@ -386,7 +387,8 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
         CliError::failed("no_embedder", what)
     })?;
     let (policies, stop) = (Policies::default(), StopFlag::default());
-    let embedder = embedder(&settings.embedder, &target.dir, &policies, None, &stop)?;
+    let embedder =
+        embedder(&settings.embedder, &target.dir, Some(settings.dimension), &policies, None, &stop)?;
     let failed = |failure: Failure| CliError::failed("embedder", failure.message);
     let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
     vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
@@ -420,9 +422,11 @@ impl Session {
         let policies = Policies::default().with_max_retries(args.max_retries);
         let (mut embedder, mut settings) = (None, None);
         if let Some(spec) = spec {
-            let built = self::embedder(&spec, &args.target.dir, &policies, args.timeout, stop)?;
+            let dimension = collection.as_ref().map(Collection::dimension);
+            let built = self::embedder(&spec, &args.target.dir, dimension, &policies, args.timeout, stop)?;
             settings = Some(Settings::new(spec, &built, chunking)?);
-            embedder = Some(built);
+            let dimension = settings.as_ref().map(|settings| settings.dimension);
+            embedder = Some(built.expecting(dimension));
         } else if matches!(kind, Kind::Folder(_)) {
             let what =
                 "files have no vectors: say with --embed how they get them, for instance --embed hash:256";

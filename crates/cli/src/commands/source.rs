@@ -501,7 +501,10 @@ fn retry(
     let ledger = Ledger::open(Ledger::path_for(dir));
     let spec = spec.or_else(|| settings.as_ref().map(|settings| &settings.embedder));
     let embedder = match spec.filter(|spec| **spec != EmbedderSpec::Given) {
-        Some(spec) => Some(embedder(spec, dir, &policies, timeout, &stop)?),
+        Some(spec) => {
+            let dimension = Some(source.collection().dimension());
+            Some(embedder(spec, dir, dimension, &policies, timeout, &stop)?)
+        }
         None => None,
     };
     if let (Some(embedder), Some(spec)) = (&embedder, spec) {

@@ -14,6 +14,8 @@ use crate::failure::{Failure, FailureClass};
 pub struct Cached<E> {
     inner: E,
     cache: Arc<Cache>,
+    /// How long vectors must be to be kept, and told from the cache.
+    expected: Option<usize>,
     counts: Counts,
 }
 
@@ -48,7 +50,16 @@ fn add(counter: &AtomicU64, number: usize) {
 impl<E: Embedder> Cached<E> {
     /// An embedder with a cache.
     pub fn new(inner: E, cache: Arc<Cache>) -> Self {
-        Self { inner, cache, counts: Counts::default() }
+        Self { inner, cache, expected: None, counts: Counts::default() }
+    }
+
+    /// Says how many numbers each vector is to have, as the collection does that it is for. One of another length is handed
+    /// on and not kept, so that a service which is wrong for once costs no vector that was paid for. Unless it is said, a
+    /// model whose vectors have got another length is embedded anew.
+    #[must_use]
+    pub fn expecting(mut self, dimension: Option<usize>) -> Self {
+        self.expected = dimension;
+        self
     }
 
     /// What it has done so far.
@@ -121,6 +132,7 @@ impl<E: Embedder> Cached<E> {
         // Zeros alone are what a broken service gives. A collection refuses them mostly, and must not get them again from
         // here once the service is mended.
         good.retain(|(_, vector)| vector.iter().any(|number| *number != 0.0));
+        good.retain(|(_, vector)| self.expected.is_none_or(|expected| vector.len() == expected));
         self.cache.put(self.inner.model(), kind, &good);
     }
 }
@@ -140,7 +152,9 @@ impl<E: Embedder> Embedder for Cached<E> {
 
     /// What the cache says, else what the embedder does: a run that has all its vectors asks nobody.
     fn dimension(&self) -> Result<usize, Failure> {
-        self.cache.dimension(self.model()).map_or_else(|| self.inner.dimension(), Ok)
+        let known = self.cache.dimension(self.model());
+        let known = known.filter(|known| self.expected.is_none_or(|expected| *known == expected));
+        known.map_or_else(|| self.inner.dimension(), Ok)
     }
 
     fn max_batch(&self) -> usize {
@@ -165,6 +179,12 @@ impl<E: Embedder> Embedder for Cached<E> {
                 })
             })
             .collect();
+        if let (Some(expected), Some(known)) = (self.expected, self.cache.dimension(self.model()))
+            && known != expected
+        {
+            tracing::warn!(target: "plimsoll::embed", model = self.model(), known, expected, "the cached vectors are of no use");
+            self.cache.forget(self.model());
+        }
         let hashes: Vec<Hash> = different.iter().map(|(_, hash)| *hash).collect();
         let mut results: Vec<Option<Embedded>> =
             self.cache.get(self.model(), kind, &hashes).into_iter().map(|vector| vector.map(Ok)).collect();
@@ -177,7 +197,8 @@ impl<E: Embedder> Embedder for Cached<E> {
         add(&self.counts.repeated, texts.len() - different.len());
 
         // What the cache has told until now is another model's if the embedder gives another length.
-        let before = if unknown.is_empty() { None } else { self.cache.dimension(self.model()) };
+        let may_change = !unknown.is_empty() && self.expected.is_none();
+        let before = if may_change { self.cache.dimension(self.model()) } else { None };
         self.ask(&different, &unknown, kind, &mut results)?;
         let after = length(unknown.iter().filter_map(|at| results.get(*at)));
         if let (Some(before), Some(after)) = (before, after)

@@ -118,6 +118,30 @@ fn a_model_that_has_changed_is_embedded_anew() {
 }
 
 #[test]
+fn vectors_of_a_wrong_length_cost_none_that_are_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |dimension| {
+        let cache = Arc::new(Cache::open(directory.path(), Cache::DEFAULT_BYTES));
+        Cached::new(counting(dimension), cache).expecting(Some(8))
+    };
+    embed(&open(8), &["a", "b"]);
+    let wrong = open(16);
+    assert_eq!(wrong.dimension(), Ok(8), "as the cache has it");
+    let lengths: Vec<usize> =
+        embed(&wrong, &["a", "new"]).iter().map(|result| result.as_ref().unwrap().len()).collect();
+    assert_eq!(lengths, [8, 16], "the collection refuses the second one");
+    let mended = open(8);
+    assert_eq!(mended.dimension(), Ok(8));
+    embed(&mended, &["a", "b", "new"]);
+    assert_eq!(*mended.inner().asked.lock(), ["new"]);
+    // Vectors for a collection of another dimension that was there before are of no use.
+    let cache = Arc::new(Cache::open(directory.path(), Cache::DEFAULT_BYTES));
+    let other = Cached::new(counting(16), cache).expecting(Some(16));
+    assert_eq!(other.dimension(), Ok(16));
+    assert!(embed(&other, &["a"]).iter().all(|result| result.as_ref().unwrap().len() == 16));
+}
+
+#[test]
 fn a_damaged_file_is_set_aside_and_begun_anew() {
     let texts = ["a", "b"];
     for damage in ["garbage", "table", "vector", "directory"] {
