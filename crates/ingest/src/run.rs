@@ -478,13 +478,19 @@ impl<'r> Shared<'r> {
         let run = &mut committer.recorder.run;
         run.received += received;
         run.retries = self.ingest.retries();
-        (run.read, run.total) = (run.read.max(progress.0), progress.1);
+        // What could not be embedded is read again.
+        let read = run.read;
+        if error.is_none() {
+            (run.read, run.total) = (read.max(progress.0), progress.1);
+        }
         // Where one batch is in hand at a time, it is synced while the next one is read.
         let durability =
             if self.ingest.options.workers <= 1 { Durability::Buffered } else { Durability::Durable };
-        committer.commit(prepared, Some((number, state)), durability, &mut |news, recorder| {
-            self.tell(news, &recorder.run);
-        })?;
+        committer
+            .commit(prepared, Some((number, state)), durability, &mut |news, recorder| {
+                self.tell(news, &recorder.run);
+            })
+            .inspect_err(|_| committer.recorder.run.read = read)?;
         error.map_or(Ok(()), Err)
     }
 

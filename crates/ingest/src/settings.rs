@@ -101,16 +101,23 @@ impl Settings {
             return Err(IngestError::Settings(what));
         }
         let stored = Self::of(collection)?;
-        if let Some(stored) = &stored
-            && stored.model != self.model
-        {
-            let what = format!(
-                "the collection {name:?} was embedded with {:?}, and not with {:?}: their vectors can not be compared",
-                stored.model, self.model
-            );
-            return Err(IngestError::Settings(what));
-        }
+        stored.iter().try_for_each(|stored| stored.same_model(name, &self.model))?;
         Ok(stored)
+    }
+
+    /// Whether vectors of a model can be compared with those of a collection that has these settings.
+    ///
+    /// # Errors
+    /// [`IngestError::Settings`] if it was embedded with another one.
+    pub fn same_model(&self, collection: &str, model: &str) -> Result<(), IngestError> {
+        if self.model == model {
+            return Ok(());
+        }
+        let what = format!(
+            "the collection {collection:?} was embedded with {:?}, and not with {model:?}: their vectors can not be compared",
+            self.model
+        );
+        Err(IngestError::Settings(what))
     }
 }
 

@@ -8,6 +8,16 @@ use crate::failure::{Failure, FailureClass};
 use crate::input::{Change, Parser, SkipReason};
 use crate::run::{Fed, Feed, Work};
 
+/// A change whose vectors have the dimension of the collection.
+fn fitting(change: Change, dimension: Option<usize>) -> Result<Change, Failure> {
+    let (Change::Upsert(document), Some(dimension)) = (&change, dimension) else { return Ok(change) };
+    let wrong =
+        document.postings.iter().map(|posting| posting.vector.len()).find(|length| *length != dimension);
+    let Some(length) = wrong else { return Ok(change) };
+    let what = format!("the vector has {length} dimensions, the collection has {dimension}");
+    Err(Failure::new(FailureClass::Validation, what))
+}
+
 /// How many failures are described.
 const EXAMPLES: usize = 10;
 
@@ -29,7 +39,7 @@ pub struct Survey {
     pub deletes: u64,
     /// Items with nothing to store: control records, blank lines, files as they were, texts in which there is nothing.
     pub rejected: u64,
-    /// These by the reason, but for control records.
+    /// These by the reason.
     pub passed_over: BTreeMap<SkipReason, u64>,
     /// Items that would be set aside, by class.
     pub failures: BTreeMap<FailureClass, u64>,
@@ -38,11 +48,17 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads a feed to its end.
+    /// Reads a feed to its end. Vectors that are given must have `dimension` numbers, if that is known. Each item is looked
+    /// at for itself: what a later one would make outdated is counted all the same.
     ///
     /// # Errors
     /// [`IngestError::Input`] if it can not be read.
-    pub fn of(feed: &mut dyn Feed, parser: &Parser, chunking: Chunking) -> Result<Self, IngestError> {
+    pub fn of(
+        feed: &mut dyn Feed,
+        parser: &Parser,
+        chunking: Chunking,
+        dimension: Option<usize>,
+    ) -> Result<Self, IngestError> {
         let mut survey = Self::default();
         loop {
             match feed.next()? {
@@ -53,7 +69,7 @@ impl Survey {
                         Work::Line(line) => parser.parse(&line).change,
                         Work::Change(change, _) => change,
                     };
-                    survey.add(item.position, change, chunking);
+                    survey.add(item.position, change.and_then(|change| fitting(change, dimension)), chunking);
                 }
             }
         }
@@ -64,7 +80,7 @@ impl Survey {
         match change {
             Ok(Change::Upsert(_)) => self.documents += 1,
             Ok(Change::Delete(_)) => self.deletes += 1,
-            Ok(Change::Control(_)) => self.rejected += 1,
+            Ok(Change::Control(_)) => self.pass_over(SkipReason::Control),
             Ok(Change::Skip(reason)) => self.pass_over(reason),
             Ok(Change::Text { text, .. }) => match chunking.chunk(&text) {
                 Ok(passages) if passages.is_empty() => self.pass_over(SkipReason::Empty),

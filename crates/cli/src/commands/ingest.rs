@@ -397,6 +397,9 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
 impl Session {
     fn open(args: &Ingest, kind: &Kind, stop: &StopFlag) -> Result<Self> {
         let name = &args.target.collection[..];
+        if name.is_empty() {
+            return Err(CliError::Usage("the collection needs a name".to_owned()));
+        }
         let is_there = args.target.dir.try_exists().unwrap_or(true);
         let mut db = None;
         if is_there {
@@ -788,6 +791,7 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
     let name = source_name(args, kind);
     let collection = &args.target.collection[..];
     let (mut state, mut entries, mut next, mut chunking) = (Vec::new(), Vec::new(), 0, args.chunk);
+    let mut dimension = None;
     if args.target.dir.try_exists().unwrap_or(true) {
         let db = ReadOnlyDatabase::open(&args.target.dir)?;
         let found = db
@@ -795,11 +799,21 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
             .into_iter()
             .find(|status| status.name == name && status.collection == collection && !args.restart);
         if let Some(status) = found {
+            if status.is_paused {
+                return Err(Error::from(plimsoll::SourceError::Paused(name)).into());
+            }
             entries = db.source_entries(&name, collection)?;
             (state, next) = (status.state, status.end);
         }
-        if chunking.is_none() && db.collection(collection).is_ok() {
-            chunking = Settings::of_reader(&db, collection)?.map(|settings| settings.chunking);
+        if let Ok(found) = db.collection(collection) {
+            dimension = Some(found.dimension());
+            let settings = Settings::of_reader(&db, collection)?;
+            if let (Some(spec), Some(settings)) = (&args.embed, &settings) {
+                let built = build(spec, &EmbedderOptions::default());
+                let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
+                settings.same_model(collection, built.model())?;
+            }
+            chunking = chunking.or(settings.map(|settings| settings.chunking));
         }
     }
     let mut stdin = Some(BufReader::new(Stdin::new(stop.shared())));
@@ -814,7 +828,7 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
         }
     };
     let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
-    let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default())?;
+    let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default(), dimension)?;
     let (unchanged, passed_over) = reasons(&survey.passed_over);
     let report = DryReport {
         dry_run: true,
@@ -848,6 +862,10 @@ fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> 
     ))?;
     for (position, failure) in &survey.examples {
         output.line(format_args!("  position {position}: {}: {}", failure.class, failure.message))?;
+    }
+    let more = report.failures.values().sum::<u64>().saturating_sub(survey.examples.len() as u64);
+    if more > 0 {
+        output.line(format_args!("  and {more} more"))?;
     }
     Ok(())
 }

@@ -71,6 +71,12 @@ pub enum SkipReason {
     Unchanged,
     /// There is no passage in the text, and so nothing that could be found. What was stored under its key goes.
     Empty,
+    /// The item failed, and a later one of the same batch stored or removed the document that it was about.
+    Outdated,
+    /// A document was to be removed that was not there.
+    Absent,
+    /// It is a control record, which is kept with the run.
+    Control,
 }
 
 impl SkipReason {
@@ -83,6 +89,9 @@ impl SkipReason {
             Self::Binary => "binary",
             Self::Unchanged => "unchanged",
             Self::Empty => "empty",
+            Self::Absent => "absent",
+            Self::Outdated => "outdated",
+            Self::Control => "control",
         }
     }
 }

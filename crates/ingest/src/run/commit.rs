@@ -246,6 +246,7 @@ impl<'a> Committer<'a> {
     fn step(&mut self, part: &mut [Prepared], state: Option<Vec<u8>>) -> (Step, StepNews, Vec<usize>) {
         let (mut step, mut news, mut operations) = (Step::new(), StepNews::default(), Vec::new());
         let stored_last = stored_last(part);
+        let mut there = There::before(part);
         let is_outdated = |item: &Prepared| {
             let last = item.key.as_ref().and_then(|key| stored_last.get(key));
             last.is_some_and(|last| *last > item.position)
@@ -254,6 +255,7 @@ impl<'a> Committer<'a> {
             let position = item.position;
             if let Outcome::Upsert(document) = &mut item.outcome {
                 let key = document.key.clone();
+                there.store(&key);
                 step.upsert(position, std::mem::replace(document, Document::new(key)));
             }
             match &item.outcome {
@@ -265,7 +267,11 @@ impl<'a> Committer<'a> {
                     step.delete(position, key.clone());
                     operations.push(index);
                     news.committed += 1;
-                    news.removed += 1;
+                    if there.remove(key, self.source) {
+                        news.removed += 1;
+                    } else {
+                        news.passed_over.push(item.passed_over(SkipReason::Absent));
+                    }
                 }
                 Outcome::Empty(key) => {
                     step.delete(position, key.clone());
@@ -277,6 +283,7 @@ impl<'a> Committer<'a> {
                     news.changesets.push(self.recorder.changeset(&mut step, position, changeset));
                     step.rejected(position);
                     news.rejected += 1;
+                    news.passed_over.push(item.passed_over(SkipReason::Control));
                 }
                 Outcome::Nothing(reason) => {
                     step.rejected(position);
@@ -287,6 +294,7 @@ impl<'a> Committer<'a> {
                 Outcome::Failed(..) if is_outdated(item) => {
                     step.rejected(position);
                     news.rejected += 1;
+                    news.passed_over.push(item.passed_over(SkipReason::Outdated));
                 }
                 Outcome::Failed(failure, attempts) => {
                     let letter = self.letter(item, failure, *attempts);
@@ -409,6 +417,31 @@ fn stored_last(part: &[Prepared]) -> HashMap<Key, u64> {
         _ => None,
     });
     stored.collect()
+}
+
+/// Which documents there are while the operations of a part are gone through, as far as they are removed.
+struct There {
+    removes: bool,
+    changed: HashMap<Key, bool>,
+}
+
+impl There {
+    fn before(part: &[Prepared]) -> Self {
+        let removes = part.iter().any(|item| matches!(item.outcome, Outcome::Delete(_)));
+        Self { removes, changed: HashMap::new() }
+    }
+
+    fn store(&mut self, key: &Key) {
+        if self.removes {
+            self.changed.insert(key.clone(), true);
+        }
+    }
+
+    /// Whether there was one to remove. One that can not be read is there.
+    fn remove(&mut self, key: &Key, source: &Source) -> bool {
+        let stored = || !matches!(source.collection().get(key.clone()), Ok(None));
+        self.changed.insert(key.clone(), false).unwrap_or_else(stored)
+    }
 }
 
 /// Takes the documents of a part back from the step that was made of it.

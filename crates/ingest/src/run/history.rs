@@ -57,13 +57,14 @@ pub struct Run {
     pub updated_ms: u64,
     /// Items read.
     pub received: u64,
-    /// Items done by an operation on a document: stored, removed, or empty.
+    /// Items done by an operation on a document: stored, removed, absent, or empty.
     pub committed: u64,
-    /// Those of them that asked for a document to be removed.
+    /// Those of them that removed a document.
     #[serde(default)]
     pub removed: u64,
-    /// Items of which nothing was stored, by the reason. Those that are [empty](SkipReason::Empty) are among `committed`, and
-    /// all others among `rejected`, as are control records and items that a later one has outdated, which are not here.
+    /// Items of which nothing was stored, by the reason. Those that are [empty](SkipReason::Empty) or
+    /// [absent](SkipReason::Absent) are among `committed`, and all others among `rejected`, as are items that a later batch
+    /// has outdated, which are not here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub passed_over: BTreeMap<SkipReason, u64>,
     /// Items set aside.
@@ -89,8 +90,8 @@ pub struct Run {
 impl Run {
     /// Items whose documents were added or replaced.
     pub fn stored(&self) -> u64 {
-        let empty = self.passed_over.get(&SkipReason::Empty).copied().unwrap_or(0);
-        self.committed.saturating_sub(self.removed + empty)
+        let of = |reason| self.passed_over.get(&reason).copied().unwrap_or(0);
+        self.committed.saturating_sub(self.removed + of(SkipReason::Empty) + of(SkipReason::Absent))
     }
 
     /// Items that were read and not done: when the run ended, or as of its last batch.
