@@ -345,8 +345,12 @@ impl Core {
         let durable = lock(&self.log).wal.as_ref().map_or(replayed, plimsoll_wal::Wal::durable);
         let log = if durable >= seal || mutant::is(Mutant::FlushBeforeDurable) {
             LogSync::Done(durable)
-        } else if self.options.syncs() == Syncs::Together {
-            LogSync::Running(threads.spawn(move || self.sync_up_to(seal)))
+        } else if self.options.syncs() == Syncs::Together
+            && let Ok(thread) = std::thread::Builder::new()
+                .name("plimsoll-flush-log".to_owned())
+                .spawn_scoped(threads, move || self.sync_up_to(seal))
+        {
+            LogSync::Running(thread)
         } else {
             LogSync::Done(self.sync_up_to(seal)?)
         };

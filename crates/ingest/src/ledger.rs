@@ -3,7 +3,7 @@
 //! It is a projection of the system tables, keyed by source and position, for people and their tools: nothing is ever read
 //! back from it, and it can be made anew from the database at any time ([`Ledger::rebuild`]). **Promises** that it holds up
 //! nothing: it is written once a second and when a run ends, what can not be written is counted and said, and the run goes on.
-//! **On a crash** it may lag behind by a second; the next run brings it up to date. A damaged file is put aside, and another one begun.
+//! **On a crash** it may lag behind by a second, and after a power cut be ahead by a batch; the next run puts that right. A damaged file is put aside, and another one begun.
 //!
 //! | table | a row |
 //! |---|---|
@@ -123,7 +123,7 @@ impl Ledger {
             let history = History::from_entries(&db.source_entries(&status.name, &status.collection)?);
             all.push((status, letters, history));
         }
-        self.write(|transaction| {
+        self.write(PATIENCE, |transaction| {
             for table in ["sources", "runs", "failed_items", "changesets", "repositories"] {
                 transaction.execute(&format!("DELETE FROM {table}"), [])?;
             }
@@ -140,17 +140,20 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes in one transaction; says whether that was possible.
-    fn write(&self, write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> bool {
+    /// Writes in one transaction, waiting so long for whoever reads; says whether that was possible.
+    fn write(
+        &self,
+        patience: Duration,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> bool {
         let mut connection = self.connection.lock();
         let written = match connection.as_mut() {
             None => return false,
-            Some(connection) => {
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
-                    write(&transaction)?;
-                    transaction.commit()
-                })
-            }
+            Some(connection) => connection.busy_timeout(patience).and_then(|()| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                write(&transaction)?;
+                transaction.commit()
+            }),
         };
         if let Err(error) = &written {
             self.failures.fetch_add(1, Ordering::Relaxed);

@@ -250,9 +250,10 @@ impl<'a> Ingest<'a> {
                 });
             }
             let read = self.feed_batches(feed, shared, |batch| {
-                shared.order.wait_for_room(workers);
+                let Some(batch) = batch else { return };
                 // The workers live as long as this end of the channel.
                 let _sent = send.send(batch);
+                shared.order.wait_for_room(workers);
             });
             drop(send);
             read
@@ -267,8 +268,10 @@ impl<'a> Ingest<'a> {
                 if let Err(error) = syncer.wait() {
                     shared.failed.lock().get_or_insert(error.into());
                 }
-                shared.work(batch);
-                syncer.begin();
+                if let Some(batch) = batch {
+                    shared.work(batch);
+                    syncer.begin();
+                }
             });
             let synced = syncer.wait();
             read?;
@@ -277,12 +280,13 @@ impl<'a> Ingest<'a> {
         shared.failed.lock().take().map_or(Ok(()), Err)
     }
 
-    /// Reads batches until the feed ends, the run is to stop, or a worker has failed.
+    /// Reads batches until the feed ends, the run is to stop, or a worker has failed. `None` is handed on where there is
+    /// nothing to read at the moment.
     fn feed_batches(
         &self,
         feed: &mut dyn Feed,
         shared: &Shared<'_>,
-        mut hand_on: impl FnMut(Batch),
+        mut hand_on: impl FnMut(Option<Batch>),
     ) -> Result<(), IngestError> {
         let started = Instant::now();
         // From here on nothing is done.
@@ -291,7 +295,7 @@ impl<'a> Ingest<'a> {
         let mut batch = Batch::default();
         let mut hand_on = |batch: &mut Batch, feed: &dyn Feed| {
             if batch.items.is_empty() {
-                return;
+                return hand_on(None);
             }
             let next = Batch {
                 number: batch.number + 1,
@@ -303,7 +307,7 @@ impl<'a> Ingest<'a> {
             // Who works alone does one batch after the other.
             let keys = if self.options.workers > 1 { keys(&full.items) } else { HashSet::new() };
             shared.order.enter(full.number, keys);
-            hand_on(full);
+            hand_on(Some(full));
         };
         let ended = loop {
             if self.is_stopped() || shared.failed.lock().is_some() {
@@ -374,7 +378,8 @@ impl<'a> Ingest<'a> {
         committer.recorder.run(&mut step);
         let recorded = self.source.commit(&step);
         let run = committer.recorder.run.clone();
-        if let Some(follower) = &shared.follower {
+        // The ledger says what the database does.
+        if let Some(follower) = shared.follower.as_ref().filter(|_| recorded.is_ok()) {
             follower.end(&run);
         }
         ended?;
@@ -457,12 +462,12 @@ impl<'r> Shared<'r> {
         // After an error nothing more is begun.
         if self.failed.lock().is_some() {
             self.committer.lock().recorder.run.received += batch.items.len() as u64;
-        } else if let Err(error) = self.try_to_work(batch) {
-            self.failed.lock().get_or_insert(error);
+        } else {
+            self.prepare_and_commit(batch);
         }
     }
 
-    fn try_to_work(&self, batch: Batch) -> Result<(), IngestError> {
+    fn prepare_and_commit(&self, batch: Batch) {
         let Batch { number, items, last, progress, .. } = batch;
         let state = last.map(|line| line.place().to_state());
         let received = items.len() as u64;
@@ -473,7 +478,7 @@ impl<'r> Shared<'r> {
         // not be done before that, and this batch may have waited for just that one.
         if self.failed.lock().is_some() {
             committer.recorder.run.received += received;
-            return Ok(());
+            return;
         }
         let run = &mut committer.recorder.run;
         run.received += received;
@@ -486,12 +491,17 @@ impl<'r> Shared<'r> {
         // Where one batch is in hand at a time, it is synced while the next one is read.
         let durability =
             if self.ingest.options.workers <= 1 { Durability::Buffered } else { Durability::Durable };
-        committer
-            .commit(prepared, Some((number, state)), durability, &mut |news, recorder| {
+        let committed =
+            committer.commit(prepared, Some((number, state)), durability, &mut |news, recorder| {
                 self.tell(news, &recorder.run);
-            })
-            .inspect_err(|_| committer.recorder.run.read = read)?;
-        error.map_or(Ok(()), Err)
+            });
+        if committed.is_err() {
+            committer.recorder.run.read = read;
+        }
+        // While nobody else can commit: no batch after this one is to be stored in the place of it.
+        if let Err(error) = committed.and(error.map_or(Ok(()), Err)) {
+            self.failed.lock().get_or_insert(error);
+        }
     }
 
     /// Tells the ledger and whoever watches.

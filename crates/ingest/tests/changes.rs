@@ -331,3 +331,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_failed_change_of_a_repository_without_a_name_is_about_no_other_document() {
+    let repo = "r".repeat(3000);
+    let line = format!(r#"{{"repo": "{repo}", "path": "p", "content": "text"}}"#);
+    let entry = Parser::new(Files::none()).parse_text(&line);
+    assert!(entry.change.is_err());
+    assert_eq!((entry.repo, entry.path), (None, None), "p alone would be another document");
+}

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use plimsoll::{Clock, CollectionConfig, Database, Document, FailureClass, Key, Metric, Source, SystemClock};
@@ -755,4 +755,86 @@ fn old_runs_are_forgotten_and_the_newest_is_not() {
     assert_eq!(history().runs.iter().map(|run| run.id).collect::<Vec<_>>(), [3]);
     assert_eq!(source.position(), 120);
     assert!(SystemClock.unix_time() > Duration::ZERO);
+}
+
+/// An embedder that keeps each call until so many are made at a time.
+struct Meeting {
+    wanted: usize,
+    inside: Mutex<(usize, usize)>,
+    changed: Condvar,
+    inner: HashEmbedder,
+}
+
+impl Embedder for Meeting {
+    fn model(&self) -> &str {
+        self.inner.model()
+    }
+
+    fn dimension(&self) -> Result<usize, Failure> {
+        self.inner.dimension()
+    }
+
+    fn max_batch(&self) -> usize {
+        self.inner.max_batch()
+    }
+
+    fn embed(&self, texts: &[&str], kind: TextKind) -> Result<Vec<Embedded>, Failure> {
+        let mut inside = self.inside.lock().unwrap();
+        inside.0 += 1;
+        inside.1 = inside.1.max(inside.0);
+        self.changed.notify_all();
+        let patience = Duration::from_secs(20);
+        let waited = self.changed.wait_timeout_while(inside, patience, |inside| inside.1 < self.wanted);
+        waited.unwrap().0.0 -= 1;
+        self.inner.embed(texts, kind)
+    }
+}
+
+#[test]
+fn so_many_workers_embed_so_many_batches_at_a_time() {
+    for workers in 1..=4 {
+        let disk = SimStorage::new();
+        let (_db, source) = open(&disk);
+        let inner = HashEmbedder::new(DIMENSION).unwrap();
+        let (inside, changed) = (Mutex::new((0, 0)), Condvar::new());
+        let embedder = Meeting { wanted: workers, inside, changed, inner };
+        let mut options = options();
+        options.workers = workers;
+        let stream: String =
+            (0..100).map(|n| format!("{{\"path\": \"{n}\", \"content\": \"text {n}\"}}\n")).collect();
+        Ingest::new(&source, parser(), options)
+            .embedder(&embedder)
+            .run(&mut lines(&stream, &source))
+            .unwrap();
+        assert_eq!(embedder.inside.lock().unwrap().1, workers);
+    }
+}
+
+#[test]
+fn a_write_that_fails_beside_others_leaves_nothing_out() {
+    const ITEMS: u64 = 200;
+    let stream: String =
+        (0..ITEMS).map(|n| format!("{{\"path\": \"{n}\", \"content\": \"text {n}\"}}\n")).collect();
+    let mut failed = 0;
+    for seed in 0..100 {
+        let disk = SimStorage::new();
+        let (_db, source) = open(&disk);
+        let embedder = Flaky::new(u64::MAX);
+        let mut options = options();
+        (options.workers, options.batch_size) = (8, 1);
+        let run = || {
+            let policies = Policies::default().with_max_retries(0);
+            let ingest =
+                Ingest::new(&source, parser(), options.clone()).embedder(&embedder).policies(policies);
+            ingest.run(&mut lines(&stream, &source))
+        };
+        disk.fail_after(OperationKind::Append, 10 + seed, Fault::errno(28), 1);
+        failed += u64::from(run().is_err());
+        disk.clear_faults();
+        run().unwrap();
+        let status = source.status().unwrap();
+        assert_eq!((status.position, &status.gaps[..]), (ITEMS, &[][..]), "seed {seed}");
+        assert_eq!(documents(&source).len() as u64, ITEMS, "seed {seed}");
+    }
+    assert!(failed > 50, "{failed}");
 }

@@ -255,8 +255,10 @@ impl Parser {
             Some(op) => (Op::None, Err(invalid(format!("the op {op:?} is none of add, modify and delete")))),
         };
         let change = change.and_then(|()| self.changed(fields, op, &path, repo.as_deref()));
-        let repo = repo.filter(|repo| repo.len() <= MAX_KEY_BYTES);
-        Entry { path: Some(path), repo, line, ..Entry::new(Format::Change, op, change) }
+        // Without its repository it would be another document that has this path.
+        let is_known = repo.as_ref().is_none_or(|repo| repo.len() <= MAX_KEY_BYTES);
+        let (path, repo) = if is_known { (Some(path), repo) } else { (None, None) };
+        Entry { path, repo, line, ..Entry::new(Format::Change, op, change) }
     }
 
     fn changed(&self, fields: Fields, op: Op, path: &str, repo: Option<&str>) -> Result<Change, Failure> {

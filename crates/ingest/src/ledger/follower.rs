@@ -11,6 +11,8 @@ use crate::run::{ChangesetRecord, History, Repository, Run, StepNews};
 
 /// So much time passes between two writes.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A run waits no longer for somebody who holds a lock; what could not be written is with the next write.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// With so many bytes of dead letters and changesets gathered, or so many of these, they are written at once.
 const BYTES: usize = 8 << 20;
 const ROWS: usize = 10_000;
@@ -74,7 +76,7 @@ impl<'a> Follower<'a> {
     pub(crate) fn write_if_due(&self) {
         let mut gathered = self.gathered.lock();
         if gathered.is_due() {
-            self.write(&mut gathered);
+            self.write(PATIENCE, &mut gathered);
         }
     }
 
@@ -82,10 +84,10 @@ impl<'a> Follower<'a> {
     pub(crate) fn end(&self, run: &Run) {
         let mut gathered = self.gathered.lock();
         gathered.add(run, StepNews::default());
-        self.write(&mut gathered);
+        self.write(super::PATIENCE, &mut gathered);
     }
 
-    fn write(&self, gathered: &mut Gathered) {
+    fn write(&self, patience: Duration, gathered: &mut Gathered) {
         let Gathered { run, letters, changesets, repositories, is_current, .. } = std::mem::take(gathered);
         let source = self.source;
         let of = Of { collection: source.collection().name(), source: source.name() };
@@ -100,7 +102,7 @@ impl<'a> Follower<'a> {
             Some((status, whole))
         };
         let written = all().is_some_and(|(status, whole)| {
-            self.ledger.write(|transaction| {
+            self.ledger.write(patience, |transaction| {
                 of.put_source(transaction, &status)?;
                 if let Some((letters, history)) = &whole {
                     of.clear(transaction)?;

@@ -76,7 +76,7 @@ struct Letter {
 }
 
 /// How far everything is done, by the numbers of batches.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places {
     /// Every batch before this one is done.
     next: u64,
@@ -154,11 +154,16 @@ impl<'a> Committer<'a> {
         self.leave(&mut batch);
         let is_whole = !batch.iter().any(|item| matches!(item.outcome, Outcome::Left));
         batch.retain(|item| !matches!(item.outcome, Outcome::Left));
+        let before = self.places.clone();
         let state = place.filter(|_| is_whole).and_then(|(number, state)| self.places.done(number, state));
         let mut parts = divide(batch).into_iter().peekable();
         while let Some(part) = parts.next() {
             let state = if parts.peek().is_none() { state.clone() } else { None };
-            self.commit_part(part, state, durability, done)?;
+            if let Err(error) = self.commit_part(part, state, durability, done) {
+                // It is not done, and what others commit after it must not say that it is.
+                self.places = before;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -487,4 +492,50 @@ fn bytes_of(item: &Prepared) -> usize {
         _ => 0,
     };
     item.payload.len().min(HEAD) + document
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use plimsoll::{CollectionConfig, Database, Metric};
+    use plimsoll_sim::{Failure as Fault, OperationKind, SimStorage};
+
+    use super::*;
+
+    fn item(position: u64) -> Prepared {
+        let document = Document::new(format!("{position}")).vector([1.0, 0.0]);
+        Prepared {
+            position,
+            payload: bytes::Bytes::new(),
+            key: Some(document.key.clone()),
+            repo: None,
+            entries: Vec::new(),
+            is_named: false,
+            outcome: Outcome::Upsert(document),
+        }
+    }
+
+    #[test]
+    fn no_place_is_behind_a_batch_that_could_not_be_written() {
+        let disk = SimStorage::new();
+        let db = Database::builder("/db").storage(Arc::new(disk.clone())).background(false).open().unwrap();
+        db.create_collection("c", CollectionConfig::new(2, Metric::L2)).unwrap();
+        let source = db.source("s", "c").unwrap().open().unwrap();
+        let (policies, stop) = (Policies::default().with_max_retries(0), Arc::new(AtomicBool::new(false)));
+        let mut committer = Committer::new(&source, &policies, &stop).unwrap();
+        let mut commit = |number: u64| {
+            let place = Some((number, Some(vec![number as u8])));
+            committer.commit(vec![item(number)], place, Durability::Durable, &mut |_, _| ())
+        };
+        commit(0).unwrap();
+        assert_eq!(source.state(), [0]);
+        disk.fail_next(OperationKind::Append, Fault::errno(28), 1);
+        assert!(commit(1).is_err());
+        // Another worker may have had this one in hand already.
+        commit(2).unwrap();
+        assert_eq!((source.state(), source.position()), (vec![0], 1), "the next run begins with batch 1");
+        commit(1).unwrap();
+        assert_eq!((source.state(), source.position()), (vec![2], 3));
+    }
 }

@@ -103,7 +103,12 @@ impl Lines {
     /// # Errors
     /// [`IngestError::Input`] if the inputs are not those that the source has read.
     pub fn resume(inputs: Inputs, source: &Source) -> Result<Self, IngestError> {
-        Self::resume_at(inputs, &source.state())
+        let state = source.state();
+        if Place::from_state(&state)?.position > source.position() {
+            // Something before that place is not done. What is done is passed over.
+            return Self::resume_at(inputs, &[]);
+        }
+        Self::resume_at(inputs, &state)
     }
 
     /// Goes on where a source of this state is.
