@@ -421,6 +421,14 @@ fn what_was_set_aside_is_shown_and_tried_again() {
 }
 
 #[test]
+fn a_stream_may_begin_with_a_byte_order_mark() {
+    let scratch = Scratch::new();
+    let file = scratch.file("changes.jsonl", b"\xef\xbb\xbf{\"path\": \"a\", \"content\": \"words\"}\n");
+    let done = report(ingest(&scratch, &format!("c {file} --embed hash:16 --json")));
+    assert_eq!((number(&done["stored"]), number(&done["dead_lettered"])), (1, 0), "{done}");
+}
+
+#[test]
 fn a_source_that_was_begun_with_an_empty_file_goes_on_when_there_is_something_in_it() {
     let scratch = Scratch::new();
     let file = scratch.file("changes.jsonl", b"");

@@ -678,7 +678,9 @@ fn refuse_what_is_no_stream(kind: &Kind, args: &Ingest) -> Result<()> {
         let file = std::fs::File::open(path).map_err(|error| CliError::file(path, &error))?;
         let mut lines = BufReader::new(file.take(64 << 10)).lines().map_while(std::io::Result::ok);
         let Some(first) = lines.find(|line| !line.trim().is_empty()) else { continue };
-        let is_named = base.join(&first).exists() || Path::new(&first).exists();
+        // A byte order mark belongs to no line.
+        let first = first.trim_start_matches('\u{feff}');
+        let is_named = base.join(first).exists() || Path::new(first).exists();
         if !first.trim_start().starts_with('{') && !is_named {
             let what = format!(
                 "{}: its first line is no JSON object, and not the path of a file either, so it is no stream of lines; to store \
