@@ -349,13 +349,8 @@ impl<'a> Ingest<'a> {
     fn hold_back(&self, started: Instant, given: u64) {
         let Some(rate) = self.options.rate.filter(|rate| *rate > 0.0) else { return };
         let due = Duration::try_from_secs_f64(given as f64 / rate).unwrap_or(Duration::MAX);
-        while !self.is_stopped() {
-            let left = due.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            thread::sleep(left.min(Duration::from_millis(50)));
-        }
+        // Whoever waits for this asks whether the run is to stop.
+        let _passed = wait_unless(&self.stop, started, due);
     }
 
     /// Records how the run ended.
@@ -386,6 +381,18 @@ impl<'a> Ingest<'a> {
         recorded?;
         Ok(run)
     }
+}
+
+/// Waits until so much time has passed since `begin`; false if the run is to stop before.
+fn wait_unless(stop: &AtomicBool, begin: Instant, time: Duration) -> bool {
+    while !stop.load(Ordering::Acquire) {
+        let left = time.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return true;
+        }
+        thread::sleep(left.min(Duration::from_millis(50)));
+    }
+    false
 }
 
 /// Items that are committed together.

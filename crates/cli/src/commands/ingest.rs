@@ -1,5 +1,6 @@
 //! `plimsoll ingest`: a stream of lines or a folder, each item exactly once, from where the last run has got to.
 
+mod dry;
 mod stdin;
 
 use std::collections::BTreeMap;
@@ -9,14 +10,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use plimsoll::{
-    Collection, CollectionConfig, Database, DeadLetter, Error, ReadOnlyDatabase, Source, SystemClock,
-};
+use plimsoll::{Collection, CollectionConfig, Database, DeadLetter, Error, Source, SystemClock};
 use plimsoll_ingest::input::{Change, Files, Input, Inputs, Parser, SkipReason, WalkOptions};
 use plimsoll_ingest::{
     Breaker, Cache, Cached, Chunking, Embedder, EmbedderOptions, EmbedderSpec, Failure, Feed, Folder,
     Ingest as Ingestion, Ledger, Lines, Origin, PassedOver, Patient, Pause, Policies, Run, RunOptions,
-    RunState, Settings, Survey, TextKind, Wait,
+    RunState, Settings, TextKind, Wait,
 };
 use plimsoll_lines::KeyJson;
 use serde::Serialize;
@@ -69,7 +68,7 @@ pub(super) fn run(args: &Ingest, output: &mut Output) -> Result<()> {
     refuse_what_is_no_stream(&origin, args)?;
     let stop = StopFlag::watch(output.json)?;
     if args.dry_run {
-        return dry_run(args, &origin, &stop, output);
+        return dry::run(args, &origin, &stop, output);
     }
     let mut session = Session::open(args, &origin, &stop)?;
     let started = Instant::now();
@@ -351,7 +350,7 @@ pub(super) fn embedder(
 ) -> Result<CachedEmbedder> {
     let options = EmbedderOptions::default();
     let options = timeout.map_or(options.clone(), |timeout| options.with_timeout(timeout));
-    let built = build(spec, &options).map_err(|failure| CliError::failed("embedder", failure.message))?;
+    let built = build(spec, &options)?;
     let breaker = Arc::new(Breaker::new(Arc::new(SystemClock)));
     let wait = Arc::new(Telling(stop.pause()));
     let patient = Patient::new(built, policies.clone(), breaker, wait, u64::from(std::process::id()));
@@ -359,10 +358,11 @@ pub(super) fn embedder(
     Ok(Cached::new(patient, Arc::new(cache)).expecting(dimension))
 }
 
-fn build(spec: &EmbedderSpec, options: &EmbedderOptions) -> Result<Box<dyn Embedder>, Failure> {
+fn build(spec: &EmbedderSpec, options: &EmbedderOptions) -> Result<Box<dyn Embedder>> {
     #[cfg(feature = "onnx")]
     if let EmbedderSpec::Onnx { directory } = spec {
-        return Ok(Box::new(plimsoll_onnx::OnnxEmbedder::open(Path::new(directory))?));
+        let opened = plimsoll_onnx::OnnxEmbedder::open(Path::new(directory));
+        return Ok(Box::new(opened.map_err(embedder_failed)?));
     }
     #[cfg(not(feature = "onnx"))]
     if let EmbedderSpec::Onnx { directory } = spec {
@@ -370,9 +370,13 @@ fn build(spec: &EmbedderSpec, options: &EmbedderOptions) -> Result<Box<dyn Embed
             "onnx:{directory} needs local models, which this program was built without; in a checkout, `cargo install --locked \
              --path crates/cli --features onnx` installs one with them"
         );
-        return Err(Failure::new(plimsoll_ingest::FailureClass::Validation, what));
+        return Err(CliError::failed("embedder", what));
     }
-    spec.build(options)
+    spec.build(options).map_err(embedder_failed)
+}
+
+fn embedder_failed(failure: Failure) -> CliError {
+    CliError::failed("embedder", failure.message)
 }
 
 /// The vector of a query, made as those of the collection were.
@@ -389,9 +393,8 @@ pub(super) fn query_vector(args: &Search, text: &str, output: &Output) -> Result
     let (policies, stop) = (Policies::default(), StopFlag::default());
     let embedder =
         embedder(&settings.embedder, &target.dir, Some(settings.dimension), &policies, None, &stop)?;
-    let failed = |failure: Failure| CliError::failed("embedder", failure.message);
-    let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(failed)?;
-    vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(failed)
+    let mut vectors = embedder.embed(&[text], TextKind::Query).map_err(embedder_failed)?;
+    vectors.pop().unwrap_or_else(|| Ok(Vec::new())).map_err(embedder_failed)
 }
 
 impl Session {
@@ -771,105 +774,6 @@ fn dimension_in(
         }
     }
     Ok(None)
-}
-
-/// What a run would do, for JSON.
-#[derive(Serialize)]
-struct DryReport {
-    dry_run: bool,
-    items: u64,
-    documents: u64,
-    texts: u64,
-    passages: u64,
-    text_bytes: u64,
-    deletes: u64,
-    unchanged: u64,
-    rejected: u64,
-    passed_over: BTreeMap<&'static str, u64>,
-    failures: BTreeMap<&'static str, u64>,
-}
-
-fn dry_run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Output) -> Result<()> {
-    let name = source_name(args, kind);
-    let collection = &args.target.collection[..];
-    let (mut state, mut entries, mut next, mut chunking) = (Vec::new(), Vec::new(), 0, args.chunk);
-    let mut dimension = None;
-    if args.target.dir.try_exists().unwrap_or(true) {
-        let db = ReadOnlyDatabase::open(&args.target.dir)?;
-        let found = db
-            .sources()?
-            .into_iter()
-            .find(|status| status.name == name && status.collection == collection && !args.restart);
-        if let Some(status) = found {
-            if status.is_paused {
-                return Err(Error::from(plimsoll::SourceError::Paused(name)).into());
-            }
-            entries = db.source_entries(&name, collection)?;
-            (state, next) = (status.state, status.end);
-        }
-        if let Ok(found) = db.collection(collection) {
-            dimension = Some(found.dimension());
-            let settings = Settings::of_reader(&db, collection)?;
-            if let (Some(spec), Some(settings)) = (&args.embed, &settings) {
-                let built = build(spec, &EmbedderOptions::default());
-                let built = built.map_err(|failure| CliError::failed("embedder", failure.message))?;
-                settings.same_model(collection, built.model())?;
-            }
-            chunking = chunking.or(settings.map(|settings| settings.chunking));
-        }
-    }
-    let mut stdin = Some(BufReader::new(Stdin::new(stop.shared())));
-    let inputs = kind.inputs(args, &mut stdin, Vec::new(), stop);
-    let mut unread = 0;
-    let mut feed: Box<dyn Feed> = match kind {
-        Kind::Lines(_) => Box::new(Lines::resume_at(inputs, &state)?),
-        Kind::Folder(path) => {
-            let folder = Folder::compare_with(path, &kind.walk_options(args), &entries, next)?;
-            unread = folder.unchanged();
-            Box::new(folder)
-        }
-    };
-    let parser = Parser::new(Files::below(&kind.base(args)).map_err(plimsoll_ingest::IngestError::from)?);
-    let survey = Survey::of(&mut *feed, &parser, chunking.unwrap_or_default(), dimension)?;
-    let (unchanged, passed_over) = reasons(&survey.passed_over);
-    let report = DryReport {
-        dry_run: true,
-        items: survey.items,
-        documents: survey.documents,
-        texts: survey.texts,
-        passages: survey.passages,
-        text_bytes: survey.text_bytes,
-        deletes: survey.deletes,
-        unchanged: unread + unchanged,
-        rejected: survey.rejected,
-        passed_over,
-        failures: survey.failures.iter().map(|(class, count)| (class.name(), *count)).collect(),
-    };
-    if output.json {
-        return output.value(&report);
-    }
-    output.line(format_args!(
-        "{} would be read: {} with vectors, {} to be embedded ({}), {} removed, {} with nothing to store{}, {} set aside{}; \
-         {} unchanged",
-        counted(report.items, "item", "items"),
-        counted(report.documents, "document", "documents"),
-        counted(report.texts, "text", "texts"),
-        counted(report.passages, "passage", "passages"),
-        report.deletes,
-        report.rejected.saturating_sub(unchanged),
-        listed(&report.passed_over),
-        report.failures.values().sum::<u64>(),
-        listed(&report.failures),
-        counted(report.unchanged, "file", "files"),
-    ))?;
-    for (position, failure) in &survey.examples {
-        output.line(format_args!("  position {position}: {}: {}", failure.class, failure.message))?;
-    }
-    let more = report.failures.values().sum::<u64>().saturating_sub(survey.examples.len() as u64);
-    if more > 0 {
-        output.line(format_args!("  and {more} more"))?;
-    }
-    Ok(())
 }
 
 /// Whether somebody wants the program to end, for threads.

@@ -2,7 +2,7 @@
 //! the place behind everything that is done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use blake3::Hash;
@@ -10,6 +10,7 @@ use plimsoll::{DeadLetter, Document, Durability, Error, Key, Source, Step};
 
 use super::history::{ChangesetRecord, Recorder, Repository};
 use super::prepare::{Outcome, Prepared};
+use super::wait_unless;
 use crate::error::IngestError;
 use crate::failure::{Failure, FailureClass};
 use crate::input::SkipReason;
@@ -224,26 +225,14 @@ impl<'a> Committer<'a> {
                     let Some(delay) = self.policies.delay(&failure, attempt, part.len() as u64) else {
                         return Err(error.clone().into());
                     };
-                    if !self.wait(delay.min(LONGEST_PAUSE)) {
+                    // A run that is to stop does so with the error.
+                    if !wait_unless(self.stop, Instant::now(), delay.min(LONGEST_PAUSE)) {
                         return Err(error.clone().into());
                     }
                 }
                 _ => return Err(error.into()),
             }
         }
-    }
-
-    /// Waits before another attempt to write; false if the run is to stop, which it then does with the error.
-    fn wait(&self, delay: Duration) -> bool {
-        let until = Instant::now() + delay;
-        while !self.stop.load(Ordering::Acquire) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return true;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
-        false
     }
 
     /// The step of a part of a batch, what it changes, and which item each of its operations is from. The step has the
