@@ -421,6 +421,19 @@ fn what_was_set_aside_is_shown_and_tried_again() {
 }
 
 #[test]
+fn a_dry_run_refuses_another_embedder_and_takes_given_vectors_as_a_run_does() {
+    let scratch = Scratch::new();
+    let texts = scratch.file("texts.jsonl", br#"{"path": "a", "content": "words"}"#);
+    ingest(&scratch, &format!("c {texts} --embed hash:16")).ok();
+    ingest(&scratch, &format!("c {texts} --embed hash:32 --dry-run")).fails(1, &["was embedded with"]);
+    let vector = vec!["1"; 16].join(", ");
+    let rows = scratch.file("rows.jsonl", format!("{{\"id\": \"b\", \"vector\": [{vector}]}}").as_bytes());
+    for words in ["--dry-run", ""] {
+        ingest(&scratch, &format!("c {rows} --embed given {words}")).ok();
+    }
+}
+
+#[test]
 fn a_stream_may_begin_with_a_byte_order_mark() {
     let scratch = Scratch::new();
     let file = scratch.file("changes.jsonl", b"\xef\xbb\xbf{\"path\": \"a\", \"content\": \"words\"}\n");

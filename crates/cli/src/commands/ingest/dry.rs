@@ -5,7 +5,7 @@ use std::io::BufReader;
 
 use plimsoll::{Error, ReadOnlyDatabase};
 use plimsoll_ingest::input::{Files, Parser};
-use plimsoll_ingest::{EmbedderOptions, Feed, Folder, Lines, Settings, Survey};
+use plimsoll_ingest::{EmbedderOptions, EmbedderSpec, Feed, Folder, Lines, Settings, Survey};
 use serde::Serialize;
 
 use super::stdin::Stdin;
@@ -53,7 +53,9 @@ pub(super) fn run(args: &Ingest, kind: &Kind, stop: &StopFlag, output: &mut Outp
         if let Ok(found) = db.collection(collection) {
             dimension = Some(found.dimension());
             let settings = Settings::of_reader(&db, collection)?;
-            if let (Some(spec), Some(settings)) = (&args.embed, &settings) {
+            // As in a run, where documents that bring their vectors need no model.
+            let spec = args.embed.as_ref().filter(|spec| **spec != EmbedderSpec::Given);
+            if let (Some(spec), Some(settings)) = (spec, &settings) {
                 settings.same_model(collection, build(spec, &EmbedderOptions::default())?.model())?;
             }
             chunking = chunking.or(settings.map(|settings| settings.chunking));
