@@ -9,7 +9,9 @@ use plimsoll_ingest::{Embedder, Failure, FailureClass, TextKind};
 use plimsoll_onnx::OnnxEmbedder;
 use prost::Message;
 use serde::Deserialize;
-use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_shape_proto, type_proto,
+};
 
 fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)
@@ -452,24 +454,24 @@ fn files_that_are_no_model_of_texts_are_refused() {
     refused(few, "tokenizer.json", "2 tokens");
 }
 
+/// Has the states of tokens come out in another shape, by another name.
+fn reshape_states(graph: &mut GraphProto, to: &[i64], name: &str) {
+    graph.node[3].output[0] = "states".into();
+    let (dims, int64_data) = (vec![to.len() as i64], to.to_vec());
+    let shape = TensorProto { name: "shape".into(), data_type: 7, dims, int64_data, ..Default::default() };
+    graph.initializer.push(shape);
+    let mut reshape = NodeProto { op_type: "Reshape".into(), name: "flat".into(), ..Default::default() };
+    reshape.input = vec!["states".into(), "shape".into()];
+    reshape.output = vec![name.into()];
+    graph.node.push(reshape);
+}
+
 #[test]
 fn a_shape_that_is_none_of_texts_is_a_failure() {
     // The states of all texts in one row.
     let copy = Copy::of("table").changed(|proto| {
         let graph = proto.graph.as_mut().unwrap();
-        graph.node[3].output[0] = "states".into();
-        let shape = TensorProto {
-            name: "shape".into(),
-            data_type: 7,
-            dims: vec![3],
-            int64_data: vec![1, -1, 3],
-            ..Default::default()
-        };
-        graph.initializer.push(shape);
-        let mut reshape = NodeProto { op_type: "Reshape".into(), name: "flat".into(), ..Default::default() };
-        reshape.input = vec!["states".into(), "shape".into()];
-        reshape.output = vec!["last_hidden_state".into()];
-        graph.node.push(reshape);
+        reshape_states(graph, &[1, -1, 3], "last_hidden_state");
     });
     // One text has the right shape; several are tried alone, then.
     let texts = ["ship", "bread", "deep water"];
@@ -489,19 +491,7 @@ fn a_vector_of_another_length_than_the_first_is_a_failure() {
     // The states of a text's tokens one behind the other, as if they were its vector.
     let copy = Copy::of("table").changed(|proto| {
         let graph = proto.graph.as_mut().unwrap();
-        graph.node[3].output[0] = "states".into();
-        let shape = TensorProto {
-            name: "shape".into(),
-            data_type: 7,
-            dims: vec![2],
-            int64_data: vec![0, -1],
-            ..Default::default()
-        };
-        graph.initializer.push(shape);
-        let mut reshape = NodeProto { op_type: "Reshape".into(), name: "flat".into(), ..Default::default() };
-        reshape.input = vec!["states".into(), "shape".into()];
-        reshape.output = vec!["sentence_embedding".into()];
-        graph.node.push(reshape);
+        reshape_states(graph, &[0, -1], "sentence_embedding");
         graph.output[0].name = "sentence_embedding".into();
         graph.output[0].r#type = None;
     });
