@@ -184,7 +184,7 @@ fn assert_delivers(collection: &Collection, queries: &[Vec<f32>], tolerance: f64
         for asked in [0.9, 0.95] {
             let mut found = 0;
             for query in queries {
-                let search = collection.search(query).k(k);
+                let search = collection.search(query).k(k).exact_distances(true);
                 let exact = search.clone().effort(Effort::Exact).run().unwrap();
                 let worst = exact.hits.last().unwrap().distance;
                 let routed = search.effort(Effort::Recall(asked)).run().unwrap();

@@ -25,6 +25,7 @@ mod limits_directories;
 mod limits_refused;
 mod model_random;
 mod opening_and_damage;
+mod preload;
 mod recovery_flushes;
 mod repair_and_strangers;
 mod repair_keeps;

@@ -148,7 +148,7 @@ impl Collection {
             }
             let norm = validated_norm(metric, query)
                 .map_err(|problem| Error::InvalidQuery { query: number, problem })?;
-            push_indexed(metric, query, norm, &mut indexed);
+            push_indexed(metric, query, norm as f32, &mut indexed);
         }
         Ok(indexed)
     }

@@ -9,7 +9,7 @@ mod route;
 
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::{ListId, Metric};
-use plimsoll_codes::{Measure, PlaneEncoder, Rotation, SignEncoder, block_len, record_len};
+use plimsoll_codes::{Measure, PlaneEncoder, Rotation, SignEncoder, block_len, record_len, refine};
 use plimsoll_index::Centroids;
 use plimsoll_shard::CodeLengths;
 
@@ -110,6 +110,11 @@ impl Codebook {
         }
     }
 
+    /// Whether records have refinements, which say squared distances.
+    pub(crate) fn refines(&self) -> bool {
+        self.metric != Metric::Dot
+    }
+
     /// How many rows the list at `position` had when the index was trained.
     pub(crate) fn rows(&self, position: u32) -> u32 {
         self.rows[position as usize]
@@ -141,6 +146,8 @@ pub(crate) struct RowEncoder<'a> {
     centred: Vec<f32>,
     rotated: Vec<f32>,
     origin: Vec<f32>,
+    /// The record that is refined.
+    coarse: Vec<u8>,
 }
 
 impl<'a> RowEncoder<'a> {
@@ -153,6 +160,7 @@ impl<'a> RowEncoder<'a> {
             centred: Vec::with_capacity(book.mean.len()),
             rotated: vec![0.0; book.width()],
             origin: vec![0.0; book.width()],
+            coarse: Vec::new(),
         }
     }
 
@@ -173,6 +181,14 @@ impl<'a> RowEncoder<'a> {
         push_indexed(self.book.metric, vector, norm, &mut self.indexed);
         self.book.rotate(&self.indexed, &mut self.centred, &mut self.rotated);
         self.signs.put(&self.rotated, &self.origin, slot, blocks);
+    }
+
+    /// Appends what refines the record of a row.
+    pub(crate) fn refinement(&mut self, vector: &[f32], refinements: &mut Vec<u8>) {
+        self.rotate(vector);
+        self.coarse.clear();
+        self.plane.encode(&self.rotated, &mut self.coarse);
+        refine(&self.rotated, &self.coarse, refinements);
     }
 
     /// Appends the plane's record of the row whose signs were made last.

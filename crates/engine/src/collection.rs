@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Document, Key, Metadata};
 use crate::options::{CollectionConfig, Durability};
 use crate::policy::FlushPolicy;
-use crate::query::{Documents, Keys, ReadOnlyCollection, Search};
+use crate::query::{Documents, Keys, Preloaded, ReadOnlyCollection, Search};
 use crate::stats::FlushStats;
 
 /// One collection of a database.
@@ -187,6 +187,14 @@ impl Collection {
     /// [`Error::CollectionNotFound`] if the collection was dropped.
     pub fn keys(&self) -> Result<Keys> {
         Ok(self.snapshot()?.keys())
+    }
+
+    /// Brings what searches read into memory; see [`ReadOnlyCollection::preload`].
+    ///
+    /// # Errors
+    /// As [`ReadOnlyCollection::preload`], and [`Error::CollectionNotFound`] if the collection was dropped.
+    pub fn preload(&self, at_most: u64) -> Result<Preloaded> {
+        self.snapshot()?.preload(at_most)
     }
 
     /// Searches for the rows nearest to `query` as of now.

@@ -79,8 +79,8 @@ pub use plimsoll_base::{Generation, Lsn, Metric, StorageError};
 pub use policy::{AdaptiveInterval, FlushPolicy};
 pub use properties::MAX_PROPERTY_BYTES;
 pub use query::{
-    Cancel, Dedup, Documents, Effort, Explain, Hit, Keys, ReadOnlyCollection, Search, SearchResults,
-    Snapshot, Stages,
+    Cancel, Dedup, Documents, Effort, Explain, Hit, Keys, Preloaded, ReadOnlyCollection, Search,
+    SearchResults, Snapshot, Stages,
 };
 pub use read_only::ReadOnlyDatabase;
 pub use repair::{CollectionRepair, LogRepair, RepairReport, repair, repair_in, salvage, salvage_in};

@@ -9,6 +9,7 @@ mod interrupt;
 mod measure;
 mod memory;
 mod pool;
+mod preload;
 mod read;
 mod records;
 mod search;
@@ -18,6 +19,7 @@ mod top;
 mod unbounded;
 
 pub use interrupt::Cancel;
+pub use preload::Preloaded;
 pub use read::{Documents, Keys, ReadOnlyCollection, Snapshot};
 pub use search::{Effort, Explain, Hit, Search, SearchResults, Stages};
 pub(crate) use selection::FilterCache;

@@ -124,9 +124,9 @@ impl Router {
         Ok(self.centroids()?.route(query, self.metric, rule.t()))
     }
 
-    /// The list at a position of the route.
-    pub(crate) fn list(&self, position: u32) -> Result<(ShardId, ListId)> {
+    /// The shards and ids of the lists, by their positions in routes.
+    pub(crate) fn lists(&self) -> Result<(&[ShardId], &[ListId])> {
         let centroids = self.centroids()?;
-        Ok((centroids.shards()[position as usize], centroids.ids()[position as usize]))
+        Ok((centroids.shards(), centroids.ids()))
     }
 }

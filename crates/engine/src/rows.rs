@@ -1,7 +1,7 @@
 //! Vector rows on their way into a segment: assigned to lists, grouped by shard and list, and written.
 
 use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, Metric, ShardId};
-use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, SIGNS};
+use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, REFINEMENTS, SIGNS};
 use plimsoll_shard::{ListEntry, ListRows, PendingFile, SegmentKind, VectorInfo, VectorWriter};
 use rayon::prelude::*;
 
@@ -161,7 +161,8 @@ const PART: usize = 32 * BLOCK_SLOTS as usize;
 const PARTS: usize = 16;
 
 impl ShardCodes<'_> {
-    /// Writes both code sections: the records as they are made, and then the signs, which take a tenth of the room.
+    /// Writes the code sections: the records as they are made, then the signs, which take a tenth of the room and waited
+    /// in memory, and then the refinements, which take as much as the records and for which each row is rotated once more.
     fn write(&self, writer: &mut VectorWriter<'_>, shard: ShardId) -> Result<()> {
         let mut signs = Vec::new();
         writer.begin(PLANE, shard)?;
@@ -177,7 +178,27 @@ impl ShardCodes<'_> {
         }
         writer.begin(SIGNS, shard)?;
         signs.iter().try_for_each(|signs| writer.append(signs))?;
+        if self.book.refines() {
+            writer.begin(REFINEMENTS, shard)?;
+            for rows in self.rows.chunks(PART * PARTS) {
+                let encoded: Vec<Vec<u8>> = rows
+                    .par_chunks(PART)
+                    .map_init(|| RowEncoder::new(self.book), |encoder, part| self.refine(encoder, part))
+                    .collect::<Result<_>>()?;
+                encoded.iter().try_for_each(|part| writer.append(part))?;
+            }
+        }
         Ok(())
+    }
+
+    fn refine(&self, encoder: &mut RowEncoder<'_>, rows: &[Row]) -> Result<Vec<u8>> {
+        let mut refinements = Vec::with_capacity(rows.len() * self.book.width());
+        let mut indexed = Vec::new();
+        for row in rows {
+            self.indexed(row, &mut indexed)?;
+            encoder.refinement(&indexed, &mut refinements);
+        }
+        Ok(refinements)
     }
 
     /// The row in each slot, or [`EMPTY`].

@@ -48,6 +48,15 @@ impl Progress {
         self.rows as f64 * (next / first).powi(4) * (next / kth).powi(2)
     }
 
+    /// Whether the weight is above a limit, without its divisions.
+    #[inline]
+    fn outweighs(&self, kth: f32, limit: f64) -> bool {
+        let (next, first, kth) = (f64::from(self.next), f64::from(self.first.max(kth / 2.0)), f64::from(kth));
+        let (next_squared, first_squared) = (next * next, first * first);
+        let next_sixth = next_squared * next_squared * next_squared;
+        self.rows as f64 * next_sixth > limit * (first_squared * first_squared) * (kth * kth)
+    }
+
     /// Cosine and L2: the smallest t that does not stop here, within what can be stored.
     pub(crate) fn t(&self) -> f32 {
         match self.kth {
@@ -98,7 +107,7 @@ impl StopRule {
             return true;
         }
         match self.metric {
-            Metric::Cosine | Metric::L2 => progress.weight(kth) > self.limit,
+            Metric::Cosine | Metric::L2 => progress.outweighs(kth, self.limit),
             Metric::Dot => progress.next > kth && self.limit < f64::INFINITY,
         }
     }
@@ -261,6 +270,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_rule_stops_where_the_weight_is_above_its_limit() {
+        let values = [0.0, 1e-30, 0.3, 1.0, 7.5, 1e12, f32::MAX];
+        let (mut stopped, mut went_on) = (0, 0);
+        let pick = |number: usize, power: u32| values[number / values.len().pow(power) % values.len()];
+        for number in 0..values.len().pow(3) {
+            let (next, first, kth) = (pick(number, 0), pick(number, 1), pick(number, 2));
+            for (rows, t) in [(1, -3.0), (150, 4.0), (4000, 9.0), (1 << 40, 30.0), (77, f32::INFINITY)] {
+                let progress = Progress { next, first, kth: Some(kth), rows, lists: 1 };
+                let rule = StopRule::new(Metric::L2, t);
+                let (weight, limit) = (progress.weight(kth), rule.limit);
+                // Within rounding either is right.
+                if weight.is_nan() || (weight / limit - 1.0).abs() < 1e-12 {
+                    continue;
+                }
+                assert_eq!(rule.stops(&progress), weight > limit, "{progress:?}, {t}");
+                *if weight > limit { &mut stopped } else { &mut went_on } += 1;
+            }
+        }
+        assert!(stopped > 100 && went_on > 100, "{stopped}, {went_on}");
+    }
 
     fn progress(next: f32, kth: Option<f32>, lists: usize) -> Progress {
         Progress { next, first: 2.0, kth, rows: 100, lists }

@@ -339,26 +339,27 @@ macro_rules! scan_kernel {
             masks: &mut [u32],
         ) {
             use $crate::codes::{BLOCK, FACTORS, ahead};
-            const BATCH: usize = 8;
             let len = table.len() + FACTORS;
             let (lows, _) = lows.as_chunks_mut::<BLOCK>();
-            let mut sums = [[0; BLOCK]; BATCH];
+            let count = masks.len();
+            let mut sums = [[0; BLOCK]; 2];
             // Lists are short: dividing into chunks would take as long as a part of a block.
-            let mut first = 0;
-            while first < masks.len() {
-                let last = masks.len().min(first + BATCH);
-                for (block, sums) in (first..last).zip(&mut sums) {
-                    let at = block * len;
-                    let ahead = ahead(blocks, next, at);
-                    // SAFETY: the features are enabled here; the codes are as long as the table.
-                    unsafe { sign_sums(table, &blocks[at..at + table.len()], ahead, sums) };
+            let mut estimate_of = |block: usize, sums: &[u16; BLOCK]| {
+                if let Some(factors) = blocks[block * len + table.len()..].first_chunk() {
+                    masks[block] = estimates(sums, factors, estimate, limit, &mut lows[block]);
                 }
-                for (block, sums) in (first..last).zip(&sums) {
-                    if let Some(factors) = blocks[block * len + table.len()..].first_chunk() {
-                        masks[block] = estimates(sums, factors, estimate, limit, &mut lows[block]);
-                    }
+            };
+            for block in 0..count {
+                let at = block * len;
+                let ahead = ahead(blocks, next, at);
+                // SAFETY: the features are enabled here; the codes are as long as the table.
+                unsafe { sign_sums(table, &blocks[at..at + table.len()], ahead, &mut sums[block % 2]) };
+                if block > 0 {
+                    estimate_of(block - 1, &sums[(block - 1) % 2]);
                 }
-                first = last;
+            }
+            if count > 0 {
+                estimate_of(count - 1, &sums[(count - 1) % 2]);
             }
         }
     };

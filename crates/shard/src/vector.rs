@@ -14,6 +14,8 @@
 //!  203  POSTINGS     2 r  u16: the posting of the document, from 0
 //!  204  SIGNS        s b  the sign codes, by slot, in `b` blocks of 32 slots; absent without codes
 //!  205  PLANE        p r  the 8-bit record of each row; absent without codes
+//!  206  REFINEMENTS  q r  what refines each row's record (`q` = `p` - 8); absent without codes, where they have no use for it, and in
+//!                         files of before there was any
 //!    1  META          60  below
 //!
 //! META
@@ -73,10 +75,18 @@ pub const POSTINGS: SectionKind = SectionKind(203);
 pub const SIGNS: SectionKind = SectionKind(204);
 /// The 8-bit record of each row.
 pub const PLANE: SectionKind = SectionKind(205);
+/// What refines the record of each row.
+pub const REFINEMENTS: SectionKind = SectionKind(206);
 
 /// The format's sections and their names.
-pub(crate) const SECTIONS: &[(SectionKind, &str)] =
-    &[(LISTS, "LISTS"), (ORDINALS, "ORDINALS"), (POSTINGS, "POSTINGS"), (SIGNS, "SIGNS"), (PLANE, "PLANE")];
+pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
+    (LISTS, "LISTS"),
+    (ORDINALS, "ORDINALS"),
+    (POSTINGS, "POSTINGS"),
+    (SIGNS, "SIGNS"),
+    (PLANE, "PLANE"),
+    (REFINEMENTS, "REFINEMENTS"),
+];
 
 /// How a segment places its lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +136,13 @@ pub struct CodeLengths {
     pub block: u32,
     /// The bytes of a row's record in the plane.
     pub record: u32,
+}
+
+impl CodeLengths {
+    /// The bytes of what refines a record: as many as the record has behind its header of 8 bytes.
+    pub const fn refinement(self) -> u32 {
+        self.record.saturating_sub(8)
+    }
 }
 
 /// What a segment says about itself.

@@ -21,6 +21,7 @@ pub(crate) enum BenchCommand {
 }
 
 const SEARCH_HELP: &str = "\
+What searches read is brought into memory first, as libraries do when they load an index; --no-preload leaves that out.
 Each setting warms up with the last 50 queries, then runs every query once, one thread, one at a time. OUT gets a
 JSON line a setting: {\"param\": ..., \"ids\": [[...], ...], \"ns\": [... per query], \"cpu_over_wall\": ...}.
 
@@ -79,6 +80,10 @@ pub(crate) struct SearchBench {
     /// (Linux)
     #[arg(long)]
     pub cold: bool,
+    /// Do not bring the collection into memory first: each block of its files is verified when a search touches it for the
+    /// first time
+    #[arg(long)]
+    pub no_preload: bool,
     /// Say which share each setting reaches of the speed at which this machine reads the same bytes
     #[arg(long)]
     pub byte_limit: bool,

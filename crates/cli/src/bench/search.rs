@@ -11,8 +11,9 @@ mod threads;
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::time::Instant;
 
-use plimsoll::{Effort, Error, ReadOnlyDatabase};
+use plimsoll::{Effort, Error, ReadOnlyCollection, ReadOnlyDatabase};
 use serde::Serialize;
 use serde_json::json;
 
@@ -41,11 +42,20 @@ struct Report {
     queries: usize,
     k: usize,
     documents: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preload: Option<Preload>,
     settings: Vec<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bandwidth: Option<Bandwidth>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
+}
+
+/// What was brought into memory before the first query, and how long that took.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Preload {
+    bytes: u64,
+    seconds: f64,
 }
 
 /// How fast the exact scan reads, beside what one core can read at all. Bytes per second.
@@ -87,9 +97,10 @@ pub(super) fn run(args: &SearchBench, output: &mut Output) -> Result<()> {
     }
     results.flush().map_err(failed)?;
     drop(progress);
-    let Warm { settings, documents, bandwidth, rates } = warm;
+    let Warm { preload, settings, documents, bandwidth, rates } = warm;
     let settings = settings.iter().map(Measured::summary).collect();
-    let report = Report { queries: queries.len(), k: args.k, documents, settings, bandwidth, rates };
+    let (queries, k) = (queries.len(), args.k);
+    let report = Report { queries, k, documents, preload, settings, bandwidth, rates };
     if let Some(dir) = &args.charts {
         charts::draw(&report, args.charts_title.as_deref(), dir)?;
     }
@@ -98,6 +109,7 @@ pub(super) fn run(args: &SearchBench, output: &mut Output) -> Result<()> {
 
 /// What is measured while the database stays open.
 struct Warm {
+    preload: Option<Preload>,
     settings: Vec<Measured>,
     documents: u64,
     bandwidth: Option<Bandwidth>,
@@ -113,6 +125,7 @@ fn measure_warm(
 ) -> Result<Warm> {
     let db = ReadOnlyDatabase::open(&args.target.dir)?;
     let collection = db.collection(&args.target.collection)?;
+    let preload = (!args.no_preload).then(|| Preload::of(&collection)).transpose()?;
     let subject = Subject { collection: &collection, asked };
     let shape = shape(&db, &args.target.collection)?;
     let rates = || args.byte_limit.then(|| Rates::measure(shape));
@@ -145,7 +158,15 @@ fn measure_warm(
             measured.more.byte_limit = Some(rates.share(&measured.touched, ns));
         }
     }
-    Ok(Warm { settings: all, documents: collection.count()?, bandwidth, rates })
+    Ok(Warm { preload, settings: all, documents: collection.count()?, bandwidth, rates })
+}
+
+impl Preload {
+    fn of(collection: &ReadOnlyCollection) -> Result<Self> {
+        let start = Instant::now();
+        let bytes = collection.preload(u64::MAX)?.bytes;
+        Ok(Self { bytes, seconds: start.elapsed().as_secs_f64() })
+    }
 }
 
 /// What the collection has on disk.

@@ -109,7 +109,12 @@ pub(super) fn run(args: &Search, output: &mut Output) -> Result<()> {
 impl Search {
     /// What is asked of each query.
     fn describe<'a>(&self, search: plimsoll::Search<'a>) -> plimsoll::Search<'a> {
-        let search = search.k(self.k).effort(self.effort.effort()).with_text(true).with_metadata(true);
+        let search = search
+            .k(self.k)
+            .effort(self.effort.effort())
+            .exact_distances(true)
+            .with_text(true)
+            .with_metadata(true);
         let search = match self.within {
             Some(distance) => search.within(distance),
             None => search,

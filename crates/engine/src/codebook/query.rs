@@ -1,7 +1,7 @@
 //! A query in the terms of one generation's codes.
 
 use plimsoll_base::Metric;
-use plimsoll_codes::{PlaneError, PlaneQuery, SignQuery};
+use plimsoll_codes::{PlaneError, PlaneQuery, RefinedDistance, SignQuery};
 use plimsoll_kernels as kernels;
 
 use super::Codebook;
@@ -91,6 +91,24 @@ impl CodedQuery {
         // The roundings of a query and of its product with the mean, of up to 4,096 dimensions.
         let slack = 4e-5 * (distance.abs() + f64::from(self.squared) + f64::from(self.shift.abs()));
         if distance.is_finite() { ((distance + slack) as f32).next_up() } else { f32::INFINITY }
+    }
+
+    /// A row's rank, as measures order rows, by its record and what refines it, and how far off it may be; `None` where that
+    /// says nothing: of products, of codes of other lengths, and of numbers that are too large.
+    pub(crate) fn refined(&self, book: &Codebook, record: &[u8], refinement: &[u8]) -> Option<(f64, f64)> {
+        let RefinedDistance { distance, error } = self.plane.refined(record, refinement)?;
+        let distance = distance.max(0.0);
+        let (rank, error) = match book.metric {
+            Metric::Cosine => {
+                // Both vectors were normalised, each to half a unit in the last place.
+                let rounded = f64::from(f32::EPSILON);
+                let apart = (distance + error).sqrt();
+                (distance / 2.0, (error + 2.0 * apart * rounded + rounded * rounded) / 2.0)
+            }
+            Metric::L2 => (distance, error),
+            Metric::Dot => return None,
+        };
+        (rank.is_finite() && error.is_finite()).then_some((rank, error))
     }
 
     /// A distance as the stop rule compares it: under dot the negated product.

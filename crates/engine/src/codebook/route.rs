@@ -1,8 +1,5 @@
 //! Which lists a query visits, by the codes of their centroids.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use plimsoll_codes::{blocks_of, record_len};
 use plimsoll_index::priority;
 use plimsoll_kernels as kernels;
@@ -32,8 +29,8 @@ pub(crate) struct CodedRoute {
     measured: usize,
     /// How many were visited.
     visited: usize,
-    /// Priorities and positions of those that are measured and not visited yet.
-    ready: BinaryHeap<Reverse<u64>>,
+    /// Priorities and positions of those that are measured and not visited yet, the next one last.
+    ready: Vec<u64>,
     /// |q' − c'|² by position, where it was measured, and how far off it may be.
     distances: Vec<(f32, f32)>,
 }
@@ -73,7 +70,7 @@ impl CodedRoute {
     /// The next list.
     pub(crate) fn next(&mut self, book: &Codebook, query: &CodedQuery) -> Option<Visit> {
         let position = self.peek(book, query)?;
-        let Reverse(key) = self.ready.pop()?;
+        let key = self.ready.pop()?;
         self.visited += 1;
         let (distance_squared, error) = self.distances[position as usize];
         let priority = order::value(key);
@@ -87,7 +84,7 @@ impl CodedRoute {
         {
             self.measure_more(book, query);
         }
-        self.ready.peek().map(|Reverse(key)| order::index(*key))
+        self.ready.last().map(|key| order::index(*key))
     }
 
     /// All lists, as their signs put them in order.
@@ -116,8 +113,9 @@ impl CodedRoute {
                 .map_or((f32::INFINITY, 0.0), |found| (found.distance.max(0.0), deviation * found.scale));
             self.distances[position as usize] = (distance, error);
             let key = order::key(priority(distance, book.spreads[position as usize]), position);
-            self.ready.push(Reverse(key));
+            self.ready.push(key);
         }
+        self.ready.sort_unstable_by(|a, b| b.cmp(a));
         self.measured += count;
         self.prefetch(book);
     }

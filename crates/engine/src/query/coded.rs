@@ -2,7 +2,8 @@
 //!
 //! Lists are visited nearest first. The sign codes of a list's rows give lower bounds of their distances; the rows
 //! that may be among the best k are measured by their 8-bit records after the next list is scanned, so that waiting
-//! for memory and scanning overlap; and those that still may be are measured from their raw vectors in the end. The
+//! for memory and scanning overlap; and those that still may be are put in order in the end, by what refines their records
+//! or from their raw vectors. The
 //! first lists have no k-th distance to compare with: their most promising rows are measured first.
 
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use plimsoll_index::{Progress, Route, StopRule};
 use plimsoll_kernels::BLOCK;
 use plimsoll_shard::{CodedRows, ListEntry};
 
-use super::exact::Scanner;
+use super::exact::{Refined, Scanner};
 use super::pool::{Pool, Pooled};
 use super::unbounded::Unbounded;
 use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
@@ -26,11 +27,10 @@ pub(super) struct Scratch {
     route: CodedRoute,
     pub lows: Vec<f32>,
     pub masks: Vec<u32>,
-    /// Rows that passed the signs and will be measured next, and those of the list that is scanned.
-    waiting: Vec<Candidate>,
-    fresh: Vec<Candidate>,
+    candidates: Candidates,
     unbounded: Unbounded,
     pool: Pool,
+    refined: Vec<Refined>,
 }
 
 thread_local! {
@@ -45,6 +45,23 @@ impl Scratch {
 
     pub(super) fn put_back(self: Box<Self>) {
         SCRATCH.set(Some(self));
+    }
+}
+
+/// The rows that passed the signs, in the order in which they did.
+#[derive(Default)]
+struct Candidates {
+    rows: Vec<Candidate>,
+    /// So many of them are measured.
+    measured: usize,
+    /// So many are measured or wait for it, their records asked for. The others are of the list that is scanned.
+    chosen: usize,
+}
+
+impl Candidates {
+    fn clear(&mut self) {
+        self.rows.clear();
+        (self.measured, self.chosen) = (0, 0);
     }
 }
 
@@ -95,6 +112,9 @@ const FIRST_LISTS: usize = 2;
 /// Lists whose signs are asked for before the first one is visited.
 const FIRST_AHEAD: usize = 8;
 
+/// If refined distances leave half as many rows again as are wanted, and so many more, they do not tell rows apart.
+const SPARE: usize = 8;
+
 /// The lists a query visits.
 enum Visits<'a> {
     /// By the codes of the centroids.
@@ -111,6 +131,8 @@ struct Coded<'s, 'a> {
     scratch: &'s mut Scratch,
     router: &'a Router,
     book: &'a Codebook,
+    /// The shards and ids of the lists, by position.
+    lists: (&'a [ShardId], &'a [ListId]),
     sections: Vec<Section<'a>>,
     epsilon: f32,
     margin: f32,
@@ -132,6 +154,7 @@ impl<'a> Scanner<'a> {
         recall_of_groups: Option<f32>,
     ) -> Result<bool> {
         let Some(sections) = self.coded_sections(router.generation(), book)? else { return Ok(false) };
+        let lists = router.lists()?;
         let mut scratch = Scratch::take();
         let fits = scratch.query.set(book, self.measure.routed());
         self.clock.lap(|stages| &mut stages.prepare);
@@ -144,6 +167,7 @@ impl<'a> Scanner<'a> {
                     scratch: &mut scratch,
                     router,
                     book,
+                    lists,
                     sections,
                     epsilon,
                     margin,
@@ -179,8 +203,7 @@ impl<'a> Coded<'_, 'a> {
     fn run(mut self, scanner: &mut Scanner<'a>, mut rule: StopRule) -> Result<()> {
         let limit = self.scratch.query.distance_of(self.book, scanner.limit());
         self.scratch.pool.reset(scanner.k(), limit);
-        self.scratch.waiting.clear();
-        self.scratch.fresh.clear();
+        self.scratch.candidates.clear();
         self.scratch.unbounded.clear();
         let mut measured;
         let mut visits = match scanner.measure.metric() {
@@ -198,7 +221,8 @@ impl<'a> Coded<'_, 'a> {
         // Of rows that a filter does not let through, none is among the best k: as if they were not there.
         let share = scanner.share();
         // The list that is visited, and the one that probably will be next: it is found while there is time.
-        let (mut found, mut ahead) = (Vec::new(), (None, Vec::new()));
+        let (mut found, mut position_ahead) = ([Vec::new(), Vec::new()], None);
+        let mut side = 0;
         let all_were_asked_for = self.sections.iter().all(|section| section.rows.all_signs_were_asked_for());
         let mut asked = if all_were_asked_for { usize::MAX } else { 0 };
         while let Some(visit) = self.next(&mut visits) {
@@ -221,21 +245,20 @@ impl<'a> Coded<'_, 'a> {
             }
             progress.lists += 1;
             progress.rows += (f64::from(self.book.rows(visit.position)) * share) as u64;
-            if ahead.0 == Some(visit.position) {
-                std::mem::swap(&mut found, &mut ahead.1);
-            } else {
-                self.locate(visit.position, &mut found)?;
+            side = 1 - side;
+            if position_ahead != Some(visit.position) {
+                self.locate(visit.position, &mut found[side])?;
             }
-            ahead.0 = self.peek(&mut visits);
-            if let Some(position) = ahead.0
-                && self.locate(position, &mut ahead.1).is_err()
+            position_ahead = self.peek(&mut visits);
+            if let Some(position) = position_ahead
+                && self.locate(position, &mut found[1 - side]).is_err()
             {
                 // What is damaged is said when it is visited.
-                ahead.0 = None;
+                position_ahead = None;
             }
             scanner.clock.lap(|stages| &mut stages.route);
-            for located in &found {
-                let next = ahead.1.iter().find(|next| next.section == located.section);
+            for located in &found[side] {
+                let next = found[1 - side].iter().find(|next| next.section == located.section);
                 self.scan(scanner, visit, located, next.map_or(&[], |next| next.blocks))?;
             }
             scanner.clock.lap(|stages| &mut stages.scan);
@@ -248,7 +271,7 @@ impl<'a> Coded<'_, 'a> {
         loop {
             self.measure_waiting(scanner)?;
             self.choose();
-            if self.scratch.waiting.is_empty() {
+            if self.scratch.candidates.measured == self.scratch.candidates.chosen {
                 break;
             }
         }
@@ -283,8 +306,7 @@ impl<'a> Coded<'_, 'a> {
         let lists = self.scratch.route.rough();
         let until = (asked * 2).max(FIRST_AHEAD);
         for position in lists.iter().take(until).skip(asked) {
-            // What is damaged is said when it is visited.
-            let Ok((shard, list)) = self.router.list(*position) else { continue };
+            let (shard, list) = self.list(*position);
             for section in self.sections.iter().filter(|section| section.shard == shard) {
                 if let Some(entry) = section.rows.list(list) {
                     section.rows.ask_for(&entry);
@@ -294,10 +316,15 @@ impl<'a> Coded<'_, 'a> {
         until
     }
 
+    fn list(&self, position: u32) -> (ShardId, ListId) {
+        let (shards, lists) = self.lists;
+        (shards[position as usize], lists[position as usize])
+    }
+
     /// Finds a list in every section that has a part of it.
     fn locate(&self, position: u32, found: &mut Vec<Located<'a>>) -> Result<()> {
         found.clear();
-        let (shard, list) = self.router.list(position)?;
+        let (shard, list) = self.list(position);
         for (number, section) in
             self.sections.iter().enumerate().filter(|(_, section)| section.shard == shard)
         {
@@ -315,7 +342,7 @@ impl<'a> Coded<'_, 'a> {
         next: &[u8],
     ) -> Result<()> {
         let Located { section, entry, blocks, slots: (start, end) } = *located;
-        let Scratch { query, lows, masks, fresh, unbounded, pool, .. } = &mut *self.scratch;
+        let Scratch { query, lows, masks, candidates, unbounded, pool, .. } = &mut *self.scratch;
         let count = end.div_ceil(BLOCK);
         if lows.len() < count * BLOCK {
             lows.resize(count * BLOCK, 0.0);
@@ -352,7 +379,8 @@ impl<'a> Coded<'_, 'a> {
         for (block, mask) in masks.iter().enumerate() {
             for lane in lanes(*mask) {
                 let slot = block * BLOCK + lane;
-                fresh.push(Candidate { low: lows[slot], section, row: first.wrapping_add(slot as u32) });
+                let row = first.wrapping_add(slot as u32);
+                candidates.rows.push(Candidate { low: lows[slot], section, row });
             }
         }
         Ok(())
@@ -361,10 +389,9 @@ impl<'a> Coded<'_, 'a> {
     /// Chooses the rows that are measured after the next list is scanned, and asks for their records: those that may be
     /// among the best k, or, before there are k, the most promising ones.
     fn choose(&mut self) {
-        let Scratch { waiting, fresh, unbounded, pool, .. } = &mut *self.scratch;
-        std::mem::swap(waiting, fresh);
+        let Scratch { candidates, unbounded, pool, .. } = &mut *self.scratch;
         if !unbounded.is_empty() {
-            let take = |low, section, row| waiting.push(Candidate { low, section, row });
+            let take = |low, section, row| candidates.rows.push(Candidate { low, section, row });
             if pool.is_full() {
                 unbounded.take_within(pool.bound(), take);
                 unbounded.clear();
@@ -372,22 +399,22 @@ impl<'a> Coded<'_, 'a> {
                 unbounded.take_best(pool.k().unwrap_or(FIRST_WITHIN), take);
             }
         }
-        for candidate in &*waiting {
+        for candidate in &candidates.rows[candidates.chosen..] {
             let rows = &self.sections[candidate.section as usize].rows;
             rows.prefetch_record(candidate.row);
             if self.asks_documents {
                 rows.prefetch_row(candidate.row);
             }
         }
+        candidates.chosen = candidates.rows.len();
     }
 
     fn measure_waiting(&mut self, scanner: &mut Scanner<'a>) -> Result<()> {
-        let mut waiting = std::mem::take(&mut self.scratch.waiting);
-        for candidate in &waiting {
-            self.measure(scanner, *candidate)?;
+        let Candidates { measured, chosen, .. } = self.scratch.candidates;
+        for index in measured..chosen {
+            self.measure(scanner, self.scratch.candidates.rows[index])?;
         }
-        waiting.clear();
-        self.scratch.waiting = waiting;
+        self.scratch.candidates.measured = chosen;
         Ok(())
     }
 
@@ -426,19 +453,63 @@ impl<'a> Coded<'_, 'a> {
         Ok(())
     }
 
-    /// Measures what may be among the best k from the raw vectors.
+    /// Measures what may be among the best k: by what refines their records, as far as that is enough, and otherwise from the
+    /// raw vectors.
     fn promote(self, scanner: &mut Scanner<'a>) -> Result<()> {
-        let rows = self.scratch.pool.settle();
-        let mut named: Vec<(DocumentOrdinal, u16)> = Vec::with_capacity(rows.len());
-        for pooled in rows {
-            let section = &self.sections[pooled.section as usize];
-            named.push(section.rows.row(pooled.row)?);
-        }
-        let measured = scanner.measure_raw(&named);
+        let Scratch { pool, query, refined, .. } = self.scratch;
+        let rows = pool.settle();
+        let refines =
+            scanner.may_refine() && self.sections.iter().all(|section| section.rows.has_refinements());
+        let measured = match refines && refine(scanner, self.book, query, &self.sections, rows, refined)? {
+            true => scanner.offer_refined(refined),
+            false => {
+                let named =
+                    rows.iter().map(|pooled| self.sections[pooled.section as usize].rows.row(pooled.row));
+                scanner.measure_raw(&named.collect::<plimsoll_base::Result<Vec<_>>>()?)
+            }
+        };
         // Last, so that nothing waits for it.
         self.sections.iter().for_each(|section| section.rows.ask_for_more());
         measured
     }
+}
+
+/// Refines the distances of rows, and leaves those that may be among the best k; false, and nothing of use, if that does not
+/// tell enough of them apart, or numbers are too large.
+fn refine(
+    scanner: &mut Scanner<'_>,
+    book: &Codebook,
+    query: &CodedQuery,
+    sections: &[Section<'_>],
+    rows: &[Pooled],
+    refined: &mut Vec<Refined>,
+) -> Result<bool> {
+    refined.clear();
+    for pooled in rows {
+        let section = &sections[pooled.section as usize].rows;
+        section.prefetch_refinement(pooled.row);
+        let (ordinal, posting) = section.row(pooled.row)?;
+        let Some(place) = scanner.place(ordinal)? else { return Ok(false) };
+        scanner.state.tree.posting(place)?.prefetch_entry(place.document);
+        refined.push(Refined { place, posting, rank: 0.0, error: 0.0 });
+    }
+    for (pooled, refined) in rows.iter().zip(&mut *refined) {
+        let section = &sections[pooled.section as usize].rows;
+        let (record, refinement) = (section.record(pooled.row)?, section.refinement(pooled.row)?);
+        scanner.explain.bytes_touched += refinement.map_or(0, <[u8]>::len) as u64;
+        let found = refinement.and_then(|refinement| query.refined(book, record, refinement));
+        let Some((rank, error)) = found else { return Ok(false) };
+        (refined.rank, refined.error) = (rank, error);
+    }
+    scanner.explain.rows_refined += refined.len() as u64;
+    let k = scanner.k();
+    if refined.len() > k {
+        let high = |refined: &Refined| refined.rank + refined.error;
+        let (_, kth, _) = refined.select_nth_unstable_by(k - 1, |a, b| high(a).total_cmp(&high(b)));
+        let bound = high(kth);
+        refined.retain(|refined| refined.rank - refined.error <= bound);
+    }
+    Ok(refined.len() <= k.saturating_add(k / 2).saturating_add(SPARE))
 }
 
 /// The lanes that are set, ascending.

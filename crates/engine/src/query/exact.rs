@@ -13,7 +13,7 @@ use super::measure::Measure;
 use super::search::{Effort, Explain};
 use super::selection::Selection;
 use super::stopwatch::Stopwatch;
-use super::top::{Candidate, Dedup, Group, Top, Wanted};
+use super::top::{self, Candidate, Dedup, Group, Top, Wanted};
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, MemtableEntry, Place, Shadowed};
 use crate::router::Router;
@@ -39,7 +39,7 @@ pub(crate) enum Location {
 pub(crate) struct Scanner<'a> {
     pub(super) state: &'a CollectionState,
     pub(super) visible: Lsn,
-    pub(super) measure: &'a Measure,
+    pub(super) measure: &'a Measure<'a>,
     pub(super) top: Top<'a, Location>,
     pub(super) explain: Explain,
     interrupt: &'a Interrupt,
@@ -48,6 +48,8 @@ pub(crate) struct Scanner<'a> {
     pub(super) memtables: Vec<&'a Memtable>,
     pub allow_partial: bool,
     pub excluded: Option<DocumentId>,
+    /// Whether ranks have to be measured, rather than known within limits.
+    pub exact_distances: bool,
     pub clock: Stopwatch,
     selection: Option<Arc<Selection>>,
     hidden: Option<Hidden>,
@@ -62,6 +64,15 @@ enum Hidden {
     Unknown,
 }
 
+/// A row of a live document whose rank is known within limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refined {
+    pub place: StoredPlace,
+    pub posting: u16,
+    pub rank: f64,
+    pub error: f64,
+}
+
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
 pub(super) const BLOCK: usize = 256;
 
@@ -69,7 +80,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn new(
         state: &'a CollectionState,
         visible: Lsn,
-        measure: &'a Measure,
+        measure: &'a Measure<'a>,
         wanted: Wanted,
         interrupt: &'a Interrupt,
     ) -> Self {
@@ -82,20 +93,41 @@ impl<'a> Scanner<'a> {
             top: Top::new(wanted),
             explain: Explain { rows_total, lists_total, ..Explain::default() },
             interrupt,
-            bounds: vec![0.0; BLOCK],
+            bounds: Vec::new(),
             memtables: state.memtables().map(|memtable| &**memtable).collect(),
             allow_partial: false,
             excluded: None,
+            exact_distances: false,
             clock: Stopwatch::default(),
             selection: None,
             hidden: None,
         }
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<Candidate<'a, Location>>, Explain, Stopwatch) {
-        let sorted = self.top.into_sorted();
+    pub(crate) fn finish(mut self) -> Result<(Vec<Candidate<'a, Location>>, Explain, Stopwatch)> {
+        let k = self.k();
+        let mut sorted = self.top.take().into_sorted();
+        let uncertain = top::uncertain(&sorted, k);
+        for index in &uncertain {
+            if let Location::Stored { place, row } = sorted[*index].location {
+                self.state.tree.posting(place)?.prefetch_vector(row);
+            }
+        }
+        for index in &uncertain {
+            let candidate = &mut sorted[*index];
+            if let Location::Stored { place, row } = candidate.location {
+                let vector = self.state.tree.posting(place)?.vectors(row..row + 1)?;
+                self.explain.rows_measured += 1;
+                self.explain.bytes_touched += size_of_val(vector) as u64;
+                (candidate.rank, candidate.error) = (self.measure.rank(vector), 0.0);
+            }
+        }
+        if !uncertain.is_empty() {
+            sorted.sort_unstable_by(Candidate::order);
+        }
+        sorted.truncate(k);
         self.clock.lap(|stages| &mut stages.measure);
-        (sorted, self.explain, self.clock)
+        Ok((sorted, self.explain, self.clock))
     }
 
     /// Whether a row of memtable `age` (or of a file, beyond the last) is not to be found: excluded by the
@@ -120,7 +152,7 @@ impl<'a> Scanner<'a> {
             Dedup::Position => Group::Position(id, range()?),
             Dedup::Vector => Group::Vector(rank, vector),
         };
-        self.top.offer(Candidate { rank, id, posting, group, location });
+        self.top.offer(Candidate { rank, error: 0.0, id, posting, group, location });
         Ok(())
     }
 
@@ -215,8 +247,8 @@ impl<'a> Scanner<'a> {
             let block = first..rows.min(first + BLOCK as u32);
             let vectors = posting.vectors(block.clone())?;
             let norms = posting.norms(block.clone())?;
-            let bounds = &mut self.bounds[..norms.len()];
-            self.measure.lower_bounds(vectors, norms, bounds);
+            self.bounds.resize(norms.len(), 0.0);
+            self.measure.lower_bounds(vectors, norms, &mut self.bounds);
             self.touched(block.len());
             for row in block.clone() {
                 let index = (row - first) as usize;
@@ -405,6 +437,40 @@ impl<'a> Scanner<'a> {
         Ok(!self.is_hidden(tree.posting(place)?.entry(place.document)?.id(), self.memtables.len()))
     }
 
+    /// Whether it is enough to know ranks within limits: not where hits depend on more than the order of single rows.
+    pub(super) fn may_refine(&self) -> bool {
+        let Wanted { dedup, limit, .. } = self.top.wanted();
+        !self.exact_distances && dedup == Dedup::None && limit == f64::INFINITY
+    }
+
+    /// Where a document of a row is; `None` if it was killed and compacted away before its rows were.
+    pub(super) fn place(&self, ordinal: DocumentOrdinal) -> Result<Option<StoredPlace>> {
+        let tree = &*self.state.tree;
+        let place = tree.place_of(ordinal)?;
+        if place.is_none() && !tree.kills.contains(ordinal)? {
+            return Err(lost_document(tree, ordinal));
+        }
+        Ok(place)
+    }
+
+    /// Offers rows whose ranks are known within limits.
+    pub(super) fn offer_refined(&mut self, rows: &[Refined]) -> Result<()> {
+        let tree = &*self.state.tree;
+        for refined in rows {
+            let file = tree.posting(refined.place)?;
+            let row = file.row_of(refined.place.document, refined.posting)?;
+            file.prefetch_hit(row, file.entry(refined.place.document)?);
+        }
+        for Refined { place, posting, rank, error } in rows.iter().copied() {
+            let file = tree.posting(place)?;
+            let row = file.row_of(place.document, posting)?;
+            let id = file.entry(place.document)?.id();
+            let location = Location::Stored { place, row };
+            self.top.offer(Candidate { rank, error, id, posting, group: Group::Row, location });
+        }
+        Ok(())
+    }
+
     /// Measures rows of live documents from their raw vectors.
     pub(super) fn measure_raw(&mut self, rows: &[(DocumentOrdinal, u16)]) -> Result<()> {
         for block in rows.chunks(BLOCK) {
@@ -419,13 +485,7 @@ impl<'a> Scanner<'a> {
         let tree = &*self.state.tree;
         let mut places = Vec::with_capacity(rows.len());
         for (ordinal, posting) in rows {
-            let Some(place) = tree.place_of(*ordinal)? else {
-                // The document was killed and compacted away before its rows were.
-                if tree.kills.contains(*ordinal)? {
-                    continue;
-                }
-                return Err(lost_document(tree, *ordinal));
-            };
+            let Some(place) = self.place(*ordinal)? else { continue };
             let file = tree.posting(place)?;
             file.prefetch_entry(place.document);
             // Of documents of one posting the rows are known before their entries are read.
@@ -462,10 +522,10 @@ impl<'a> Scanner<'a> {
         let file = tree.posting(place)?;
         let vector = file.vectors(row..row + 1)?;
         let norm = file.norms(row..row + 1)?;
-        let bound = &mut self.bounds[..1];
-        self.measure.lower_bounds(vector, norm, bound);
+        let mut bound = [0.0];
+        self.measure.lower_bounds(vector, norm, &mut bound);
         self.touched(1);
-        if f64::from(self.bounds[0]) <= self.top.bound() {
+        if f64::from(bound[0]) <= self.top.bound() {
             self.stored(place, row, vector)?;
         }
         Ok(())

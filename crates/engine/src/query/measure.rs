@@ -6,6 +6,8 @@
 //! answer equals that of a float64 scan, at the speed of a float32 one, and is the same before and after a
 //! flush and on every CPU.
 
+use std::borrow::Cow;
+
 use plimsoll_base::Metric;
 use plimsoll_kernels as kernels;
 
@@ -13,11 +15,11 @@ use crate::error::{Error, Result};
 use crate::record::validated_norm;
 
 /// One query, prepared.
-pub(crate) struct Measure {
+pub(crate) struct Measure<'q> {
     metric: Metric,
-    raw: Vec<f32>,
+    raw: &'q [f32],
     /// What the kernels see: the query, normalised under cosine.
-    prepared: Vec<f32>,
+    prepared: Cow<'q, [f32]>,
     norm: f64,
     /// Rounding bounds: of an inner product relative to the product of the lengths, of a squared distance
     /// relative to itself.
@@ -28,22 +30,25 @@ pub(crate) struct Measure {
 /// What products and squares that underflow can hide, at most, per component.
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
 
-impl Measure {
-    pub(crate) fn new(metric: Metric, dimension: usize, query: &[f32]) -> Result<Self> {
+impl<'q> Measure<'q> {
+    pub(crate) fn new(metric: Metric, dimension: usize, query: &'q [f32]) -> Result<Self> {
         if query.len() != dimension {
             return Err(Error::DimensionMismatch { expected: dimension, got: query.len() });
         }
-        validated_norm(metric, query)
+        let norm = validated_norm(metric, query)
             .map_err(|problem| Error::InvalidArgument(format!("the query: {problem}")))?;
-        let mut prepared = query.to_vec();
-        if metric == Metric::Cosine {
-            kernels::normalise_into(query, &mut prepared);
-        }
+        let prepared = match metric {
+            Metric::Cosine => {
+                let scale = 1.0 / norm;
+                query.iter().map(|component| (f64::from(*component) * scale) as f32).collect()
+            }
+            Metric::L2 | Metric::Dot => Cow::Borrowed(query),
+        };
         Ok(Self {
             metric,
-            raw: query.to_vec(),
+            raw: query,
             prepared,
-            norm: kernels::dot_f64(query, query).sqrt(),
+            norm,
             dot_error: f64::from(kernels::dot_error(dimension)),
             l2_error: f64::from(kernels::l2_error(dimension)),
         })
@@ -91,10 +96,10 @@ impl Measure {
     /// What rows are ordered by, in float64: 1 − cos, the squared distance, or the negated inner product.
     pub(crate) fn rank(&self, vector: &[f32]) -> f64 {
         match self.metric {
-            Metric::L2 => kernels::l2_squared_f64(&self.raw, vector),
-            Metric::Dot => -kernels::dot_f64(&self.raw, vector),
+            Metric::L2 => kernels::l2_squared_f64(self.raw, vector),
+            Metric::Dot => -kernels::dot_f64(self.raw, vector),
             Metric::Cosine => {
-                let (product, square) = kernels::dot_and_square_f64(&self.raw, vector);
+                let (product, square) = kernels::dot_and_square_f64(self.raw, vector);
                 let cosine = product / (self.norm * square.sqrt());
                 (1.0 - cosine).clamp(0.0, 2.0)
             }
@@ -152,7 +157,7 @@ mod tests {
             for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
                 let norms: Vec<f32> = rows
                     .chunks_exact(dimension)
-                    .filter_map(|row| validated_norm(metric, row).ok())
+                    .filter_map(|row| validated_norm(metric, row).ok().map(|norm| norm as f32))
                     .collect();
                 prop_assume!(norms.len() == 3 && validated_norm(metric, &query).is_ok());
                 let measure = Measure::new(metric, dimension, &query).unwrap();

@@ -55,8 +55,8 @@ impl<'a> Scanner<'a> {
             {
                 self.check()?;
                 self.explain.memtable_rows += norms.len() as u64;
-                let bounds = &mut self.bounds[..norms.len()];
-                self.measure.lower_bounds(vectors, norms, bounds);
+                self.bounds.resize(norms.len(), 0.0);
+                self.measure.lower_bounds(vectors, norms, &mut self.bounds);
                 for index in 0..norms.len() {
                     if f64::from(self.bounds[index]) <= self.top.bound() {
                         let row = (first + block * ROWS + index) as u32;

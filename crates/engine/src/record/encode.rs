@@ -212,7 +212,7 @@ impl<'a> Group<'a> {
                 Err(_) if mutant::is(Mutant::SkipValidation) => Ok(1.0),
                 norm => norm,
             };
-            norms.push(norm.map_err(|problem| refused_row(batch, row, &problem))?);
+            norms.push(norm.map_err(|problem| refused_row(batch, row, &problem))? as f32);
         }
         record.f32s(&norms);
         Ok(())
@@ -263,10 +263,10 @@ fn range_problem(text: &str, start: u32, length: u32) -> Option<String> {
 
 /// The length of a vector that may be stored, or why it may not. One pass: a sum of squares is finite only
 /// if every component is.
-pub(crate) fn validated_norm(metric: Metric, vector: &[f32]) -> Result<f32, String> {
+pub(crate) fn validated_norm(metric: Metric, vector: &[f32]) -> Result<f64, String> {
     let norm = kernels::dot_f64(vector, vector).sqrt();
     if norm <= MAX_NORM && (metric != Metric::Cosine || norm >= MIN_COSINE_NORM) {
-        return Ok(norm as f32);
+        return Ok(norm);
     }
     Err(match vector.iter().position(|component| !component.is_finite()) {
         Some(index) => format!("component {index} of the vector is {}", vector[index]),

@@ -277,6 +277,15 @@ impl SealedFile {
         Ok(bytes)
     }
 
+    /// Reads and verifies everything that was not touched before.
+    ///
+    /// # Errors
+    /// As [`SealedFile::bytes`]; the rest is not looked at, then.
+    pub fn preload(&self) -> Result<()> {
+        self.ask_for_bytes(0..self.footer.section_offset);
+        self.sections.iter().try_for_each(|section| self.bytes(section, 0..section.len).map(drop))
+    }
+
     fn slice<'b>(&self, bytes: &'b [u8], section: &Section, start: u64, end: u64) -> Result<&'b [u8]> {
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
         range

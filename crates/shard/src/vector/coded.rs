@@ -115,6 +115,35 @@ impl<'a> CodedRows<'a> {
         self.file.prefetch(self.plane, self.record_range(row));
     }
 
+    /// Whether records have refinements.
+    pub fn has_refinements(&self) -> bool {
+        self.sections.refinements.is_some()
+    }
+
+    /// What refines the record of a row, if anything does.
+    ///
+    /// # Errors
+    /// As [`CodedRows::blocks`].
+    #[inline]
+    pub fn refinement(&self, row: u32) -> Result<Option<&'a [u8]>> {
+        let Some(section) = &self.sections.refinements else { return Ok(None) };
+        self.file.bytes(section, self.refinement_range(row)).map(Some)
+    }
+
+    /// Asks for what refines the record of a row ahead of its use; see [`SealedFile::prefetch`].
+    #[inline]
+    pub fn prefetch_refinement(&self, row: u32) {
+        if let Some(section) = &self.sections.refinements {
+            self.file.prefetch(section, self.refinement_range(row));
+        }
+    }
+
+    fn refinement_range(&self, row: u32) -> Range<u64> {
+        let len = u64::from(self.lengths.refinement());
+        let start = u64::from(row) * len;
+        start..start + len
+    }
+
     fn record_range(&self, row: u32) -> Range<u64> {
         let len = u64::from(self.lengths.record);
         let start = u64::from(row) * len;

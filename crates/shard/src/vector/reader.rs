@@ -8,7 +8,8 @@ use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
 use super::{
-    BLOCK_SLOTS, CodeLengths, CodedRows, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, SIGNS, VectorHeader,
+    BLOCK_SLOTS, CodeLengths, CodedRows, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, REFINEMENTS, SIGNS,
+    VectorHeader,
 };
 use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
@@ -31,6 +32,8 @@ pub(super) struct ShardSections {
     pub(super) postings: Section,
     /// Where there are codes: signs and plane.
     codes: Option<(Section, Section)>,
+    /// Where there are refinements.
+    pub(super) refinements: Option<Section>,
     places: OnceLock<Option<Places>>,
     /// How far the codes were asked for; see [`CodedRows::ask_for_more`].
     pub(super) asked: AtomicU64,
@@ -123,11 +126,19 @@ impl SealedView for VectorFile {
                     Some((signs, file.section_of(PLANE, lists.owner, rows * u64::from(record))?))
                 }
             };
+            let refinements = match (header.info.codes, file.find_section(REFINEMENTS, lists.owner)) {
+                (Some(lengths), Some(_)) => {
+                    let len = rows * u64::from(lengths.refinement());
+                    Some(file.section_of(REFINEMENTS, lists.owner, len)?)
+                }
+                _ => None,
+            };
             sections.push(ShardSections {
                 lists,
                 ordinals,
                 postings,
                 codes,
+                refinements,
                 places: OnceLock::new(),
                 asked: AtomicU64::new(0),
             });
@@ -265,6 +276,9 @@ impl VectorFile {
             }
             self.file.array::<u8>(signs)?;
             self.file.array::<u8>(plane)?;
+        }
+        if let Some(refinements) = &sections.refinements {
+            self.file.array::<u8>(refinements)?;
         }
         if u64::from(row) != sections.rows() {
             let what = format!("the lists have {row} rows, the shard {}", sections.rows());

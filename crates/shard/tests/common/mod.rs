@@ -20,7 +20,7 @@ use plimsoll_shard::SealedView;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::kill::write_kill_file;
 use plimsoll_shard::posting::write_posting_file;
-use plimsoll_shard::vector::{PLANE, SIGNS};
+use plimsoll_shard::vector::{PLANE, REFINEMENTS, SIGNS};
 use plimsoll_shard::*;
 use roaring::RoaringTreemap;
 
@@ -103,15 +103,26 @@ pub fn few_docs() -> Docs {
 pub const LENGTHS: CodeLengths = CodeLengths { block: 320, record: 24 };
 
 pub fn write_vectors(dir: &Path, number: u64, kind: SegmentKind) -> FileMeta {
-    write_segment(dir, number, kind, None)
+    write_segment(dir, number, kind, None, 0)
 }
 
 /// A base segment whose rows have codes, of bytes that only look random.
 pub fn write_coded_vectors(dir: &Path, number: u64) -> FileMeta {
-    write_segment(dir, number, SegmentKind::Base, Some(LENGTHS))
+    write_segment(dir, number, SegmentKind::Base, Some(LENGTHS), 0)
 }
 
-fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeLengths>) -> FileMeta {
+/// A delta segment whose rows have refinements of 16 bytes, too.
+pub fn write_refined_vectors(dir: &Path, number: u64) -> FileMeta {
+    write_segment(dir, number, SegmentKind::Delta, Some(LENGTHS), 16)
+}
+
+fn write_segment(
+    dir: &Path,
+    number: u64,
+    kind: SegmentKind,
+    codes: Option<CodeLengths>,
+    refinement: u32,
+) -> FileMeta {
     let info = VectorInfo { collection: CollectionId(3), generation: Generation(2), kind, codes };
     let mut writer = VectorWriter::create(&OsStorage, dir, FileNumber(number), DATABASE, info).unwrap();
     for shard in [5, 2] {
@@ -135,6 +146,10 @@ fn write_segment(dir: &Path, number: u64, kind: SegmentKind, codes: Option<CodeL
             writer.append(&bytes(slots.div_ceil(32) * lengths.block as usize)).unwrap();
             writer.begin(PLANE, ShardId(shard)).unwrap();
             writer.append(&bytes((rows * lengths.record) as usize)).unwrap();
+            if refinement > 0 {
+                writer.begin(REFINEMENTS, ShardId(shard)).unwrap();
+                writer.append(&bytes((rows * refinement) as usize)).unwrap();
+            }
         }
     }
     commit(dir, writer.finish().unwrap())
@@ -215,6 +230,7 @@ pub fn write_all(dir: &Path) -> Vec<FileMeta> {
         write_coded_vectors(dir, 6),
         write_coded_index(dir, 7),
         write_calibrated_index(dir, 8),
+        write_refined_vectors(dir, 9),
     ]
 }
 
@@ -241,6 +257,9 @@ pub fn read_everything(dir: &Path, meta: &FileMeta, mode: ReadMode) -> Result<St
                     for row in list.first_row..list.first_row + list.rows {
                         let (ordinal, posting) = codes.row(row)?;
                         writeln!(out, "{ordinal} {posting} {:?}", codes.record(row)?).unwrap();
+                        if let Some(refinement) = codes.refinement(row)? {
+                            writeln!(out, "{refinement:?}").unwrap();
+                        }
                     }
                 }
             }

@@ -7,7 +7,8 @@
 //! | signs of all centroids, records of twice the lists visited | lists · (D/8 + 8) + 2 · visited · (D + 64) | a plain stream over as many bytes as all sign codes have |
 //! | sign codes scanned | codes · (D/8 + 8) | the same |
 //! | records of re-ranked rows | re-ranked · (D + 8) | random reads with prefetch over as many bytes as all records have |
-//! | vectors of the last rows | measured · 4 d | random reads with prefetch over as many bytes as all vectors have |
+//! | refinements of the last rows | refined · D | random reads with prefetch over as many bytes as all refinements have |
+//! | vectors of rows that these do not settle | measured · 4 d | random reads with prefetch over as many bytes as all vectors have |
 //!
 //! Everything is measured in the same run with the same kernels that searches use; reading is measured before and after the
 //! settings, and the faster one counts. Rates of a stream in second-level cache, third-level cache and memory are said beside
@@ -41,8 +42,9 @@ pub(in crate::bench) struct Rates {
     streams: [(&'static str, f64); SIZES.len()],
     /// The same over as many bytes as all sign codes have.
     codes: f64,
-    /// Nanoseconds of a random read of a record, and of a vector.
+    /// Nanoseconds of a random read of a record, of a refinement, and of a vector.
     record_ns: f64,
+    refinement_ns: f64,
     vector_ns: f64,
     /// Nanoseconds of preparing a query.
     prepare_ns: f64,
@@ -96,6 +98,7 @@ impl Rates {
             streams: SIZES.map(|(name, bytes)| (name, stream(bytes))),
             codes: stream(all(shape.code())),
             record_ns: random_reads(all(shape.record()), shape.record()),
+            refinement_ns: random_reads(all(shape.width()), shape.width()),
             vector_ns: random_reads(all(shape.vector()), shape.vector()),
             prepare_ns: prepare(shape.width()),
             shape,
@@ -110,6 +113,7 @@ impl Rates {
         }
         best.codes = best.codes.max(other.codes);
         best.record_ns = best.record_ns.min(other.record_ns);
+        best.refinement_ns = best.refinement_ns.min(other.refinement_ns);
         best.vector_ns = best.vector_ns.min(other.vector_ns);
         best.prepare_ns = best.prepare_ns.min(other.prepare_ns);
         best
@@ -122,6 +126,7 @@ impl Rates {
         let streamed = routed + touched.codes * shape.code() as f64;
         let random = [
             (touched.reranked, shape.record(), self.record_ns),
+            (touched.refined, shape.width(), self.refinement_ns),
             (touched.measured, shape.vector(), self.vector_ns),
         ];
         let bytes = streamed + random.iter().map(|(rows, bytes, _)| rows * *bytes as f64).sum::<f64>();
@@ -215,16 +220,17 @@ mod tests {
             streams: SIZES.map(|(name, _)| (name, 1.0)),
             codes: 2e9,
             record_ns: 10.0,
+            refinement_ns: 20.0,
             vector_ns: 100.0,
             prepare_ns: 500.0,
             shape,
         };
-        let touched =
-            Touched { lists: 2.0, codes: 100.0, reranked: 5.0, measured: 3.0, ..Touched::default() };
+        let (lists, codes, reranked) = (2.0, 100.0, 5.0);
+        let touched = Touched { lists, codes, reranked, refined: 4.0, measured: 3.0, ..Touched::default() };
         let share = rates.share(&touched, 2000.0);
         let streamed = 10.0 * 12.0 + 4.0 * 96.0 + 100.0 * 12.0;
-        assert_eq!(share.bytes, streamed + 5.0 * 40.0 + 3.0 * 80.0);
-        assert_eq!(share.limit_us, (500.0 + streamed / 2.0 + 50.0 + 300.0) / 1e3);
+        assert_eq!(share.bytes, streamed + 5.0 * 40.0 + 4.0 * 32.0 + 3.0 * 80.0);
+        assert_eq!(share.limit_us, (500.0 + streamed / 2.0 + 50.0 + 80.0 + 300.0) / 1e3);
         assert_eq!((share.measured_us, share.share), (2.0, share.limit_us / 2.0));
         let slower = Rates { codes: 1e9, record_ns: 5.0, ..rates.clone() };
         let best = rates.best(&slower);

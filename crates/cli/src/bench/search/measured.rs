@@ -180,6 +180,7 @@ pub(in crate::bench) struct Touched {
     /// Rows whose vectors were scanned.
     pub rows: f64,
     pub reranked: f64,
+    pub refined: f64,
     pub measured: f64,
     pub bytes: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +220,7 @@ impl Touched {
         self.codes += explain.codes_scanned as f64;
         self.rows += (explain.rows_scanned + explain.memtable_rows) as f64;
         self.reranked += explain.rows_reranked as f64;
+        self.refined += explain.rows_refined as f64;
         self.measured += explain.rows_measured as f64;
         self.bytes += explain.bytes_touched as f64;
         if let Some(stages) = &explain.stages {
@@ -232,6 +234,7 @@ impl Touched {
             &mut self.codes,
             &mut self.rows,
             &mut self.reranked,
+            &mut self.refined,
             &mut self.measured,
             &mut self.bytes,
         ];

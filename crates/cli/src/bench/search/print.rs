@@ -1,12 +1,14 @@
 //! The tables of `plimsoll bench search`.
 
+use std::time::Duration;
+
 use comfy_table::Table;
 
 use super::super::measure::table;
 use super::measured::Summary;
 use super::{Bandwidth, Report};
 use crate::error::Result;
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, duration};
 
 pub(super) fn print(report: &Report, output: &mut Output) -> Result<()> {
     if output.json {
@@ -15,6 +17,10 @@ pub(super) fn print(report: &Report, output: &mut Output) -> Result<()> {
     let (queries, k, documents) = (report.queries, report.k, report.documents);
     output
         .line(format_args!("{queries} queries, k = {k}, {documents} documents, one thread, one at a time"))?;
+    if let Some(preload) = report.preload {
+        let took = duration(Duration::from_secs_f64(preload.seconds));
+        output.line(format_args!("{} brought into memory in {took}", bytes(preload.bytes)))?;
+    }
     output.line(curve(&report.settings))?;
     let extra = [stages(report), byte_limit(report), threads(report), batches(report), cold(report)];
     for (table, note) in extra.into_iter().flatten() {
@@ -45,6 +51,7 @@ fn curve(settings: &[Summary]) -> Table {
         "lists",
         "codes",
         "re-ranked",
+        "refined",
         "measured",
         "CPU/wall",
     ]);
@@ -58,6 +65,7 @@ fn curve(settings: &[Summary]) -> Table {
             format!("{:.1}", setting.touched.lists),
             format!("{:.0}", setting.touched.codes),
             format!("{:.1}", setting.touched.reranked),
+            format!("{:.1}", setting.touched.refined),
             format!("{:.1}", setting.touched.measured),
             format!("{:.2}", setting.cpu_over_wall),
         ]);
