@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use plimsoll::{
-    Collection, CollectionConfig, Database, Durability, Effort, FlushPolicy, Metric, SearchResults,
+    Collection, CollectionConfig, Database, Durability, Effort, FlushPolicy, Metric, Search, SearchResults,
     WriteBatch,
 };
 use plimsoll_cli::{Format, Queries};
@@ -213,14 +213,16 @@ impl<'a> Subject<'a> {
     /// Prints a line for each recall asked, and says how many of them fall short.
     fn measure(&self, state: &str, queries: &[Vec<f32>]) -> usize {
         let deepest = *self.args.k.iter().max().unwrap();
-        let truth: Vec<Vec<f32>> =
-            queries.iter().map(|query| self.search(query, deepest, Effort::Exact).distances()).collect();
+        let truth: Vec<Vec<f32>> = queries
+            .iter()
+            .map(|query| self.search(query, deepest, Effort::Exact).run().unwrap().distances())
+            .collect();
         let lists = self.db.stats().collections[0].lists as usize;
         self.args.k.iter().map(|&k| Curves::new(self, queries, &truth, k, lists).print(state, k)).sum()
     }
 
-    fn search(&self, query: &[f32], k: usize, effort: Effort) -> SearchResults {
-        self.collection.search(query).k(k).effort(effort).run().unwrap()
+    fn search<'q>(&self, query: &'q [f32], k: usize, effort: Effort) -> Search<'q> {
+        self.collection.search(query).k(k).effort(effort)
     }
 }
 
@@ -249,9 +251,9 @@ impl Point {
     fn new(on: &Subject<'_>, queries: &[Vec<f32>], truth: &[Vec<f32>], k: usize, effort: Effort) -> Self {
         let (mut sum, mut squares, mut codes) = (0.0, 0.0, 0);
         for (query, truth) in queries.iter().zip(truth) {
-            let found = on.search(query, k, effort);
+            let found = on.search(query, k, effort).exact_distances(true).run().unwrap();
             let truth = &truth[..k.min(truth.len())];
-            // Distances do not depend on how a row was found.
+            // Such distances do not depend on how a row was found.
             let right =
                 found.hits.iter().filter(|hit| truth.last().is_some_and(|last| hit.distance <= *last));
             let recall = right.count() as f64 / truth.len() as f64;
@@ -268,7 +270,7 @@ impl Point {
     fn time(&mut self, on: &Subject<'_>, queries: &[Vec<f32>], k: usize) {
         for (query, best) in queries.iter().zip(&mut self.seconds) {
             let start = Instant::now();
-            on.search(query, k, self.effort);
+            on.search(query, k, self.effort).run().unwrap();
             *best = best.min(start.elapsed().as_secs_f64());
         }
     }

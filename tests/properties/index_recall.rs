@@ -424,6 +424,57 @@ fn damaged_codes_cost_time_and_no_answer() {
     std::fs::write(&file, &whole).unwrap();
 }
 
+/// A vector that is damaged is missed by searches that need it, and by no others.
+#[test]
+fn a_damaged_vector_is_in_the_way_of_searches_that_measure_it_only() {
+    let mut indexed = Indexed::new(Metric::L2, 100_000);
+    indexed.grow(5000);
+    indexed.db().flush().unwrap();
+    indexed.db().compact().unwrap();
+    let posting = |indexed: &Indexed| {
+        let files = std::fs::read_dir(indexed.dir.path().join("db/data")).unwrap();
+        let paths = files.map(|entry| entry.unwrap().path());
+        let is_posting = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "posting");
+        let len = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
+        paths.filter(is_posting).max_by_key(len).unwrap()
+    };
+    let file = posting(&indexed);
+    // Another file, which is sound.
+    indexed.grow(20);
+    indexed.db().flush().unwrap();
+    let query = indexed.points.next();
+    let nearest = indexed.nearest(&query, 10);
+    let damaged = nearest.iter().map(|(key, _)| *key).find(|key| *key < 5000).unwrap();
+    let vector = indexed.vectors[damaged].clone().unwrap();
+    let sound = indexed.collection().search(&query).effort(Effort::Recall(0.999)).run().unwrap();
+    assert!(sound.explain.rows_refined > 0 && sound.explain.rows_measured < sound.explain.rows_refined);
+    indexed.db = None;
+    let mut bytes = std::fs::read(&file).unwrap();
+    let wanted: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let at = bytes.windows(wanted.len()).position(|window| window == wanted).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    indexed.open();
+    let collection = indexed.collection();
+    let search = || collection.search(&query).effort(Effort::Recall(0.999));
+    let is_damage = |found: plimsoll::Result<plimsoll::SearchResults>| match found {
+        Err(plimsoll::Error::Storage(plimsoll::StorageError::Corrupted { file: named, .. })) => named == file,
+        _ => false,
+    };
+    assert!(is_damage(search().exact_distances(true).run()), "it can not be measured");
+    assert!(is_damage(search().with_vector(true).run()), "nor shown");
+    let partial = search().exact_distances(true).allow_partial(true).run().unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert!(partial.explain.missing.iter().any(|missing| missing.contains(name)), "{:?}", partial.explain);
+    assert!(!partial.hits.is_empty() && partial.hits.iter().all(|hit| hit.key != Key::from(damaged)));
+    // Most rows are in no block with it, and one that is not measured is not read.
+    let others = (0..50).filter(|_| {
+        let query = indexed.points.next();
+        collection.search(&query).run().is_ok()
+    });
+    assert!(others.count() > 25);
+}
+
 /// A length that float32 can hold, but not square, is measured rather than lost.
 #[test]
 fn rows_and_queries_of_enormous_length_are_found() {

@@ -57,15 +57,16 @@ fn a_preload_reads_the_files_in_their_order_as_far_as_it_may() {
         let preloaded = collection.preload(at_most).unwrap();
         (preloaded.bytes, preloaded.left_out)
     };
+    let query = [3.0; 16];
+    let search = || collection.search(&query).effort(Effort::Recall(0.99)).run().unwrap();
+    let before = search();
     let all = of("index") + of("vectors") + of("posting") + of("kills");
     assert_eq!(preload(0), (0, all));
     assert_eq!(preload(of("index")), (of("index"), all - of("index")));
     let codes = of("index") + of("vectors") + of("kills");
     assert_eq!(preload(codes), (codes, of("posting")));
     assert_eq!(preload(u64::MAX), (all, 0));
-    let query = [3.0; 16];
-    let search = || collection.search(&query).effort(Effort::Recall(0.99)).run().unwrap();
-    assert_eq!(search().hits, search().hits);
+    assert_eq!((before.hits.len(), before.hits), (10, search().hits));
 }
 
 #[test]

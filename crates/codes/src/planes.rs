@@ -9,8 +9,8 @@
 //! |x'|² or another number of the row's (see [`PlaneEncoder`]), then s, as little-endian float32, then `width` bytes.
 //!
 //! # A refinement
-//! The next 8 bits of each component, `width` bytes: x' ≈ s · (n + l / 256). With a record it says a squared distance to a few
-//! millionths of the squared lengths, for a quarter of the memory that the vector takes.
+//! The next 8 bits of each component, `width` bytes: x' ≈ s · (n + l / 254), where half a step of n is 127 of l. With a record it
+//! says a squared distance to a few millionths of the squared lengths, for a quarter of the memory that the vector takes.
 
 use plimsoll_kernels::{dot, dot_error, dot_i8, norm_squared, round_i8, round_i16, sizes};
 
@@ -72,9 +72,11 @@ pub fn refine(row: &[f32], record: &[u8], refinements: &mut Vec<u8>) {
 }
 
 /// Steps of a refinement in one of a record.
-const REFINED: f32 = 256.0;
-/// So many standard deviations of all roundings are a limit of the error of a refined distance.
+const REFINED: f32 = 254.0;
+/// So many standard deviations of all roundings are a limit of the error of a refined distance, if roundings are many and do not
+/// depend on each other. Of so few components the limit is the most that rounding can do.
 const REFINED_DEVIATIONS: f64 = 6.0;
+const FEW_COMPONENTS: usize = 64;
 
 /// What a query is to records: its components as 16-bit integers.
 #[derive(Debug, Clone, Default)]
@@ -104,8 +106,8 @@ pub struct PlaneDistance {
 pub struct RefinedDistance {
     /// The squared distance.
     pub distance: f64,
-    /// How far off it may be: six standard deviations of what rounding the row and the query does, and what float32 sums
-    /// are off.
+    /// How far off it may be: six standard deviations of what rounding the row and the query does (of up to 64 components, the
+    /// most that it can do), and what float32 sums are off.
     pub error: f64,
 }
 
@@ -148,11 +150,21 @@ impl PlaneQuery {
         let (square, of_query) = (f64::from(f32::from_le_bytes(*add)), f64::from(self.base));
         let (scale, of_scale) = (f64::from(f32::from_le_bytes(*scale)), f64::from(self.scale));
         let distance = square + of_query - 2.0 * scale * of_scale * product;
-        // Half a step at most in each component, evenly: a twelfth of a step squared, as often as there is such a component.
         let (row_step, query_step) = (scale / f64::from(REFINED), of_scale);
-        let deviation = ((of_query * row_step * row_step + square * query_step * query_step) / 3.0).sqrt();
+        let width = self.components.len() as f64;
+        // Half a step at most in each component of either, times the other's.
+        let rounding = if self.components.len() <= FEW_COMPONENTS {
+            let sums = (f64::from(self.sum) * of_scale, (width * square).sqrt());
+            1.01 * (sums.0 * row_step + sums.1 * query_step) + width * row_step * query_step
+        } else {
+            // Evenly: a twelfth of a step squared each.
+            let squares = of_query * row_step * row_step + square * query_step * query_step;
+            REFINED_DEVIATIONS * (squares / 3.0).sqrt()
+        };
         let lengths = square.sqrt() + of_query.sqrt();
-        let error = REFINED_DEVIATIONS * deviation + 4.0 * f64::from(f32::EPSILON) * lengths * lengths;
+        // What squares that underflow can hide.
+        let hidden = 16.0 * width * f64::from(f32::MIN_POSITIVE);
+        let error = rounding + 4.0 * f64::from(f32::EPSILON) * lengths * lengths + hidden;
         Some(RefinedDistance { distance, error })
     }
 
@@ -268,12 +280,19 @@ mod tests {
 
     #[test]
     fn refined_distances_are_as_exact_as_they_say() {
-        for width in [16, 128, 384, 784, 4096] {
+        for width in [16, 32, 64, 128, 384, 784, 4096] {
             let mut random = Random(width as u64);
-            for norm in [1e-3, 1.0, 300.0] {
-                let row = vector(&mut random, width, norm);
-                // As near as the nearest rows are, and elsewhere.
-                for apart in [0.0, 0.3, 3.0] {
+            for norm in [1e-22_f32, 1e-3, 1.0, 300.0] {
+                // As near as the nearest rows are, and elsewhere; also with components that are all alike, or all but one.
+                let alike: Vec<f32> = (0..width).map(|_| norm.copysign(random.normal())).collect();
+                let halves = alike.iter().map(|x| x * 0.5).skip(1).chain([norm]).collect();
+                for (row, apart) in [
+                    (vector(&mut random, width, norm), 0.0),
+                    (vector(&mut random, width, norm), 0.3),
+                    (vector(&mut random, width, norm), 3.0),
+                    (alike, 0.2),
+                    (halves, 0.5),
+                ] {
                     let away = vector(&mut random, width, norm * apart);
                     let query: Vec<f32> = row.iter().zip(&away).map(|(x, a)| x + a).collect();
                     let (mut record, mut refinement) = (Vec::new(), Vec::new());
@@ -286,7 +305,8 @@ mod tests {
                     let error = (found.distance - truth).abs();
                     assert!(error <= found.error, "{width}, {norm}: {error} is more than {}", found.error);
                     let squares = product(&query, &query) + product(&row, &row);
-                    assert!(found.error < 1e-4 * squares, "{width}, {norm}: {} of {squares}", found.error);
+                    let most = 1e-30 + 2e-4 * squares;
+                    assert!(found.error < most, "{width}, {norm}: {} of {squares}", found.error);
                     assert_eq!(scanner.refined(&record, &refinement[1..]), None);
                     assert_eq!(scanner.refined(&record[1..], &refinement), None);
                 }

@@ -323,8 +323,8 @@ pub(crate) unsafe fn hadamard<L: Lanes>(values: &mut [f32], factors: &[f32]) {
 /// Defines `scan_blocks` for an instruction set, from the `sign_sums` and `estimates` of its module.
 macro_rules! scan_kernel {
     ($features:tt) => {
-        /// As the scalar `scan_blocks`: the sums of some blocks first, then their estimates, because the long chain
-        /// of instructions that makes one of the other at the end of a block would hold up the sums of the next.
+        /// As the scalar `scan_blocks`: the estimates of a block after the sums of the next one, because the long chain of
+        /// instructions that makes one of the other would hold these up.
         ///
         /// # Safety
         /// The lengths must agree, and that of the table be a multiple of 64; no table entry is above 31.

@@ -112,6 +112,8 @@ const FIRST_LISTS: usize = 2;
 /// Lists whose signs are asked for before the first one is visited.
 const FIRST_AHEAD: usize = 8;
 
+/// So many rows are refined between two looks at the clock.
+const AT_ONCE: usize = 256;
 /// If refined distances leave half as many rows again as are wanted, and so many more, they do not tell rows apart.
 const SPARE: usize = 8;
 
@@ -249,12 +251,11 @@ impl<'a> Coded<'_, 'a> {
             if position_ahead != Some(visit.position) {
                 self.locate(visit.position, &mut found[side])?;
             }
+            // What is damaged is said when it is visited.
             position_ahead = self.peek(&mut visits);
-            if let Some(position) = position_ahead
-                && self.locate(position, &mut found[1 - side]).is_err()
-            {
-                // What is damaged is said when it is visited.
-                position_ahead = None;
+            position_ahead = position_ahead.filter(|next| self.locate(*next, &mut found[1 - side]).is_ok());
+            if position_ahead.is_none() {
+                found[1 - side].clear();
             }
             scanner.clock.lap(|stages| &mut stages.route);
             for located in &found[side] {
@@ -485,21 +486,25 @@ fn refine(
     refined: &mut Vec<Refined>,
 ) -> Result<bool> {
     refined.clear();
-    for pooled in rows {
-        let section = &sections[pooled.section as usize].rows;
-        section.prefetch_refinement(pooled.row);
-        let (ordinal, posting) = section.row(pooled.row)?;
-        let Some(place) = scanner.place(ordinal)? else { return Ok(false) };
-        scanner.state.tree.posting(place)?.prefetch_entry(place.document);
-        refined.push(Refined { place, posting, rank: 0.0, error: 0.0 });
-    }
-    for (pooled, refined) in rows.iter().zip(&mut *refined) {
-        let section = &sections[pooled.section as usize].rows;
-        let (record, refinement) = (section.record(pooled.row)?, section.refinement(pooled.row)?);
-        scanner.explain.bytes_touched += refinement.map_or(0, <[u8]>::len) as u64;
-        let found = refinement.and_then(|refinement| query.refined(book, record, refinement));
-        let Some((rank, error)) = found else { return Ok(false) };
-        (refined.rank, refined.error) = (rank, error);
+    for rows in rows.chunks(AT_ONCE) {
+        scanner.check()?;
+        let first = refined.len();
+        for pooled in rows {
+            let section = &sections[pooled.section as usize].rows;
+            section.prefetch_refinement(pooled.row);
+            let (ordinal, posting) = section.row(pooled.row)?;
+            let Some(place) = scanner.place(ordinal)? else { return Ok(false) };
+            scanner.state.tree.posting(place)?.prefetch_entry(place.document);
+            refined.push(Refined { place, posting, rank: 0.0, error: 0.0 });
+        }
+        for (pooled, refined) in rows.iter().zip(&mut refined[first..]) {
+            let section = &sections[pooled.section as usize].rows;
+            let (record, refinement) = (section.record(pooled.row)?, section.refinement(pooled.row)?);
+            scanner.explain.bytes_touched += refinement.map_or(0, <[u8]>::len) as u64;
+            let found = refinement.and_then(|refinement| query.refined(book, record, refinement));
+            let Some((rank, error)) = found else { return Ok(false) };
+            (refined.rank, refined.error) = (rank, error);
+        }
     }
     scanner.explain.rows_refined += refined.len() as u64;
     let k = scanner.k();

@@ -35,6 +35,18 @@ pub(crate) enum Location {
     },
 }
 
+impl Location {
+    /// Asks for the row's vector ahead of its use, if it is in a file.
+    pub(super) fn prefetch_vector(&self, state: &CollectionState) {
+        // What is damaged is said when it is used.
+        if let Self::Stored { place, row } = self
+            && let Ok(file) = state.tree.posting(*place)
+        {
+            file.prefetch_vector(*row);
+        }
+    }
+}
+
 /// One query on its way through the rows.
 pub(crate) struct Scanner<'a> {
     pub(super) state: &'a CollectionState,
@@ -104,22 +116,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Result<(Vec<Candidate<'a, Location>>, Explain, Stopwatch)> {
+    pub(crate) fn finish(&mut self) -> Result<(Vec<Candidate<'a, Location>>, Explain, Stopwatch)> {
         let k = self.k();
         let mut sorted = self.top.take().into_sorted();
-        let uncertain = top::uncertain(&sorted, k);
-        for index in &uncertain {
-            if let Location::Stored { place, row } = sorted[*index].location {
-                self.state.tree.posting(place)?.prefetch_vector(row);
-            }
-        }
-        for index in &uncertain {
-            let candidate = &mut sorted[*index];
-            if let Location::Stored { place, row } = candidate.location {
-                let vector = self.state.tree.posting(place)?.vectors(row..row + 1)?;
-                self.explain.rows_measured += 1;
-                self.explain.bytes_touched += size_of_val(vector) as u64;
-                (candidate.rank, candidate.error) = (self.measure.rank(vector), 0.0);
+        let uncertain = top::uncertain(&sorted);
+        for block in uncertain.chunks(BLOCK) {
+            self.check()?;
+            block.iter().for_each(|index| sorted[*index].location.prefetch_vector(self.state));
+            for index in block {
+                let candidate = &mut sorted[*index];
+                if let Location::Stored { place, row } = candidate.location {
+                    let vector = self.state.tree.posting(place)?.vectors(row..row + 1)?;
+                    self.explain.rows_measured += 1;
+                    self.explain.bytes_touched += size_of_val(vector) as u64;
+                    (candidate.rank, candidate.error) = (self.measure.rank(vector), 0.0);
+                }
             }
         }
         if !uncertain.is_empty() {
@@ -127,7 +138,7 @@ impl<'a> Scanner<'a> {
         }
         sorted.truncate(k);
         self.clock.lap(|stages| &mut stages.measure);
-        Ok((sorted, self.explain, self.clock))
+        Ok((sorted, std::mem::take(&mut self.explain), std::mem::take(&mut self.clock)))
     }
 
     /// Whether a row of memtable `age` (or of a file, beyond the last) is not to be found: excluded by the
@@ -456,17 +467,20 @@ impl<'a> Scanner<'a> {
     /// Offers rows whose ranks are known within limits.
     pub(super) fn offer_refined(&mut self, rows: &[Refined]) -> Result<()> {
         let tree = &*self.state.tree;
-        for refined in rows {
-            let file = tree.posting(refined.place)?;
-            let row = file.row_of(refined.place.document, refined.posting)?;
-            file.prefetch_hit(row, file.entry(refined.place.document)?);
-        }
-        for Refined { place, posting, rank, error } in rows.iter().copied() {
-            let file = tree.posting(place)?;
-            let row = file.row_of(place.document, posting)?;
-            let id = file.entry(place.document)?.id();
-            let location = Location::Stored { place, row };
-            self.top.offer(Candidate { rank, error, id, posting, group: Group::Row, location });
+        for rows in rows.chunks(BLOCK) {
+            self.check()?;
+            for refined in rows {
+                let file = tree.posting(refined.place)?;
+                let row = file.row_of(refined.place.document, refined.posting)?;
+                file.prefetch_hit(row, file.entry(refined.place.document)?);
+            }
+            for Refined { place, posting, rank, error } in rows.iter().copied() {
+                let file = tree.posting(place)?;
+                let row = file.row_of(place.document, posting)?;
+                let id = file.entry(place.document)?.id();
+                let location = Location::Stored { place, row };
+                self.top.offer(Candidate { rank, error, id, posting, group: Group::Row, location });
+            }
         }
         Ok(())
     }

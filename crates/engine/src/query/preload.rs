@@ -22,8 +22,9 @@ impl ReadOnlyCollection {
     ///
     /// Nothing has to be preloaded: without it, each block of 4 KiB is read, mapped and verified when the first search of
     /// this process touches it, so that some thousand searches take longer than later ones. It costs as much as reading the
-    /// files once, and what is read stays in the page cache only as long as the kernel has no other use for it. It covers
-    /// what is flushed at the moment of this view, and does no harm to what goes on beside it.
+    /// files once, can not be cancelled, and what is read stays in the page cache only as long as the kernel has no other use
+    /// for it. Where files are not mapped ([`DatabaseBuilder::mapped`](crate::DatabaseBuilder::mapped)), it is in the program's
+    /// own memory instead, as what searches read is. It covers what is flushed at the moment of this view.
     ///
     /// ```
     /// # fn main() -> plimsoll_engine::Result<()> {
@@ -71,7 +72,7 @@ impl Preloaded {
         let fits = self.bytes.saturating_add(file.len) <= at_most;
         match fits {
             true => self.bytes += file.len,
-            false => self.left_out += file.len,
+            false => self.left_out = self.left_out.saturating_add(file.len),
         }
         fits
     }

@@ -331,7 +331,8 @@ impl<'a> Search<'a> {
     /// the time by a few hundred-thousandths: compare it with distances of the same kind only. Distances of exact searches, of rows that are not flushed yet, under the dot product, with a limit
     /// ([`Search::within`]) and where rows count once ([`Search::dedup`]) are always those of the vectors.
     ///
-    /// The hits and their order are the same either way.
+    /// The hits and their order are the same either way, as surely as six standard deviations are a limit of what rounding
+    /// does.
     pub fn exact_distances(mut self, exact: bool) -> Self {
         self.exact_distances = exact;
         self
@@ -423,6 +424,9 @@ impl<'a> Search<'a> {
         interrupt.check()?;
         let waits_before = sync::waits();
         let (candidates, mut explain, mut clock) = self.scan(collection, &measure, interrupt)?;
+        if self.with_vector {
+            candidates.iter().for_each(|candidate| candidate.location.prefetch_vector(state));
+        }
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
             interrupt.check()?;
@@ -471,9 +475,9 @@ impl<'a> Search<'a> {
                 true => scanner.memtables().and_then(|()| scanner.all_records()),
                 false => scanner.lists(self.effort),
             };
-            match searched {
-                Ok(true) => return scanner.finish(),
-                Ok(false) => {}
+            match searched.and_then(|is_done| is_done.then(|| scanner.finish()).transpose()) {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => {}
                 // Lists and codes are derived from the documents, which may be sound (rule R17).
                 Err(Error::Storage(error)) if error.is_of_one_file() => damage = Some(error),
                 Err(error) => return Err(error),
@@ -498,22 +502,25 @@ impl<'a> Search<'a> {
     ) -> Result<Hit> {
         let posting = usize::from(candidate.posting);
         let dimension = state.config.dimension;
-        let vector = |vectors: &[f32]| self.with_vector.then(|| vectors.to_vec());
         let (key, text, metadata, range, vector) = match candidate.location {
             Location::Memory { memtable, place } => {
                 let entry = state.memtables().nth(memtable).and_then(|memtable| memtable.entry(place));
                 let entry = entry.ok_or(Error::Closed)?;
                 let rows = &entry.vectors()[posting * dimension..(posting + 1) * dimension];
                 let metadata = (entry.encoded_metadata(), std::path::Path::new("memtable"));
-                (entry.key()?, entry.text(), metadata, entry.ranges()[posting], vector(rows))
+                let vector = self.with_vector.then(|| rows.to_vec());
+                (entry.key()?, entry.text(), metadata, entry.ranges()[posting], vector)
             }
             Location::Stored { place, row } => {
                 let file = state.tree.posting(place)?;
                 let key = Key::decode(file.key(place.document)?, file.sealed().path())?;
                 let text = if self.with_text { file.text(place.document)? } else { None };
                 let metadata = if self.with_metadata { file.metadata(place.document)? } else { &[] };
-                let rows = file.vectors(row..row + 1)?;
-                (key, text, (metadata, file.sealed().path()), file.range(row)?, vector(rows))
+                let vector = match self.with_vector {
+                    true => Some(file.vectors(row..row + 1)?.to_vec()),
+                    false => None,
+                };
+                (key, text, (metadata, file.sealed().path()), file.range(row)?, vector)
             }
         };
         let passage = |text: &str| {

@@ -98,8 +98,8 @@ impl<L> Candidate<'_, L> {
 const SAID: f64 = 1.0 / 4096.0;
 
 /// Of candidates in their order, those that have to be measured: the place of which among the others is not certain, or the
-/// rank of which is not known well enough to be said. None beyond the first `k` that is certainly not among these.
-pub(crate) fn uncertain<L>(candidates: &[Candidate<'_, L>], k: usize) -> Vec<usize> {
+/// rank of which is not known well enough to be said.
+pub(crate) fn uncertain<L>(candidates: &[Candidate<'_, L>]) -> Vec<usize> {
     if candidates.iter().all(|candidate| candidate.error == 0.0) {
         return Vec::new();
     }
@@ -112,9 +112,6 @@ pub(crate) fn uncertain<L>(candidates: &[Candidate<'_, L>], k: usize) -> Vec<usi
     let mut high = f64::NEG_INFINITY;
     for (index, candidate) in candidates.iter().enumerate() {
         let is_behind = candidate.low() > high;
-        if index >= k && is_behind {
-            break;
-        }
         high = high.max(candidate.high());
         let is_before = lows.get(index + 1).is_none_or(|low| candidate.high() < *low);
         let is_known = candidate.error <= candidate.rank.abs() * SAID;
@@ -245,7 +242,7 @@ mod tests {
             }
             top.absorb(others);
             let mut best = top.into_sorted();
-            let uncertain = uncertain(&best, k);
+            let uncertain = uncertain(&best);
             for (index, candidate) in best.iter_mut().enumerate() {
                 let is = truth[candidate.location as usize];
                 if uncertain.contains(&index) {

@@ -98,7 +98,8 @@ impl Reader<'_> {
         let shown = *allowed.iter().find(shows).expect("what can be read is one of the allowed states");
         self.documents.extend(got.iter().filter_map(|(key, found)| Some((key.clone(), found.clone()?))));
         let query = vec![2.5; collection.dimension()];
-        for (effort, partial) in [(Effort::Exact, false), (Effort::default(), false), (Effort::Exact, true)] {
+        let efforts = [Effort::Exact, Effort::default()];
+        for (effort, partial) in efforts.into_iter().flat_map(|effort| [(effort, false), (effort, true)]) {
             let search = collection.search(&query).k(7).effort(effort).allow_partial(partial);
             let found = search.with_text(true).with_vector(true).run();
             let Some(found) = self.take(found) else { continue };
