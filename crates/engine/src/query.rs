@@ -12,6 +12,7 @@ mod pool;
 mod preload;
 mod read;
 mod records;
+mod refine;
 mod search;
 mod selection;
 mod stopwatch;

@@ -3,8 +3,8 @@
 //! Lists are visited nearest first. The sign codes of a list's rows give lower bounds of their distances; the rows
 //! that may be among the best k are measured by their 8-bit records after the next list is scanned, so that waiting
 //! for memory and scanning overlap; and those that still may be are put in order in the end, by what refines their records
-//! or from their raw vectors. The
-//! first lists have no k-th distance to compare with: their most promising rows are measured first.
+//! or from their raw vectors. The first lists have no k-th distance to compare with: their most promising rows are measured
+//! first.
 
 use std::cell::Cell;
 
@@ -13,8 +13,9 @@ use plimsoll_index::{Progress, Route, StopRule};
 use plimsoll_kernels::BLOCK;
 use plimsoll_shard::{CodedRows, ListEntry};
 
-use super::exact::{Refined, Scanner};
+use super::exact::Scanner;
 use super::pool::{Pool, Pooled};
+use super::refine::{Refined, refine};
 use super::unbounded::Unbounded;
 use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
 use crate::error::Result;
@@ -111,11 +112,6 @@ const FIRST_LISTS: usize = 2;
 
 /// Lists whose signs are asked for before the first one is visited.
 const FIRST_AHEAD: usize = 8;
-
-/// So many rows are refined between two looks at the clock.
-const AT_ONCE: usize = 256;
-/// If refined distances leave half as many rows again as are wanted, and so many more, they do not tell rows apart.
-const SPARE: usize = 8;
 
 /// The lists a query visits.
 enum Visits<'a> {
@@ -473,48 +469,6 @@ impl<'a> Coded<'_, 'a> {
         self.sections.iter().for_each(|section| section.rows.ask_for_more());
         measured
     }
-}
-
-/// Refines the distances of rows, and leaves those that may be among the best k; false, and nothing of use, if that does not
-/// tell enough of them apart, or numbers are too large.
-fn refine(
-    scanner: &mut Scanner<'_>,
-    book: &Codebook,
-    query: &CodedQuery,
-    sections: &[Section<'_>],
-    rows: &[Pooled],
-    refined: &mut Vec<Refined>,
-) -> Result<bool> {
-    refined.clear();
-    for rows in rows.chunks(AT_ONCE) {
-        scanner.check()?;
-        let first = refined.len();
-        for pooled in rows {
-            let section = &sections[pooled.section as usize].rows;
-            section.prefetch_refinement(pooled.row);
-            let (ordinal, posting) = section.row(pooled.row)?;
-            let Some(place) = scanner.place(ordinal)? else { return Ok(false) };
-            scanner.state.tree.posting(place)?.prefetch_entry(place.document);
-            refined.push(Refined { place, posting, rank: 0.0, error: 0.0 });
-        }
-        for (pooled, refined) in rows.iter().zip(&mut refined[first..]) {
-            let section = &sections[pooled.section as usize].rows;
-            let (record, refinement) = (section.record(pooled.row)?, section.refinement(pooled.row)?);
-            scanner.explain.bytes_touched += refinement.map_or(0, <[u8]>::len) as u64;
-            let found = refinement.and_then(|refinement| query.refined(book, record, refinement));
-            let Some((rank, error)) = found else { return Ok(false) };
-            (refined.rank, refined.error) = (rank, error);
-        }
-    }
-    scanner.explain.rows_refined += refined.len() as u64;
-    let k = scanner.k();
-    if refined.len() > k {
-        let high = |refined: &Refined| refined.rank + refined.error;
-        let (_, kth, _) = refined.select_nth_unstable_by(k - 1, |a, b| high(a).total_cmp(&high(b)));
-        let bound = high(kth);
-        refined.retain(|refined| refined.rank - refined.error <= bound);
-    }
-    Ok(refined.len() <= k.saturating_add(k / 2).saturating_add(SPARE))
 }
 
 /// The lanes that are set, ascending.

@@ -76,15 +76,6 @@ enum Hidden {
     Unknown,
 }
 
-/// A row of a live document whose rank is known within limits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Refined {
-    pub place: StoredPlace,
-    pub posting: u16,
-    pub rank: f64,
-    pub error: f64,
-}
-
 /// Rows scanned between two looks at the bound: their bounds stay in the first-level cache.
 pub(super) const BLOCK: usize = 256;
 
@@ -448,12 +439,6 @@ impl<'a> Scanner<'a> {
         Ok(!self.is_hidden(tree.posting(place)?.entry(place.document)?.id(), self.memtables.len()))
     }
 
-    /// Whether it is enough to know ranks within limits: not where hits depend on more than the order of single rows.
-    pub(super) fn may_refine(&self) -> bool {
-        let Wanted { dedup, limit, .. } = self.top.wanted();
-        !self.exact_distances && dedup == Dedup::None && limit == f64::INFINITY
-    }
-
     /// Where a document of a row is; `None` if it was killed and compacted away before its rows were.
     pub(super) fn place(&self, ordinal: DocumentOrdinal) -> Result<Option<StoredPlace>> {
         let tree = &*self.state.tree;
@@ -462,27 +447,6 @@ impl<'a> Scanner<'a> {
             return Err(lost_document(tree, ordinal));
         }
         Ok(place)
-    }
-
-    /// Offers rows whose ranks are known within limits.
-    pub(super) fn offer_refined(&mut self, rows: &[Refined]) -> Result<()> {
-        let tree = &*self.state.tree;
-        for rows in rows.chunks(BLOCK) {
-            self.check()?;
-            for refined in rows {
-                let file = tree.posting(refined.place)?;
-                let row = file.row_of(refined.place.document, refined.posting)?;
-                file.prefetch_hit(row, file.entry(refined.place.document)?);
-            }
-            for Refined { place, posting, rank, error } in rows.iter().copied() {
-                let file = tree.posting(place)?;
-                let row = file.row_of(place.document, posting)?;
-                let id = file.entry(place.document)?.id();
-                let location = Location::Stored { place, row };
-                self.top.offer(Candidate { rank, error, id, posting, group: Group::Row, location });
-            }
-        }
-        Ok(())
     }
 
     /// Measures rows of live documents from their raw vectors.
