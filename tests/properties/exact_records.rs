@@ -102,6 +102,32 @@ impl Pair {
         }
     }
 
+    /// Stores as many rows as are coded.
+    fn store(&mut self) {
+        self.write(0..ROWS);
+        self.flush();
+        self.coded.0.compact().unwrap();
+    }
+
+    /// Replaces and deletes rows, in files and in memory.
+    fn churn(&mut self) {
+        self.write((0..ROWS).step_by(9));
+        self.flush();
+        self.write((0..ROWS).step_by(31));
+        let mut batch = WriteBatch::new();
+        for key in (5..ROWS).step_by(40) {
+            batch.delete(key);
+        }
+        for collection in self.collections() {
+            collection.write(&batch).unwrap();
+        }
+    }
+
+    fn flush(&self) {
+        self.coded.0.flush().unwrap();
+        self.plain.0.flush().unwrap();
+    }
+
     /// The coded database answers as the plain one; from how many records on the average of all searches.
     fn check(&mut self) -> (u64, u64) {
         let (mut measured, mut searches) = (0, 0);
@@ -193,23 +219,14 @@ fn refined_distances_give_the_order_of_the_vectors() {
         for kind in [Kind::Clusters, Kind::Lengths, Kind::Far, Kind::Copies, Kind::Extreme] {
             let dir = tempfile::tempdir().unwrap();
             let mut pair = Pair::new(dir.path(), metric, dimension, kind);
-            pair.write(0..ROWS);
-            pair.coded.0.flush().unwrap();
-            pair.coded.0.compact().unwrap();
+            pair.store();
             let (refined, measured) = pair.check_refined();
             assert_eq!(refined > 0, metric != Metric::Dot, "{}: {refined}", pair.what);
             if kind == Kind::Clusters && dimension > 64 {
                 assert!(measured <= refined / 2, "{}: {measured} of {refined} rows", pair.what);
             }
-            // Rows that were replaced and deleted, and rows in memory, which are measured always.
-            pair.write((0..ROWS).step_by(9));
-            pair.coded.0.flush().unwrap();
-            pair.write((0..ROWS).step_by(31));
-            let mut batch = WriteBatch::new();
-            for key in (5..ROWS).step_by(40) {
-                batch.delete(key);
-            }
-            pair.coded.1.write(&batch).unwrap();
+            // Rows in memory are measured always.
+            pair.churn();
             let (again, _) = pair.check_refined();
             assert_eq!(again > 0, metric != Metric::Dot, "{}: {again}", pair.what);
         }
@@ -220,9 +237,7 @@ fn refined_distances_give_the_order_of_the_vectors() {
 fn what_was_stored_is_found_at_no_distance() {
     let dir = tempfile::tempdir().unwrap();
     let mut pair = Pair::new(dir.path(), Metric::L2, 48, Kind::Clusters);
-    pair.write(0..ROWS);
-    pair.coded.0.flush().unwrap();
-    pair.coded.0.compact().unwrap();
+    pair.store();
     for key in (0..ROWS).step_by(97) {
         let vector = pair.coded.1.get(key).unwrap().unwrap().postings.swap_remove(0).vector;
         let found = pair.coded.1.search(&vector).run().unwrap();
@@ -239,28 +254,14 @@ fn records_give_the_answers_of_the_vectors() {
         for kind in [Kind::Clusters, Kind::Lengths, Kind::Far, Kind::Copies, Kind::Extreme] {
             let dir = tempfile::tempdir().unwrap();
             let mut pair = Pair::new(dir.path(), metric, dimension, kind);
-            pair.write(0..ROWS);
-            pair.coded.0.flush().unwrap();
-            pair.coded.0.compact().unwrap();
-            pair.plain.0.flush().unwrap();
+            pair.store();
             let (measured, searches) = pair.check();
             assert!(searches > 0, "{}: no records were scanned", pair.what);
             // Where distances differ by more than records round, few rows are measured.
             if kind == Kind::Clusters && dimension > 3 {
                 assert!(measured < searches * ROWS / 10, "{}: {measured} in {searches}", pair.what);
             }
-            // Rows that were replaced and deleted, in files and in memory.
-            pair.write((0..ROWS).step_by(9));
-            pair.coded.0.flush().unwrap();
-            pair.plain.0.flush().unwrap();
-            pair.write((0..ROWS).step_by(31));
-            let mut batch = WriteBatch::new();
-            for key in (5..ROWS).step_by(40) {
-                batch.delete(key);
-            }
-            for collection in pair.collections() {
-                collection.write(&batch).unwrap();
-            }
+            pair.churn();
             assert!(pair.check().1 > 0, "{}", pair.what);
         }
     }

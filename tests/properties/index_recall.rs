@@ -2,6 +2,7 @@
 //! the nearest, and exact searches find all, whatever happened to the files.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use plimsoll::{Collection, CollectionConfig, Database, Document, Effort, Generation, Key, Metric};
 
@@ -71,6 +72,20 @@ impl Indexed {
             self.vectors.push(Some(vector));
         }
         self.collection().write(&batch).unwrap();
+    }
+
+    /// Grows by as many rows, and trains the index.
+    fn train(&mut self, rows: usize) {
+        self.grow(rows);
+        self.db().flush().unwrap();
+        self.db().compact().unwrap();
+    }
+
+    /// The sealed files of a kind.
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join("db/data")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == kind)).collect()
     }
 
     /// Deletes every seventh document and moves every fifth.
@@ -272,9 +287,7 @@ fn queries_from_outside_get_the_recall_they_ask_for_where_rows_have_copies() {
 fn unflushed_rows_are_found_through_their_codes_as_of_the_snapshot() {
     for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
         let mut on = Indexed::new(metric, 2048);
-        on.grow(5000);
-        on.db().flush().unwrap();
-        on.db().compact().unwrap();
+        on.train(5000);
         let snapshot = on.db().snapshot();
         let before = snapshot.collection("c").unwrap();
         let query = on.points.next();
@@ -307,9 +320,7 @@ fn unflushed_rows_are_found_through_their_codes_as_of_the_snapshot() {
 #[test]
 fn searches_of_many_threads_make_the_codes_of_one_writer() {
     let mut on = Indexed::new(Metric::L2, 2048);
-    on.grow(5000);
-    on.db().flush().unwrap();
-    on.db().compact().unwrap();
+    on.train(5000);
     let queries: Vec<Vec<f32>> = (0..20).map(|_| on.points.next()).collect();
     let collection = on.collection();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -386,18 +397,14 @@ fn the_background_trains_by_itself() {
 #[test]
 fn damaged_codes_cost_time_and_no_answer() {
     let mut indexed = Indexed::new(Metric::L2, 100_000);
-    indexed.grow(5000);
-    indexed.db().flush().unwrap();
-    indexed.db().compact().unwrap();
+    indexed.train(5000);
     let queries: Vec<Vec<f32>> = (0..20).map(|_| indexed.points.next()).collect();
     let sound = |indexed: &Indexed, query: &Vec<f32>| {
         let found = indexed.collection().search(query).effort(Effort::Exact).run().unwrap();
         found.hits.into_iter().map(|hit| hit.key).collect::<Vec<_>>()
     };
     let truth: Vec<_> = queries.iter().map(|query| sound(&indexed, query)).collect();
-    let data = indexed.dir.path().join("db/data");
-    let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
-    let file = names.filter(|path| path.extension().is_some_and(|kind| kind == "vectors")).max().unwrap();
+    let file = indexed.files("vectors").into_iter().max().unwrap();
     let len = std::fs::metadata(&file).unwrap().len();
     let whole = std::fs::read(&file).unwrap();
     let mut noticed = [0, 0];
@@ -428,17 +435,9 @@ fn damaged_codes_cost_time_and_no_answer() {
 #[test]
 fn a_damaged_vector_is_in_the_way_of_searches_that_measure_it_only() {
     let mut indexed = Indexed::new(Metric::L2, 100_000);
-    indexed.grow(5000);
-    indexed.db().flush().unwrap();
-    indexed.db().compact().unwrap();
-    let posting = |indexed: &Indexed| {
-        let files = std::fs::read_dir(indexed.dir.path().join("db/data")).unwrap();
-        let paths = files.map(|entry| entry.unwrap().path());
-        let is_posting = |path: &std::path::PathBuf| path.extension().is_some_and(|kind| kind == "posting");
-        let len = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
-        paths.filter(is_posting).max_by_key(len).unwrap()
-    };
-    let file = posting(&indexed);
+    indexed.train(5000);
+    let len = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
+    let file = indexed.files("posting").into_iter().max_by_key(len).unwrap();
     // Another file, which is sound.
     indexed.grow(20);
     indexed.db().flush().unwrap();
@@ -498,9 +497,7 @@ fn rows_and_queries_of_enormous_length_are_found() {
 #[test]
 fn many_queries_at_once_are_answered_like_single_ones() {
     let mut indexed = Indexed::new(Metric::Cosine, 100_000);
-    indexed.grow(5000);
-    indexed.db().flush().unwrap();
-    indexed.db().compact().unwrap();
+    indexed.train(5000);
     indexed.grow(100);
     let mut queries: Vec<Vec<f32>> = (0..300).map(|_| indexed.points.next()).collect();
     queries[7] = vec![0.5; DIMENSION + 1];

@@ -1,8 +1,8 @@
 //! Rotated vectors and the compact codes made from them: pure functions over slices, the same on every processor.
 //!
-//! **Owns** the rotation ([`Rotation`]) and the bytes of sign codes
-//! ([`SignEncoder`], [`SignQuery`]), of 8-bit records ([`PlaneEncoder`], [`PlaneQuery`]) and of their refinements ([`refine`]). **Must not know**
-//! files, lists, documents or queries' options.
+//! **Owns** the rotation ([`Rotation`]) and the bytes of sign codes ([`SignEncoder`], [`SignQuery`]), of 8-bit records
+//! ([`PlaneEncoder`], [`PlaneQuery`]) and of their refinements ([`refine`]). **Must not know** files, lists, documents or
+//! queries' options.
 
 #![forbid(unsafe_code)]
 

@@ -101,6 +101,19 @@ pub struct PlaneDistance {
     pub add: f32,
 }
 
+/// What a record has: the number of its row, its scale and its components.
+#[inline]
+fn parts(record: &[u8]) -> Option<(f32, f32, &[i8])> {
+    let (add, record) = record.split_first_chunk()?;
+    let (scale, components) = record.split_first_chunk()?;
+    Some((f32::from_le_bytes(*add), f32::from_le_bytes(*scale), bytemuck::cast_slice(components)))
+}
+
+/// What squares and products of so many components that underflow can hide.
+fn hidden(width: f64) -> f64 {
+    16.0 * width * f64::from(f32::MIN_POSITIVE)
+}
+
 /// A squared distance as far as a record and its refinement say.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RefinedDistance {
@@ -126,29 +139,26 @@ impl PlaneQuery {
 
     /// The distance of a row by its record; `None` if the record has another length.
     pub fn distance(&self, record: &[u8]) -> Option<PlaneDistance> {
-        let (add, record) = record.split_first_chunk()?;
-        let (scale, row) = record.split_first_chunk()?;
+        let (add, scale, row) = parts(record)?;
         if row.len() != self.components.len() {
             return None;
         }
-        let product = dot_i8(bytemuck::cast_slice(row), &self.components);
-        let (add, scale) = (f32::from_le_bytes(*add), f32::from_le_bytes(*scale));
+        let product = dot_i8(row, &self.components);
         let distance = add + self.base - 2.0 * scale * self.scale * product as f32;
         Some(PlaneDistance { distance, scale, add })
     }
 
     /// The squared distance of a row by its record and its refinement, both for L2; `None` if they have other lengths.
     pub fn refined(&self, record: &[u8], refinement: &[u8]) -> Option<RefinedDistance> {
-        let (add, record) = record.split_first_chunk()?;
-        let (scale, row) = record.split_first_chunk()?;
+        let (add, scale, row) = parts(record)?;
         if row.len() != self.components.len() || refinement.len() != row.len() {
             return None;
         }
-        let coarse = dot_i8(bytemuck::cast_slice(row), &self.components);
+        let coarse = dot_i8(row, &self.components);
         let fine = dot_i8(bytemuck::cast_slice(refinement), &self.components);
         let product = f64::from(coarse) + f64::from(fine) / f64::from(REFINED);
-        let (square, of_query) = (f64::from(f32::from_le_bytes(*add)), f64::from(self.base));
-        let (scale, of_scale) = (f64::from(f32::from_le_bytes(*scale)), f64::from(self.scale));
+        let (square, of_query) = (f64::from(add), f64::from(self.base));
+        let (scale, of_scale) = (f64::from(scale), f64::from(self.scale));
         let distance = square + of_query - 2.0 * scale * of_scale * product;
         let (row_step, query_step) = (scale / f64::from(REFINED), of_scale);
         let width = self.components.len() as f64;
@@ -162,9 +172,7 @@ impl PlaneQuery {
             REFINED_DEVIATIONS * (squares / 3.0).sqrt()
         };
         let lengths = square.sqrt() + of_query.sqrt();
-        // What squares that underflow can hide.
-        let hidden = 16.0 * width * f64::from(f32::MIN_POSITIVE);
-        let error = rounding + 4.0 * f64::from(f32::EPSILON) * lengths * lengths + hidden;
+        let error = rounding + 4.0 * f64::from(f32::EPSILON) * lengths * lengths + hidden(width);
         Some(RefinedDistance { distance, error })
     }
 
@@ -203,10 +211,8 @@ impl PlaneQuery {
                 (rounding, 0.0)
             }
         };
-        // What squares and products that underflow can hide.
-        let hidden = 16.0 * width * f64::from(f32::MIN_POSITIVE);
         let up = |value: f64| (value as f32).next_up();
-        PlaneError { of_scale: up(of_scale), of_add: up(of_add), of_query: up(of_query + hidden) }
+        PlaneError { of_scale: up(of_scale), of_add: up(of_add), of_query: up(of_query + hidden(width)) }
     }
 }
 

@@ -107,12 +107,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    pub(crate) fn finish(&mut self) -> Result<(Vec<Candidate<'a, Location>>, Explain, Stopwatch)> {
+    pub(crate) fn finish(mut self) -> Result<(Vec<Candidate<'a, Location>>, Explain, Stopwatch)> {
         let k = self.k();
-        let mut sorted = self.top.take().into_sorted();
+        let interrupt = self.interrupt;
+        let mut sorted = self.top.into_sorted();
         let uncertain = top::uncertain(&sorted);
         for block in uncertain.chunks(BLOCK) {
-            self.check()?;
+            interrupt.check()?;
             block.iter().for_each(|index| sorted[*index].location.prefetch_vector(self.state));
             for index in block {
                 let candidate = &mut sorted[*index];
@@ -129,7 +130,7 @@ impl<'a> Scanner<'a> {
         }
         sorted.truncate(k);
         self.clock.lap(|stages| &mut stages.measure);
-        Ok((sorted, std::mem::take(&mut self.explain), std::mem::take(&mut self.clock)))
+        Ok((sorted, self.explain, self.clock))
     }
 
     /// Whether a row of memtable `age` (or of a file, beyond the last) is not to be found: excluded by the
