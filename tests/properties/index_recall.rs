@@ -15,18 +15,25 @@ const DIMENSION: usize = 24;
 struct Points {
     random: Random,
     centres: Vec<Vec<f32>>,
+    /// Lengths are spread over so many decades more.
+    decades: f32,
 }
 
 impl Points {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let centres = (0..60).map(|_| (0..DIMENSION).map(|_| random.normal()).collect()).collect();
-        Self { random, centres }
+        Self { random, centres, decades: 0.0 }
     }
 
     fn next(&mut self) -> Vec<f32> {
         let centre = self.random.below(self.centres.len());
         let scale = 0.5 + self.random.below(100) as f32 / 100.0;
+        let scale = if self.decades > 0.0 {
+            scale * 10.0_f32.powf(self.decades * self.random.below(1000) as f32 / 1000.0)
+        } else {
+            scale
+        };
         (0..DIMENSION).map(|at| (self.centres[centre][at] + 0.35 * self.random.normal()) * scale).collect()
     }
 }
@@ -251,6 +258,30 @@ fn recall_that_is_asked_is_delivered_in_every_state() {
         assert_eq!(on.stats().generation, Generation(2));
         deliver(&mut on, "30 % inserted, compacted");
     }
+}
+
+/// Under the dot product long rows are what is found, and lists of few of them were told little by their training.
+#[test]
+fn long_rows_that_come_after_the_training_are_found_under_the_dot_product() {
+    let mut on = Indexed::new(Metric::Dot, 65_536);
+    on.points.decades = 1.0;
+    on.train(4200);
+    on.points.decades = 2.0;
+    let queries: Vec<_> = (0..300).map(|_| on.points.next()).collect();
+    let deliver = |on: &mut Indexed, what: &str| {
+        on.open();
+        assert_eq!(on.stats().generation, Generation(1), "{what}");
+        assert_delivers(&on.collection(), &queries, 0.04, what);
+    };
+    deliver(&mut on, "trained");
+    for _ in 0..5 {
+        on.grow(2000);
+        on.db().flush().unwrap();
+    }
+    deliver(&mut on, "3.4 times as many");
+    let others: Vec<_> = (0..1000).map(|_| on.points.next()).collect();
+    on.collection().calibrate(&others).unwrap();
+    deliver(&mut on, "calibrated as they are");
 }
 
 /// A row that has near copies is an easy query, unlike one from outside, however near the copies are.

@@ -10,7 +10,8 @@ mod route;
 use plimsoll_base::aligned::AlignedBytes;
 use plimsoll_base::{ListId, Metric};
 use plimsoll_codes::{Measure, PlaneEncoder, Rotation, SignEncoder, block_len, record_len, refine};
-use plimsoll_index::Centroids;
+use plimsoll_index::{Centroids, covering_radius};
+use plimsoll_kernels::l2_squared;
 use plimsoll_shard::CodeLengths;
 
 pub(crate) use query::CodedQuery;
@@ -115,6 +116,12 @@ impl Codebook {
         self.metric != Metric::Dot
     }
 
+    /// Whether searches have to know how far rows are from their centroids: where lists come by the largest product a row of
+    /// them may have.
+    pub(crate) fn needs_radii(&self) -> bool {
+        self.metric == Metric::Dot
+    }
+
     /// How many rows the list at `position` had when the index was trained.
     pub(crate) fn rows(&self, position: u32) -> u32 {
         self.rows[position as usize]
@@ -181,6 +188,11 @@ impl<'a> RowEncoder<'a> {
         push_indexed(self.book.metric, vector, norm, &mut self.indexed);
         self.book.rotate(&self.indexed, &mut self.centred, &mut self.rotated);
         self.signs.put(&self.rotated, &self.origin, slot, blocks);
+    }
+
+    /// How far the row whose signs were made last is from the centroid of the list at `position`, rounded up.
+    pub(crate) fn radius(&self, position: u32) -> f32 {
+        covering_radius(l2_squared(&self.rotated, self.book.centroid(position)), self.book.width())
     }
 
     /// Appends what refines the record of a row.

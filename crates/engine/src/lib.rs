@@ -30,6 +30,7 @@ mod error;
 mod filter;
 mod flush;
 mod jobs;
+mod lanes;
 mod manifest;
 mod memtable;
 mod metrics;

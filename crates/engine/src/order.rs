@@ -1,5 +1,7 @@
 //! Orders of many float32 at the cost of looking at each of them a few times.
 
+use crate::lanes::{LANES, lanes, mask_of};
+
 /// The number for a value, in the order of [`f32::total_cmp`], and an index: such numbers are sorted faster than pairs.
 #[inline]
 pub(crate) fn key(value: f32, index: u32) -> u64 {
@@ -33,15 +35,15 @@ pub(crate) struct RoughOrder {
 }
 
 const STEPS: usize = 256;
-/// Values that are looked at together.
-const LANES: usize = 16;
 /// From here to twice this, float32 are the whole numbers.
 const WHOLE: f32 = (1 << 23) as f32;
 /// So many values are sorted at once.
-const FEW: usize = 1024;
-/// Of more values, one in so many says how many are in which step, and about so many indexes are sorted at first.
+const FEW: usize = 128;
+/// Of more values, one in so many says how many are in which step.
 const SAMPLE: usize = 8;
-const FIRST: usize = 256;
+/// About so many indexes are sorted at first, and at least one in so many.
+const FIRST: usize = 96;
+const FIRST_SHARE: usize = 24;
 
 impl RoughOrder {
     /// Puts the indexes of `values` in order, in the place of what was there. Values that are not finite may be anywhere.
@@ -66,7 +68,7 @@ impl RoughOrder {
         let before = self.indexes.len();
         while self.indexes.len() == before && self.next < STEPS {
             let first = self.next;
-            self.next = self.end_of(FIRST.max(before));
+            self.next = self.end_of(FIRST.max(self.steps.len() / FIRST_SHARE).max(before));
             self.gather(first);
             self.append(first);
         }
@@ -78,11 +80,11 @@ impl RoughOrder {
         if self.steps.len() <= FEW {
             return STEPS;
         }
-        let mut counts = [0; STEPS];
-        self.steps.iter().step_by(SAMPLE).for_each(|step| counts[usize::from(*step)] += SAMPLE);
+        let mut counts = [0_u32; STEPS];
+        self.steps.iter().step_by(SAMPLE).for_each(|step| counts[usize::from(*step)] += 1);
         let mut sum = 0;
         let enough = (self.next..STEPS).find(|step| {
-            sum += counts[*step];
+            sum += counts[*step] as usize * SAMPLE;
             sum >= wanted
         });
         enough.map_or(STEPS, |step| step + 1)
@@ -96,14 +98,15 @@ impl RoughOrder {
             self.unsorted.extend(0..count as u32);
             return;
         }
-        // Each is written, and the place is kept if it is one of them: no branch that could be foreseen.
-        self.unsorted.resize(count, 0);
-        let mut found = 0;
-        for (index, step) in (0..).zip(&self.steps) {
-            self.unsorted[found] = index;
-            found += usize::from((first..self.next).contains(&usize::from(*step)));
+        let (least, width) = (first as u8, (self.next - first) as u8);
+        let is_wanted = |step: u8| step.wrapping_sub(least) < width;
+        let (blocks, rest) = self.steps.as_chunks::<LANES>();
+        for (at, block) in (0..).step_by(LANES).zip(blocks) {
+            self.unsorted.extend(lanes(mask_of(block, is_wanted)).map(|lane| at + lane as u32));
         }
-        self.unsorted.truncate(found);
+        let at = count - rest.len();
+        let wanted = (at as u32..).zip(rest).filter(|(_, step)| is_wanted(**step));
+        self.unsorted.extend(wanted.map(|(index, _)| index));
     }
 
     /// Appends what was gathered in the order of its steps.
@@ -162,11 +165,11 @@ mod tests {
     #[test]
     fn a_rough_order_is_right_but_for_a_step_and_has_every_index_once() {
         let mut order = RoughOrder::default();
-        for count in [0, 1, 2, 15, 16, 17, 400, 1024, 1025, 5000, 70_000_u32] {
+        for count in [0, 1, 2, 15, 16, 17, 128, 129, 400, 1024, 1025, 5000, 70_000_u32] {
             let values: Vec<f32> =
                 (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 8) as f32 - 1e6).collect();
             order.sort(&values);
-            assert_eq!(order.indexes().len() < count as usize, count > 1024, "{count}");
+            assert_eq!(order.indexes().len() < count as usize, count > 128, "{count}");
             while order.sort_more() {}
             let (least, largest) = extremes(&values);
             let step = (largest - least) / 255.0 * 1.001;

@@ -20,6 +20,8 @@ pub(crate) struct Router {
 struct Loaded {
     centroids: Centroids,
     stops: StopTable,
+    /// How many rows the lists had when these were calibrated.
+    rows: u64,
     codebook: Option<Codebook>,
 }
 
@@ -75,7 +77,8 @@ impl Router {
         let stops = StopTable::new(self.metric, entries);
         let (seed, mean) = (self.file.header().rotation.seed, self.file.mean()?);
         let codebook = self.has_codes().then(|| Codebook::new(self.metric, seed, mean, &centroids));
-        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, codebook }))
+        let rows = lists.iter().map(|list| u64::from(list.rows)).sum();
+        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, rows, codebook }))
     }
 
     /// Whether the generation's rows are encoded.
@@ -108,25 +111,61 @@ impl Router {
         Ok(centroids.assign(block).into_iter().map(place).collect())
     }
 
-    /// The stop rule that reaches `recall` at `k`, and how careful bounds by codes have to be.
+    /// The stop rule that reaches `recall` at `k` when the generation has so many rows, and how careful bounds by codes have to
+    /// be.
     ///
     /// `k` is `None` where it is not known yet: whichever of the calibrated k it will be, it has to be enough.
-    pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>) -> Result<(StopRule, f32)> {
-        let stops = &self.loaded()?.stops;
-        let ks = k.map_or_else(|| StopTable::KS.map(|k| k as usize).to_vec(), |k| vec![k]);
-        let most = |of: &dyn Fn(usize) -> f32| ks.iter().map(|k| of(*k)).fold(f32::NEG_INFINITY, f32::max);
-        let t = most(&|k| stops.stop_for(recall, k));
-        Ok((StopRule::new(self.metric, t), most(&|k| stops.epsilon_for(recall, k))))
+    pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>, rows: u64) -> Result<(StopRule, f32)> {
+        let Loaded { stops, rows: calibrated, .. } = self.loaded()?;
+        let recall = match self.metric {
+            Metric::Cosine | Metric::L2 => recall,
+            Metric::Dot => recall_of_fewer(recall, rows as f64 / (*calibrated).max(1) as f64),
+        };
+        let of_k = |k| (stops.stop_for(recall, k), stops.epsilon_for(recall, k));
+        let (t, epsilon) = k.map_or_else(
+            || {
+                let all = StopTable::KS.iter().map(|k| of_k(*k as usize));
+                all.fold((f32::NEG_INFINITY, 0.0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
+            },
+            of_k,
+        );
+        Ok((StopRule::new(self.metric, t), epsilon))
     }
 
-    /// The lists in the order in which a query visits them.
-    pub(crate) fn route(&self, query: &[f32], rule: &StopRule) -> Result<Route> {
-        Ok(self.centroids()?.route(query, self.metric, rule.t()))
+    /// The lists in the order in which a query visits them under the dot product, if their rows are as far from the centroids
+    /// as `radii` say.
+    pub(crate) fn route_within(&self, query: &[f32], radii: &[f32], rule: &StopRule) -> Result<Route> {
+        Ok(self.centroids()?.route_within(query, radii, rule.t()))
     }
 
     /// The shards and ids of the lists, by their positions in routes.
     pub(crate) fn lists(&self) -> Result<(&[ShardId], &[ListId])> {
         let centroids = self.centroids()?;
         Ok((centroids.shards(), centroids.ids()))
+    }
+}
+
+/// The recall that a calibration has to be asked for where lists have `growth` times as many rows by now.
+///
+/// Rules of cosine and L2 count rows. Under the dot product a list is left when its rows probably are not good enough; the more
+/// there are, the more of them are good enough all the same, so that each may be missed so many times less often.
+fn recall_of_fewer(recall: f32, growth: f64) -> f32 {
+    // Beyond what is calibrated nothing may be missed, which takes every list.
+    let highest = StopTable::RECALLS.into_iter().fold(recall, f32::max);
+    let missed = (1.0 - f64::from(recall)) / growth.max(1.0);
+    ((1.0 - missed) as f32).clamp(recall, highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recall_of_fewer;
+
+    #[test]
+    fn what_may_be_missed_is_shared_by_all_rows() {
+        assert!((recall_of_fewer(0.9, 4.0) - 0.975).abs() < 1e-6);
+        assert_eq!(recall_of_fewer(0.99, 1e6), 0.999);
+        for (recall, growth) in [(0.9, 1.0), (0.95, 0.3), (0.9, f64::NAN), (0.9995, 8.0), (1.0, 8.0)] {
+            assert_eq!(recall_of_fewer(recall, growth), recall, "{recall}, {growth}");
+        }
     }
 }

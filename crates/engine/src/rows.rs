@@ -1,7 +1,7 @@
 //! Vector rows on their way into a segment: assigned to lists, grouped by shard and list, and written.
 
 use plimsoll_base::{CollectionId, DocumentOrdinal, FileNumber, Generation, ListId, Metric, ShardId};
-use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, REFINEMENTS, SIGNS};
+use plimsoll_shard::vector::{BLOCK_SLOTS, PLANE, RADII, REFINEMENTS, SIGNS};
 use plimsoll_shard::{ListEntry, ListRows, PendingFile, SegmentKind, VectorInfo, VectorWriter};
 use rayon::prelude::*;
 
@@ -165,6 +165,7 @@ impl ShardCodes<'_> {
     /// in memory, and then the refinements, which take as much as the records and for which each row is rotated once more.
     fn write(&self, writer: &mut VectorWriter<'_>, shard: ShardId) -> Result<()> {
         let mut signs = Vec::new();
+        let mut radii = vec![0.0_f32; self.entries.len()];
         writer.begin(PLANE, shard)?;
         for parts in self.slots().chunks(PART * PARTS) {
             let encoded: Vec<Encoded> = parts
@@ -174,10 +175,19 @@ impl ShardCodes<'_> {
             for part in encoded {
                 writer.append(&part.records)?;
                 signs.push(part.signs);
+                for (list, radius) in part.radii {
+                    if let Ok(index) = self.entries.binary_search_by_key(&list, |entry| entry.list) {
+                        radii[index] = radii[index].max(radius);
+                    }
+                }
             }
         }
         writer.begin(SIGNS, shard)?;
         signs.iter().try_for_each(|signs| writer.append(signs))?;
+        if self.book.needs_radii() {
+            writer.begin(RADII, shard)?;
+            writer.append(bytemuck::cast_slice(&radii))?;
+        }
         if self.book.refines() {
             writer.begin(REFINEMENTS, shard)?;
             for rows in self.rows.chunks(PART * PARTS) {
@@ -219,6 +229,7 @@ impl ShardCodes<'_> {
         let mut encoded = Encoded {
             signs: Vec::with_capacity(slots.len().div_ceil(BLOCK_SLOTS as usize) * lengths.block as usize),
             records: Vec::with_capacity(slots.len() * lengths.record as usize),
+            radii: Vec::new(),
         };
         let mut indexed = Vec::new();
         for (slot, &row) in slots.iter().enumerate().filter(|(_, row)| **row != EMPTY) {
@@ -227,6 +238,13 @@ impl ShardCodes<'_> {
             let position = self.book.position(row.list).ok_or_else(|| unknown_list(row))?;
             encoder.signs(&indexed, position, slot, &mut encoded.signs);
             encoder.record(&mut encoded.records);
+            if self.book.needs_radii() {
+                let radius = encoder.radius(position);
+                match encoded.radii.last_mut().filter(|(list, _)| *list == row.list) {
+                    Some((_, largest)) => *largest = largest.max(radius),
+                    None => encoded.radii.push((row.list, radius)),
+                }
+            }
         }
         Ok(encoded)
     }
@@ -243,6 +261,8 @@ impl ShardCodes<'_> {
 struct Encoded {
     signs: Vec<u8>,
     records: Vec<u8>,
+    /// How far the rows of each list are from its centroid at most.
+    radii: Vec<(ListId, f32)>,
 }
 
 /// A slot without a row.

@@ -121,6 +121,8 @@ pub(crate) struct Tree {
     pub routers: BTreeMap<Generation, Slot<Router>>,
     /// What filters said of posting files.
     pub filters: Arc<FilterCache>,
+    /// How far rows are from the centroids of their lists, of each generation; see [`Tree::radii`].
+    radii: OnceLock<BTreeMap<Generation, Vec<f32>>>,
 }
 
 /// An open vector segment and which of its sections are live.
@@ -150,6 +152,7 @@ impl Tree {
             kills: Kills::default(),
             routers: BTreeMap::new(),
             filters: Arc::default(),
+            radii: OnceLock::new(),
         }
     }
 
@@ -203,7 +206,8 @@ impl Tree {
         }
         let kills = Kills::open(entry, opener, old.map(|old| &old.kills))?;
         let filters = old.map(|old| Arc::clone(&old.filters)).unwrap_or_default();
-        Ok(Self { entry: entry.clone(), postings, vectors, kills, routers, filters })
+        let radii = OnceLock::new();
+        Ok(Self { entry: entry.clone(), postings, vectors, kills, routers, filters, radii })
     }
 
     /// What is wrong with the first of its files that could not be opened.
@@ -222,6 +226,40 @@ impl Tree {
     /// The index of a generation; `None` for generation 0.
     pub(crate) fn router(&self, generation: Generation) -> Result<Option<&Router>> {
         Ok(self.routers.get(&generation).map(Slot::get).transpose()?.map(|router| &**router))
+    }
+
+    /// How far a row of each list of a generation is from its centroid at most, by position: as of the training, or farther where
+    /// segments say so.
+    pub(crate) fn radii(&self, router: &Router) -> Result<&[f32]> {
+        let all = match self.radii.get() {
+            Some(all) => all,
+            None => {
+                // Made before, so that no other thread waits for it.
+                let generations = self.routers.iter();
+                let all =
+                    generations.map(|(generation, router)| Ok((*generation, self.reach(router.get()?)?)));
+                let all = all.collect::<Result<_>>()?;
+                self.radii.get_or_init(|| all)
+            }
+        };
+        Ok(all.get(&router.generation()).map_or(&[], |radii| radii))
+    }
+
+    fn reach(&self, router: &Router) -> Result<Vec<f32>> {
+        let centroids = router.centroids()?;
+        let mut all = centroids.radii().to_vec();
+        for segment in self.vectors.iter().filter(|segment| segment.generation == router.generation()) {
+            let file = segment.file.get()?;
+            for (shard, _) in &segment.live {
+                let Some(radii) = file.radii(*shard)? else { continue };
+                for (entry, radius) in file.lists(*shard)?.iter().zip(radii) {
+                    if let Ok(position) = centroids.ids().binary_search(&entry.list) {
+                        all[position] = all[position].max(*radius);
+                    }
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// The index generation that new rows are assigned to.
@@ -328,6 +366,12 @@ impl Tree {
     /// Vector rows in live sections, killed ones too.
     pub(crate) fn rows(&self) -> u64 {
         self.vectors.iter().flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()
+    }
+
+    /// As many of these as are in the lists of a generation.
+    pub(crate) fn rows_of(&self, generation: Generation) -> u64 {
+        let segments = self.vectors.iter().filter(|segment| segment.generation == generation);
+        segments.flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()
     }
 }
 

@@ -440,7 +440,7 @@ fn priorities(centroids: &Centroids, sample: &Sample<'_>) -> Vec<f32> {
 /// One visit for each t of the grid and each epsilon. Only the lists that have some of the best rows are looked at: the
 /// others change nothing that the rule asks for.
 fn by_bound(centroids: &Centroids, sample: &Sample<'_>) -> Outcome {
-    let bounds = OptimisticBounds::new(centroids, sample.query);
+    let bounds = OptimisticBounds::new(centroids, centroids.radii(), sample.query);
     let farther: Vec<(u32, f32)> = sample.farther(centroids).collect();
     let squared = norm_squared(sample.query);
     let product = |position: u32| {

@@ -226,8 +226,8 @@ impl Centroids {
     }
 }
 
-/// A radius of at least the distance whose square was computed to be this.
-pub(crate) fn covering_radius(square: f32, dim: usize) -> f32 {
+/// A radius of at least the distance whose square was computed by [`l2_squared`](plimsoll_kernels::l2_squared) to be this.
+pub fn covering_radius(square: f32, dim: usize) -> f32 {
     let slack = 1.0 + f64::from(l2_error(dim));
     if square > 0.0 { ((f64::from(square) * slack).sqrt() as f32).next_up() } else { 0.0 }
 }

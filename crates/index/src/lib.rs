@@ -29,7 +29,7 @@ mod stop;
 mod testing;
 
 pub use calibrate::{Depth, Estimated, Scored, Scores, calibrate, calibrate_on};
-pub use centroids::{Centroids, Malformed};
+pub use centroids::{Centroids, Malformed, covering_radius};
 pub use lists::{Lists, Members, Rows};
 pub use route::{Route, Step, priority};
 pub use stop::{Progress, StopEntry, StopRule, StopTable};

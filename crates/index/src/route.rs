@@ -96,21 +96,28 @@ impl Centroids {
     /// When the query has another dimension.
     pub fn route(&self, query: &[f32], metric: Metric, t: f32) -> Route {
         assert!(query.len() == self.dim(), "a query of dimension {}, not {}", query.len(), self.dim());
+        if metric == Metric::Dot {
+            return self.route_within(query, self.radii(), t);
+        }
         let mut priorities = vec![0.0; self.len()];
-        match metric {
-            Metric::Cosine | Metric::L2 => {
-                l2_squared_rows(query, self.vectors(), &mut priorities);
-                for (distance, spread) in priorities.iter_mut().zip(self.spreads()) {
-                    *distance = priority(*distance, *spread);
-                }
-            }
-            Metric::Dot => {
-                dot_rows(query, self.vectors(), &mut priorities);
-                let bounds = OptimisticBounds::new(self, query);
-                for (position, priority) in priorities.iter_mut().enumerate() {
-                    *priority = -bounds.at(position, *priority, t);
-                }
-            }
+        l2_squared_rows(query, self.vectors(), &mut priorities);
+        for (distance, spread) in priorities.iter_mut().zip(self.spreads()) {
+            *distance = priority(*distance, *spread);
+        }
+        Route::new(&priorities)
+    }
+
+    /// The order for the dot product where lists reach farther than when they were trained: `radii` says how far.
+    ///
+    /// # Panics
+    /// When the query has another dimension, or there is not one radius a list.
+    pub fn route_within(&self, query: &[f32], radii: &[f32], t: f32) -> Route {
+        assert!(query.len() == self.dim(), "a query of dimension {}, not {}", query.len(), self.dim());
+        let mut priorities = vec![0.0; self.len()];
+        dot_rows(query, self.vectors(), &mut priorities);
+        let bounds = OptimisticBounds::new(self, radii, query);
+        for (position, priority) in priorities.iter_mut().enumerate() {
+            *priority = -bounds.at(position, *priority, t);
         }
         Route::new(&priorities)
     }
@@ -119,22 +126,24 @@ impl Centroids {
 /// The largest inner product with a query that a row of a list may have.
 pub(crate) struct OptimisticBounds<'a> {
     centroids: &'a Centroids,
+    radii: &'a [f32],
     length: f64,
     rounding: f64,
 }
 
 impl<'a> OptimisticBounds<'a> {
-    pub(crate) fn new(centroids: &'a Centroids, query: &[f32]) -> Self {
+    pub(crate) fn new(centroids: &'a Centroids, radii: &'a [f32], query: &[f32]) -> Self {
+        assert!(radii.len() == centroids.len(), "{} radii of {} lists", radii.len(), centroids.len());
         let error = f64::from(dot_error(centroids.dim()));
         // The kernel's |q|² may be too small by a factor 1 − γ. Rounded are ⟨q, c⟩, the row's product it is
         // compared with (both at most γ·|q|·(|c| + radius)), and the bound itself.
         let length = (f64::from(norm_squared(query)) / (1.0 - error)).sqrt();
-        Self { centroids, length, rounding: 2.0 * error + 1e-6 }
+        Self { centroids, radii, length, rounding: 2.0 * error + 1e-6 }
     }
 
     /// For the list at `position`, whose centroid has the inner product `product` with the query.
     pub(crate) fn at(&self, position: usize, product: f32, t: f32) -> f32 {
-        let radius = f64::from(self.centroids.radii()[position]);
+        let radius = f64::from(self.radii[position]);
         let reach = f64::from(self.centroids.norms_squared()[position]).sqrt() + radius;
         (f64::from(product) + self.length * (f64::from(t) * radius + self.rounding * reach)) as f32
     }

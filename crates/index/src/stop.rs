@@ -139,6 +139,8 @@ pub struct StopEntry {
 pub struct StopTable {
     metric: Metric,
     entries: Vec<StopEntry>,
+    /// Where the entries of each k begin, and where the last ones end.
+    bounds: Vec<usize>,
 }
 
 impl StopTable {
@@ -157,7 +159,12 @@ impl StopTable {
                 entries[index].epsilon = entries[index].epsilon.max(entries[index - 1].epsilon);
             }
         }
-        Self { metric, entries }
+        let mut bounds = vec![0];
+        bounds.extend(entries.chunk_by(|a, b| a.k == b.k).scan(0, |end, of_k| {
+            *end += of_k.len();
+            Some(*end)
+        }));
+        Self { metric, entries, bounds }
     }
 
     /// The metric it was calibrated for.
@@ -187,24 +194,28 @@ impl StopTable {
     /// assert_eq!(table.stop_for(1.0, 10), f32::INFINITY);
     /// ```
     pub fn stop_for(&self, recall: f32, k: usize) -> f32 {
-        let rows: Vec<&[StopEntry]> = self.entries.chunk_by(|a, b| a.k == b.k).collect();
-        let after = rows.partition_point(|row| (row[0].k as usize) < k);
-        let at = |index: usize| rows.get(index).map(|row| self.at_recall(row, recall));
-        match (after.checked_sub(1).and_then(at), at(after)) {
+        let after = self.first_from(k);
+        let row = |index: Option<usize>| index.and_then(|index| self.row(index));
+        match (row(after.checked_sub(1)), row(Some(after))) {
+            // Every search asks: without logarithms for the numbers that were calibrated.
+            (_, Some(high)) if high[0].k as usize == k => self.at_recall(high, recall),
             (Some(low), Some(high)) => {
-                let log_k = |index: usize| f64::from(rows[index][0].k.max(1)).ln();
-                let position = (k.max(1) as f64).ln() - log_k(after - 1);
-                between(low, high, position / (log_k(after) - log_k(after - 1)))
+                let log_k = |of: &[StopEntry]| f64::from(of[0].k.max(1)).ln();
+                let position = (k.max(1) as f64).ln() - log_k(low);
+                let share = position / (log_k(high) - log_k(low));
+                between(self.at_recall(low, recall), self.at_recall(high, recall), share)
             }
-            (Some(last), None) => self.beyond(&rows, recall, k, last),
-            (None, high) => high.unwrap_or_else(|| conservative(self.metric)),
+            (Some(last), None) => self.beyond(recall, k, self.at_recall(last, recall)),
+            (None, Some(first)) => self.at_recall(first, recall),
+            (None, None) => conservative(self.metric),
         }
     }
 
     /// t for k beyond the largest calibrated one, whose t is `last`: on the parabola through the three largest, as far as
     /// it bends upwards.
-    fn beyond(&self, rows: &[&[StopEntry]], recall: f32, k: usize, last: f32) -> f32 {
-        let [earlier @ .., before, largest] = rows else { return last };
+    fn beyond(&self, recall: f32, k: usize, last: f32) -> f32 {
+        let rows: Vec<&[StopEntry]> = (0..).map_while(|index| self.row(index)).collect();
+        let [earlier @ .., before, largest] = &rows[..] else { return last };
         let x = |of: &[StopEntry]| f64::from(of[0].k.max(1)).ln();
         let slope = |low: &[StopEntry], high: &[StopEntry], recall| {
             let t = |of: &[StopEntry]| f64::from(self.at_recall(of, recall));
@@ -229,13 +240,23 @@ impl StopTable {
     /// larger; beyond the highest target, one that misses next to nothing.
     pub fn epsilon_for(&self, recall: f32, k: usize) -> f32 {
         const MOST: f32 = 4.0;
-        let rows: Vec<&[StopEntry]> = self.entries.chunk_by(|a, b| a.k == b.k).collect();
-        let after = rows.partition_point(|row| (row[0].k as usize) < k);
-        let at = |row: &&[StopEntry]| {
+        let after = self.first_from(k);
+        let at = |row: &[StopEntry]| {
             row.iter().find(|entry| entry.recall >= recall).map_or(MOST, |entry| entry.epsilon)
         };
-        let around = rows.iter().take(after + 1).skip(after.saturating_sub(1));
+        let around = (after.saturating_sub(1)..=after).filter_map(|index| self.row(index));
         around.map(at).reduce(f32::max).unwrap_or(MOST)
+    }
+
+    /// The entries of one of the calibrated k, by recall; never none.
+    fn row(&self, index: usize) -> Option<&[StopEntry]> {
+        let (start, end) = self.bounds.get(index).zip(self.bounds.get(index + 1))?;
+        self.entries.get(*start..*end)
+    }
+
+    /// The first of the calibrated k that is not less than this one.
+    fn first_from(&self, k: usize) -> usize {
+        (0..).map_while(|index| self.row(index)).take_while(|row| (row[0].k as usize) < k).count()
     }
 
     fn at_recall(&self, row: &[StopEntry], recall: f32) -> f32 {
@@ -244,6 +265,7 @@ impl StopTable {
         match (after.checked_sub(1).map(|before| row[before]), row.get(after)) {
             (_, None) => conservative(self.metric),
             (None, Some(first)) => first.t,
+            (_, Some(high)) if high.recall == recall => high.t,
             (Some(low), Some(high)) => {
                 let share = (nines(recall) - nines(low.recall)) / (nines(high.recall) - nines(low.recall));
                 between(low.t, high.t, share)

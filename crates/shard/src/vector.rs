@@ -16,6 +16,8 @@
 //!  205  PLANE        p r  the 8-bit record of each row; absent without codes
 //!  206  REFINEMENTS  q r  what refines each row's record (`q` = `p` - 8); absent without codes, where they have no use for it, and in
 //!                         files of before there was any
+//!  207  RADII        4 l  f32: how far a row of each list is from the list's centroid at most; absent where they have no use for
+//!                         it, and in files of before there was any
 //!    1  META          60  below
 //!
 //! META
@@ -77,6 +79,8 @@ pub const SIGNS: SectionKind = SectionKind(204);
 pub const PLANE: SectionKind = SectionKind(205);
 /// What refines the record of each row.
 pub const REFINEMENTS: SectionKind = SectionKind(206);
+/// How far the rows of each list are from its centroid at most.
+pub const RADII: SectionKind = SectionKind(207);
 
 /// The format's sections and their names.
 pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
@@ -86,6 +90,7 @@ pub(crate) const SECTIONS: &[(SectionKind, &str)] = &[
     (SIGNS, "SIGNS"),
     (PLANE, "PLANE"),
     (REFINEMENTS, "REFINEMENTS"),
+    (RADII, "RADII"),
 ];
 
 /// How a segment places its lists.

@@ -163,6 +163,7 @@ fn verify_finds_contents_that_contradict_each_other() {
         (4, index_file::LISTS, 4, 99),
         (4, index_file::MEAN, 3, 0xFF),
         (4, index_file::STOPS, 0, 0),
+        (9, vector::RADII, 7, 0xBF), // a negative one
     ];
     for (number, (file, kind, at, value)) in lies.into_iter().chain(more).enumerate() {
         let changed = reseal(dir.path(), &metas[file], 100 + number as u64, |section, bytes| {

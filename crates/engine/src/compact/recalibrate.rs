@@ -5,9 +5,9 @@
 //! that changes generations.
 
 use plimsoll_base::{CollectionId, Generation, StorageError};
-use plimsoll_index::Rows;
+use plimsoll_index::{Centroids, Malformed, Rows};
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
-use plimsoll_shard::{FileMeta, SealedView};
+use plimsoll_shard::{FileMeta, IndexList, SealedView};
 
 use super::calibrate::{self, Sampled};
 use super::lists::LiveRows;
@@ -61,15 +61,19 @@ fn recalibrate<'a>(core: &'a Core, collection: &CollectionState, queries: &[f32]
     };
     let positions = positions(tree, &rows, router, book)?;
     let sampled = Sampled::new(Urgency::Everything, CALIBRATION_SEED, queries);
-    let lists = (router.centroids()?, &positions[..]);
-    let stops = calibrate::stop_table(&rows, rows.metric(), lists, book, &sampled)?;
-    let (stops, epsilons) = calibrate::stored(&stops);
     let file = router.file();
+    let grown = book.needs_radii().then(|| grown(tree, router, &positions)).transpose()?;
+    let (centroids, lists) = match &grown {
+        Some((centroids, lists)) => (centroids, &lists[..]),
+        None => (router.centroids()?, file.lists()?),
+    };
+    let stops = calibrate::stop_table(&rows, rows.metric(), (centroids, &positions), book, &sampled)?;
+    let (stops, epsilons) = calibrate::stored(&stops);
     let contents = IndexContents {
         header: *file.header(),
         mean: file.mean()?,
         centroids: file.centroids()?,
-        lists: file.lists()?,
+        lists,
         stops: &stops,
         spreads: file.spreads()?,
         epsilons: &epsilons,
@@ -79,6 +83,25 @@ fn recalibrate<'a>(core: &'a Core, collection: &CollectionState, queries: &[f32]
     let file = write_index_file(&*opener.storage, &opener.dir, number, opener.database, &contents)?;
     let change = Recalibrated { generation: router.generation(), file: *file.meta() };
     Ok(Rewrite { files: vec![file], change: Box::new(change) })
+}
+
+/// The lists of a generation with as many rows as they have now, and as far as these are: what rules of the dot product depend
+/// on.
+fn grown(tree: &Tree, router: &Router, positions: &[u32]) -> Result<(Centroids, Vec<IndexList>)> {
+    let (old, file) = (router.centroids()?, router.file());
+    let mut lists = file.lists()?.to_vec();
+    for (list, radius) in lists.iter_mut().zip(tree.radii(router)?) {
+        (list.rows, list.radius) = (0, *radius);
+    }
+    for position in positions {
+        lists[*position as usize].rows += 1;
+    }
+    let (ids, shards) = (old.ids().to_vec(), old.shards().to_vec());
+    let (radii, rows) = lists.iter().map(|list| (list.radius, list.rows)).unzip();
+    let centroids = Centroids::new(old.dim(), ids, shards, old.vectors().to_vec(), radii)
+        .and_then(|centroids| centroids.with_statistics(old.spreads().to_vec(), rows))
+        .map_err(|Malformed(what)| StorageError::corrupted(file.sealed().path(), 0, what))?;
+    Ok((centroids, lists))
 }
 
 /// The position of the list of each live row. Rows of older generations are looked for where they would be.

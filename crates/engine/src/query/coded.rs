@@ -19,6 +19,7 @@ use super::refine::{Refined, refine};
 use super::unbounded::Unbounded;
 use crate::codebook::{Codebook, CodedQuery, CodedRoute, Visit};
 use crate::error::Result;
+use crate::lanes::lanes;
 use crate::router::Router;
 
 /// What a search needs while it runs; each thread keeps its own, so that searching allocates next to nothing.
@@ -114,11 +115,26 @@ const FIRST_LISTS: usize = 2;
 const FIRST_AHEAD: usize = 8;
 
 /// The lists a query visits.
-enum Visits<'a> {
+enum Visits {
     /// By the codes of the centroids.
     Coded,
     /// By the centroids themselves: under dot the order depends on more than distances.
-    Measured(&'a mut Route),
+    Measured(Route),
+}
+
+/// A query on its way from list to list.
+struct Walk<'a> {
+    visits: Visits,
+    progress: Progress,
+    /// The share of the rows that a filter lets through.
+    share: f64,
+    /// Where the list is that is visited, and, on the other side, the one that probably will be next: it is found while there
+    /// is time.
+    found: [Vec<Located<'a>>; 2],
+    side: usize,
+    position_ahead: Option<u32>,
+    /// So many lists were asked for ahead.
+    asked: usize,
 }
 
 /// So many of them, if it is not known how many rows are within a limit.
@@ -132,6 +148,7 @@ struct Coded<'s, 'a> {
     /// The shards and ids of the lists, by position.
     lists: (&'a [ShardId], &'a [ListId]),
     sections: Vec<Section<'a>>,
+    rule: StopRule,
     epsilon: f32,
     margin: f32,
     /// Whether it depends on a row's document if the row counts.
@@ -167,12 +184,13 @@ impl<'a> Scanner<'a> {
                     book,
                     lists,
                     sections,
+                    rule,
                     epsilon,
                     margin,
                     asks_documents,
                     recall_of_groups,
                 };
-                coded.run(self, rule).map(|()| true)
+                coded.run(self).map(|()| true)
             }
         };
         scratch.put_back();
@@ -198,73 +216,34 @@ impl<'a> Scanner<'a> {
 }
 
 impl<'a> Coded<'_, 'a> {
-    fn run(mut self, scanner: &mut Scanner<'a>, mut rule: StopRule) -> Result<()> {
+    fn run(mut self, scanner: &mut Scanner<'a>) -> Result<()> {
         let limit = self.scratch.query.distance_of(self.book, scanner.limit());
         self.scratch.pool.reset(scanner.k(), limit);
         self.scratch.candidates.clear();
         self.scratch.unbounded.clear();
-        let mut measured;
-        let mut visits = match scanner.measure.metric() {
+        let visits = match scanner.measure.metric() {
             Metric::Cosine | Metric::L2 => {
                 let Scratch { query, route, lows, masks, .. } = &mut *self.scratch;
                 route.start(self.book, query, lows, masks);
                 Visits::Coded
             }
             Metric::Dot => {
-                measured = self.router.route(scanner.measure.routed(), &rule)?;
-                Visits::Measured(&mut measured)
+                let radii = scanner.state.tree.radii(self.router)?;
+                Visits::Measured(self.router.route_within(scanner.measure.routed(), radii, &self.rule)?)
             }
         };
-        let mut progress = Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 };
-        // Of rows that a filter does not let through, none is among the best k: as if they were not there.
-        let share = scanner.share();
-        // The list that is visited, and the one that probably will be next: it is found while there is time.
-        let (mut found, mut position_ahead) = ([Vec::new(), Vec::new()], None);
-        let mut side = 0;
         let all_were_asked_for = self.sections.iter().all(|section| section.rows.all_signs_were_asked_for());
-        let mut asked = if all_were_asked_for { usize::MAX } else { 0 };
-        while let Some(visit) = self.next(&mut visits) {
-            scanner.check()?;
-            let pool = &self.scratch.pool;
-            progress.kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
-            progress.next = visit.priority;
-            if progress.lists == 0 {
-                progress.first = visit.priority;
-            }
-            if let (Some(recall), true) = (self.recall_of_groups, pool.is_full()) {
-                // The rows that are as near as the k-th group are the nearest so many rows.
-                rule = self.router.stop_for(recall, pool.k().map(|k| pool.near().max(k)))?.0;
-            }
-            if rule.stops(&progress) {
-                break;
-            }
-            if progress.lists >= asked / 2 {
-                asked = self.ask_ahead(&visits, asked);
-            }
-            progress.lists += 1;
-            progress.rows += (f64::from(self.book.rows(visit.position)) * share) as u64;
-            side = 1 - side;
-            if position_ahead != Some(visit.position) {
-                self.locate(visit.position, &mut found[side])?;
-            }
-            // What is damaged is said when it is visited.
-            position_ahead = self.peek(&mut visits);
-            position_ahead = position_ahead.filter(|next| self.locate(*next, &mut found[1 - side]).is_ok());
-            if position_ahead.is_none() {
-                found[1 - side].clear();
-            }
-            scanner.clock.lap(|stages| &mut stages.route);
-            for located in &found[side] {
-                let next = found[1 - side].iter().find(|next| next.section == located.section);
-                self.scan(scanner, visit, located, next.map_or(&[], |next| next.blocks))?;
-            }
-            scanner.clock.lap(|stages| &mut stages.scan);
-            self.measure_waiting(scanner)?;
-            if progress.lists >= FIRST_LISTS {
-                self.choose();
-            }
-            scanner.clock.lap(|stages| &mut stages.rerank);
-        }
+        let mut walk = Walk {
+            visits,
+            progress: Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 },
+            // Of rows that a filter does not let through, none is among the best k: as if they were not there.
+            share: scanner.share(),
+            found: [Vec::new(), Vec::new()],
+            side: 0,
+            position_ahead: None,
+            asked: if all_were_asked_for { usize::MAX } else { 0 },
+        };
+        while self.visit(scanner, &mut walk)? {}
         loop {
             self.measure_waiting(scanner)?;
             self.choose();
@@ -273,11 +252,62 @@ impl<'a> Coded<'_, 'a> {
             }
         }
         scanner.clock.lap(|stages| &mut stages.rerank);
-        scanner.explain.lists_probed += progress.lists;
+        scanner.explain.lists_probed += walk.progress.lists;
         self.promote(scanner)
     }
 
-    fn next(&mut self, visits: &mut Visits<'_>) -> Option<Visit> {
+    /// Visits the next list; false if there is none that is worth it.
+    fn visit(&mut self, scanner: &mut Scanner<'a>, walk: &mut Walk<'a>) -> Result<bool> {
+        let Some(visit) = self.next(&mut walk.visits) else { return Ok(false) };
+        scanner.check()?;
+        let pool = &self.scratch.pool;
+        let progress = &mut walk.progress;
+        progress.kth = pool.is_full().then(|| self.scratch.query.stop_rank(self.book, pool.bound()));
+        progress.next = visit.priority;
+        if progress.lists == 0 {
+            progress.first = visit.priority;
+        }
+        if let (Some(recall), true) = (self.recall_of_groups, pool.is_full()) {
+            // The rows that are as near as the k-th group are the nearest so many rows.
+            let k = pool.k().map(|k| pool.near().max(k));
+            let rows = scanner.state.tree.rows_of(self.router.generation());
+            self.rule = self.router.stop_for(recall, k, rows)?.0;
+        }
+        if self.rule.stops(progress) {
+            return Ok(false);
+        }
+        if progress.lists >= walk.asked / 2 {
+            walk.asked = self.ask_ahead(&walk.visits, walk.asked);
+        }
+        progress.lists += 1;
+        progress.rows += (f64::from(self.book.rows(visit.position)) * walk.share) as u64;
+        walk.side = 1 - walk.side;
+        let [here, ahead] = &mut walk.found;
+        let (here, ahead) = if walk.side == 0 { (here, ahead) } else { (ahead, here) };
+        if walk.position_ahead != Some(visit.position) {
+            self.locate(visit.position, here)?;
+        }
+        // What is damaged is said when it is visited.
+        let next = self.peek(&mut walk.visits);
+        walk.position_ahead = next.filter(|next| self.locate(*next, ahead).is_ok());
+        if walk.position_ahead.is_none() {
+            ahead.clear();
+        }
+        scanner.clock.lap(|stages| &mut stages.route);
+        for located in &*here {
+            let next = ahead.iter().find(|next| next.section == located.section);
+            self.scan(scanner, visit, located, next.map_or(&[], |next| next.blocks))?;
+        }
+        scanner.clock.lap(|stages| &mut stages.scan);
+        self.measure_waiting(scanner)?;
+        if walk.progress.lists >= FIRST_LISTS {
+            self.choose();
+        }
+        scanner.clock.lap(|stages| &mut stages.rerank);
+        Ok(true)
+    }
+
+    fn next(&mut self, visits: &mut Visits) -> Option<Visit> {
         let Scratch { query, route, .. } = &mut *self.scratch;
         match visits {
             Visits::Coded => route.next(self.book, query),
@@ -290,7 +320,7 @@ impl<'a> Coded<'_, 'a> {
     }
 
     /// The list that will probably be visited next.
-    fn peek(&mut self, visits: &mut Visits<'_>) -> Option<u32> {
+    fn peek(&mut self, visits: &mut Visits) -> Option<u32> {
         let Visits::Coded = visits else { return None };
         let Scratch { query, route, .. } = &mut *self.scratch;
         route.peek(self.book, query)
@@ -298,7 +328,7 @@ impl<'a> Coded<'_, 'a> {
 
     /// Asks the disk for the signs of lists that will probably be visited, twice as many as before, where nobody has touched
     /// them yet. Returns for how many lists it has done so. Lists by their centroids themselves have no order to go by.
-    fn ask_ahead(&self, visits: &Visits<'_>, asked: usize) -> usize {
+    fn ask_ahead(&self, visits: &Visits, asked: usize) -> usize {
         let Visits::Coded = visits else { return usize::MAX };
         let lists = self.scratch.route.rough();
         let until = (asked * 2).max(FIRST_AHEAD);
@@ -457,7 +487,8 @@ impl<'a> Coded<'_, 'a> {
         let rows = pool.settle();
         let refines =
             scanner.may_refine() && self.sections.iter().all(|section| section.rows.has_refinements());
-        let measured = match refines && refine(scanner, self.book, query, &self.sections, rows, refined)? {
+        let refines = refines && refine(scanner, self.book, query, &self.sections, rows, refined)?;
+        let measured = match refines {
             true => scanner.offer_refined(refined),
             false => {
                 let named =
@@ -469,13 +500,6 @@ impl<'a> Coded<'_, 'a> {
         self.sections.iter().for_each(|section| section.rows.ask_for_more());
         measured
     }
-}
-
-/// The lanes that are set, ascending.
-pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    let some = |mask: u32| (mask != 0).then_some(mask);
-    std::iter::successors(some(mask), move |mask| some(mask & (mask - 1)))
-        .map(|mask| mask.trailing_zeros() as usize)
 }
 
 pub(super) fn misplaced(rows: &CodedRows<'_>, entry: &ListEntry) -> crate::error::Error {

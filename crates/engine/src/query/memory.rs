@@ -2,10 +2,11 @@
 
 use plimsoll_kernels::BLOCK;
 
-use super::coded::{Scratch, lanes};
+use super::coded::Scratch;
 use super::exact::{BLOCK as ROWS, EPSILON, Location, Scanner};
 use crate::codebook::Codebook;
 use crate::error::Result;
+use crate::lanes::lanes;
 use crate::memtable::{Batch, Chunk, Memtable, Place, RowPlace};
 use crate::router::Router;
 

@@ -36,15 +36,12 @@ impl Scanner<'_> {
         let tree = &*self.state.tree;
         for rows in rows.chunks(BLOCK) {
             self.check()?;
-            for refined in rows {
-                let file = tree.posting(refined.place)?;
-                let row = file.row_of(refined.place.document, refined.posting)?;
-                file.prefetch_hit(row, file.entry(refined.place.document)?);
-            }
             for Refined { place, posting, rank, error } in rows.iter().copied() {
                 let file = tree.posting(place)?;
                 let row = file.row_of(place.document, posting)?;
-                let id = file.entry(place.document)?.id();
+                let entry = file.entry(place.document)?;
+                file.prefetch_hit(row, entry);
+                let id = entry.id();
                 let location = Location::Stored { place, row };
                 self.top.offer(Candidate { rank, error, id, posting, group: Group::Row, location });
             }

@@ -2,6 +2,8 @@
 
 use plimsoll_kernels::BLOCK;
 
+use crate::lanes::{lanes, mask_of};
+
 /// The bounds of such rows, and which rows they are of.
 #[derive(Debug, Default)]
 pub(crate) struct Unbounded {
@@ -35,11 +37,13 @@ impl Unbounded {
     /// bound of them all is of the row number `row`, which may be "below" 0.
     pub(crate) fn add(&mut self, section: u32, row: u32, lows: &[f32], masks: &[u32]) {
         self.lists.push(List { first: self.lows.len(), section, row });
-        for (lows, mask) in lows.chunks(BLOCK).zip(masks) {
-            let low = |(lane, low): (usize, &f32)| {
-                if mask >> lane & 1 == 1 { low.min(f32::MAX) } else { f32::INFINITY }
-            };
-            self.lows.extend(lows.iter().enumerate().map(low));
+        for (lows, mask) in lows.as_chunks::<BLOCK>().0.iter().zip(masks) {
+            let at = self.lows.len();
+            self.lows.extend(lows.map(|low| low.min(f32::MAX)));
+            // Most of the time that is none.
+            for lane in lanes(!mask) {
+                self.lows[at + lane] = f32::INFINITY;
+            }
         }
     }
 
@@ -67,17 +71,12 @@ impl Unbounded {
         let limit = limit.min(f32::MAX);
         let mut lists = self.lists.iter().peekable();
         let mut list = List { first: 0, section: 0, row: 0 };
-        for (block, lows) in self.lows.chunks_exact_mut(BLOCK).enumerate() {
+        for (block, lows) in self.lows.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let at = block * BLOCK;
             while let Some(next) = lists.next_if(|next| next.first <= at) {
                 list = *next;
             }
-            let within =
-                lows.iter().enumerate().fold(0, |mask, (lane, low)| mask | u32::from(*low <= limit) << lane);
-            let mut mask: u32 = within;
-            while mask != 0 {
-                let lane = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
+            for lane in lanes(mask_of(lows, |low| low <= limit)) {
                 let row = list.row.wrapping_add((at - list.first + lane) as u32);
                 take(std::mem::replace(&mut lows[lane], f32::INFINITY), list.section, row);
             }

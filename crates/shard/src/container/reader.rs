@@ -306,9 +306,12 @@ impl SealedFile {
     }
 
     /// Element `index` of a section that is an array of `T`.
+    #[inline]
     pub(crate) fn element<T: AnyBitPattern>(&self, section: &Section, index: u64) -> Result<&T> {
-        let elements = self.view::<T>(section, index..index.saturating_add(1))?;
-        elements.first().ok_or_else(|| self.damaged(section.offset, "an empty element"))
+        let start = index.saturating_mul(size_of::<T>() as u64);
+        let bytes = self.bytes(section, start..start.saturating_add(size_of::<T>() as u64))?;
+        bytemuck::try_from_bytes(bytes)
+            .map_err(|error| self.damaged(section.offset, format!("not an element: {error}")))
     }
 
     /// All elements of a section that is an array of `T`.

@@ -8,12 +8,15 @@ use plimsoll_base::mutant::{self, Mutant};
 use plimsoll_base::{DocumentOrdinal, Generation, ListId, Result, ShardId};
 
 use super::{
-    BLOCK_SLOTS, CodeLengths, CodedRows, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, REFINEMENTS, SIGNS,
-    VectorHeader,
+    BLOCK_SLOTS, CodeLengths, CodedRows, LISTS, ListEntry, ORDINALS, PLANE, POSTINGS, RADII, REFINEMENTS,
+    SIGNS, VectorHeader,
 };
 use crate::container::{SealedFile, Section};
 use crate::names::SealedKind;
 use crate::view::SealedView;
+
+/// The bytes of an entry of a directory.
+const LIST_LEN: u64 = size_of::<ListEntry>() as u64;
 
 /// An open vector segment.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(super) struct ShardSections {
     codes: Option<(Section, Section)>,
     /// Where there are refinements.
     pub(super) refinements: Option<Section>,
+    /// Where there are radii.
+    radii: Option<Section>,
     places: OnceLock<Option<Places>>,
     /// How far the codes were asked for; see [`CodedRows::ask_for_more`].
     pub(super) asked: AtomicU64,
@@ -55,44 +60,49 @@ impl ShardSections {
                 self.places.get_or_init(|| places)
             }
         };
-        let index = match places {
+        match places {
             Some(places) => places.find(list),
-            None => lists.binary_search_by_key(&list, |entry| entry.list).ok(),
-        };
-        index.and_then(|index| lists.get(index)).copied()
+            None => {
+                let index = lists.binary_search_by_key(&list, |entry| entry.list).ok();
+                index.and_then(|index| lists.get(index)).copied()
+            }
+        }
     }
 }
 
-/// The way from a list's id to its entry without a search: `indexes[id - first]` is one above the index of the entry,
-/// or 0.
+/// The entries of lists by their ids, without a search: `entries[id - first]`, without rows where there is no such list. A
+/// query of many lists waits for one read of memory each.
 #[derive(Debug)]
 struct Places {
     first: u32,
-    indexes: Box<[u32]>,
+    entries: Box<[ListEntry]>,
 }
 
 impl Places {
     /// Ids may be this many times as many as there are lists, and some more, before a search takes less.
-    const SPREAD: usize = 64;
-    const SPREAD_OF_FEW: usize = 4096;
+    const SPREAD: usize = 16;
+    const SPREAD_OF_FEW: usize = 1024;
 
-    /// `None` where ids are spread so far that it would take much memory.
+    /// `None` where ids are spread so far that it would take much memory, or a list has no rows, which no writer makes.
     fn new(lists: &[ListEntry]) -> Option<Self> {
         let (first, last) = (lists.first()?.list.0, lists.last()?.list.0);
         let span = last.checked_sub(first)? as usize;
-        if span > lists.len() * Self::SPREAD + Self::SPREAD_OF_FEW {
+        let is_odd = lists.iter().any(|entry| entry.rows == 0);
+        if is_odd || span > lists.len() * Self::SPREAD + Self::SPREAD_OF_FEW {
             return None;
         }
-        let mut indexes = vec![0; span + 1].into_boxed_slice();
-        for (index, entry) in lists.iter().enumerate() {
-            *indexes.get_mut(entry.list.0.checked_sub(first)? as usize)? = index as u32 + 1;
+        let none = ListEntry { list: ListId(0), first_slot: 0, first_row: 0, rows: 0 };
+        let mut entries = vec![none; span + 1].into_boxed_slice();
+        for entry in lists {
+            *entries.get_mut(entry.list.0.checked_sub(first)? as usize)? = *entry;
         }
-        Some(Self { first, indexes })
+        Some(Self { first, entries })
     }
 
-    fn find(&self, list: ListId) -> Option<usize> {
-        let place = *self.indexes.get(list.0.checked_sub(self.first)? as usize)?;
-        (place as usize).checked_sub(1)
+    #[inline]
+    fn find(&self, list: ListId) -> Option<ListEntry> {
+        let entry = *self.entries.get(list.0.checked_sub(self.first)? as usize)?;
+        (entry.rows > 0).then_some(entry)
     }
 }
 
@@ -110,7 +120,7 @@ impl SealedView for VectorFile {
             let postings = file.section(POSTINGS, lists.owner)?;
             let rows = postings.len / 2;
             let ordinals = file.section_of(ORDINALS, lists.owner, rows * 8)?;
-            let whole = lists.len.is_multiple_of(size_of::<ListEntry>() as u64);
+            let whole = lists.len.is_multiple_of(LIST_LEN);
             if !whole || postings.len != rows * 2 || rows > u64::from(u32::MAX) {
                 let what = format!("shard {}'s sections do not hold whole rows and lists", lists.owner);
                 return Err(file.damaged(lists.offset, what));
@@ -133,12 +143,17 @@ impl SealedView for VectorFile {
                 }
                 _ => None,
             };
+            let radii = match file.find_section(RADII, lists.owner) {
+                Some(_) => Some(file.section_of(RADII, lists.owner, lists.len / LIST_LEN * 4)?),
+                None => None,
+            };
             sections.push(ShardSections {
                 lists,
                 ordinals,
                 postings,
                 codes,
                 refinements,
+                radii,
                 places: OnceLock::new(),
                 asked: AtomicU64::new(0),
             });
@@ -192,6 +207,13 @@ impl VectorFile {
     /// `Corrupted` if a block that is touched is damaged. So for all of the methods below.
     pub fn lists(&self, shard: ShardId) -> Result<&[ListEntry]> {
         self.find(shard).map_or(Ok(&[]), |sections| self.file.array(&sections.lists))
+    }
+
+    /// How far the rows of each list of `shard` are from the list's centroid at most, as far as its writer could tell, in the
+    /// order of [`VectorFile::lists`]; `None` if it did not say.
+    pub fn radii(&self, shard: ShardId) -> Result<Option<&[f32]>> {
+        let radii = self.find(shard).and_then(|sections| sections.radii.as_ref());
+        radii.map(|radii| self.file.array(radii)).transpose()
     }
 
     /// The entry of one list of `shard`.
@@ -279,6 +301,12 @@ impl VectorFile {
         }
         if let Some(refinements) = &sections.refinements {
             self.file.array::<u8>(refinements)?;
+        }
+        if let Some(section) = &sections.radii {
+            let radii: &[f32] = self.file.array(section)?;
+            if let Some(radius) = radii.iter().find(|radius| radius.is_nan() || **radius < 0.0) {
+                return Err(self.file.damaged(section.offset, format!("a radius of {radius}")));
+            }
         }
         if u64::from(row) != sections.rows() {
             let what = format!("the lists have {row} rows, the shard {}", sections.rows());

@@ -20,7 +20,7 @@ use plimsoll_shard::SealedView;
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
 use plimsoll_shard::kill::write_kill_file;
 use plimsoll_shard::posting::write_posting_file;
-use plimsoll_shard::vector::{PLANE, REFINEMENTS, SIGNS};
+use plimsoll_shard::vector::{PLANE, RADII, REFINEMENTS, SIGNS};
 use plimsoll_shard::*;
 use roaring::RoaringTreemap;
 
@@ -103,17 +103,22 @@ pub fn few_docs() -> Docs {
 pub const LENGTHS: CodeLengths = CodeLengths { block: 320, record: 24 };
 
 pub fn write_vectors(dir: &Path, number: u64, kind: SegmentKind) -> FileMeta {
-    write_segment(dir, number, kind, None, 0)
+    write_segment(dir, number, kind, None, None)
 }
 
 /// A base segment whose rows have codes, of bytes that only look random.
 pub fn write_coded_vectors(dir: &Path, number: u64) -> FileMeta {
-    write_segment(dir, number, SegmentKind::Base, Some(LENGTHS), 0)
+    write_segment(dir, number, SegmentKind::Base, Some(LENGTHS), None)
 }
 
 /// A delta segment whose rows have refinements of 16 bytes, too.
 pub fn write_refined_vectors(dir: &Path, number: u64) -> FileMeta {
-    write_segment(dir, number, SegmentKind::Delta, Some(LENGTHS), 16)
+    write_segment(dir, number, SegmentKind::Delta, Some(LENGTHS), Some(REFINEMENTS))
+}
+
+/// A delta segment that says how far the rows of its lists are from their centroids.
+pub fn write_vectors_with_radii(dir: &Path, number: u64) -> FileMeta {
+    write_segment(dir, number, SegmentKind::Delta, Some(LENGTHS), Some(RADII))
 }
 
 fn write_segment(
@@ -121,7 +126,7 @@ fn write_segment(
     number: u64,
     kind: SegmentKind,
     codes: Option<CodeLengths>,
-    refinement: u32,
+    more: Option<SectionKind>,
 ) -> FileMeta {
     let info = VectorInfo { collection: CollectionId(3), generation: Generation(2), kind, codes };
     let mut writer = VectorWriter::create(&OsStorage, dir, FileNumber(number), DATABASE, info).unwrap();
@@ -146,9 +151,14 @@ fn write_segment(
             writer.append(&bytes(slots.div_ceil(32) * lengths.block as usize)).unwrap();
             writer.begin(PLANE, ShardId(shard)).unwrap();
             writer.append(&bytes((rows * lengths.record) as usize)).unwrap();
-            if refinement > 0 {
+            if more == Some(REFINEMENTS) {
                 writer.begin(REFINEMENTS, ShardId(shard)).unwrap();
-                writer.append(&bytes((rows * refinement) as usize)).unwrap();
+                writer.append(&bytes((rows * lengths.refinement()) as usize)).unwrap();
+            }
+            if more == Some(RADII) {
+                writer.begin(RADII, ShardId(shard)).unwrap();
+                let radii = (0..entries.len()).flat_map(|list| (list as f32 / 7.0).to_le_bytes());
+                writer.append(&radii.collect::<Vec<u8>>()).unwrap();
             }
         }
     }
@@ -231,6 +241,7 @@ pub fn write_all(dir: &Path) -> Vec<FileMeta> {
         write_coded_index(dir, 7),
         write_calibrated_index(dir, 8),
         write_refined_vectors(dir, 9),
+        write_vectors_with_radii(dir, 10),
     ]
 }
 
@@ -245,6 +256,9 @@ pub fn read_everything(dir: &Path, meta: &FileMeta, mode: ReadMode) -> Result<St
             let file = VectorFile::open(storage, dir, meta, DATABASE, mode)?;
             writeln!(out, "{:?} {:?}", file.header(), file.shards()).unwrap();
             for shard in file.shards() {
+                if let Some(radii) = file.radii(*shard)? {
+                    writeln!(out, "{shard} {radii:?}").unwrap();
+                }
                 for list in file.lists(*shard)? {
                     assert_eq!(file.find_list(*shard, list.list)?, Some(*list));
                     writeln!(out, "{shard} {list:?} {:?}", file.rows(*shard, list)?).unwrap();

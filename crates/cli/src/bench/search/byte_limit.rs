@@ -6,9 +6,12 @@
 //! | the query's rotation, table and integers | | the kernels' own time |
 //! | signs of all centroids, records of twice the lists visited | lists · (D/8 + 8) + 2 · visited · (D + 64) | a plain stream over as many bytes as all sign codes have |
 //! | sign codes scanned | codes · (D/8 + 8) | the same |
-//! | records of re-ranked rows | re-ranked · (D + 8) | random reads with prefetch over as many bytes as all records have |
-//! | refinements of the last rows | refined · D | random reads with prefetch over as many bytes as all refinements have |
-//! | vectors of rows that these do not settle | measured · 4 d | random reads with prefetch over as many bytes as all vectors have |
+//! | records of re-ranked rows | re-ranked · (D + 8) | random reads with prefetch from memory |
+//! | refinements of the last rows | refined · D | the same |
+//! | vectors of rows that these do not settle | measured · 4 d | the same |
+//!
+//! Every query reads a part of the sign codes, so that caches keep them if they can; between two visits to one row there are
+//! thousands of others, and caches have other things to keep.
 //!
 //! Everything is measured in the same run with the same kernels that searches use; reading is measured before and after the
 //! settings, and the faster one counts. Rates of a stream in second-level cache, third-level cache and memory are said beside
@@ -92,14 +95,14 @@ impl Shape {
 
 impl Rates {
     pub(super) fn measure(shape: Shape) -> Self {
-        // What a random read and a stream are taken over, which need not be larger than what no cache holds.
-        let all = |of_one: usize| (of_one * shape.rows).clamp(of_one, MEMORY_BYTES);
+        // Which need not be larger than what no cache holds.
+        let codes = (shape.code() * shape.rows).clamp(shape.code(), MEMORY_BYTES);
         Self {
             streams: SIZES.map(|(name, bytes)| (name, stream(bytes))),
-            codes: stream(all(shape.code())),
-            record_ns: random_reads(all(shape.record()), shape.record()),
-            refinement_ns: random_reads(all(shape.width()), shape.width()),
-            vector_ns: random_reads(all(shape.vector()), shape.vector()),
+            codes: stream(codes),
+            record_ns: random_reads(shape.record()),
+            refinement_ns: random_reads(shape.width()),
+            vector_ns: random_reads(shape.vector()),
             prepare_ns: prepare(shape.width()),
             shape,
         }
@@ -173,8 +176,9 @@ fn best(mut run: impl FnMut()) -> Duration {
     times.min().unwrap_or_default()
 }
 
-/// The nanoseconds that reading `length` bytes at a random place of so many takes, prefetched.
-fn random_reads(bytes: usize, length: usize) -> f64 {
+/// The nanoseconds that reading `length` bytes at a random place of memory takes, prefetched.
+fn random_reads(length: usize) -> f64 {
+    let bytes = MEMORY_BYTES.max(length);
     let buffer: Vec<u8> = (0..bytes).map(|byte| byte as u8).collect();
     let mut random = Random::new(1);
     let places: Vec<usize> = (0..READS + AHEAD).map(|_| random.below(bytes / length) * length).collect();
