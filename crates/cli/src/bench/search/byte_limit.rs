@@ -100,9 +100,9 @@ impl Rates {
         Self {
             streams: SIZES.map(|(name, bytes)| (name, stream(bytes))),
             codes: stream(codes),
-            record_ns: random_reads(shape.record()),
-            refinement_ns: random_reads(shape.width()),
-            vector_ns: random_reads(shape.vector()),
+            record_ns: random_reads(MEMORY_BYTES, shape.record()),
+            refinement_ns: random_reads(MEMORY_BYTES, shape.width()),
+            vector_ns: random_reads(MEMORY_BYTES, shape.vector()),
             prepare_ns: prepare(shape.width()),
             shape,
         }
@@ -176,9 +176,8 @@ fn best(mut run: impl FnMut()) -> Duration {
     times.min().unwrap_or_default()
 }
 
-/// The nanoseconds that reading `length` bytes at a random place of memory takes, prefetched.
-fn random_reads(length: usize) -> f64 {
-    let bytes = MEMORY_BYTES.max(length);
+/// The nanoseconds that reading `length` bytes at a random place of so many takes, prefetched.
+fn random_reads(bytes: usize, length: usize) -> f64 {
     let buffer: Vec<u8> = (0..bytes).map(|byte| byte as u8).collect();
     let mut random = Random::new(1);
     let places: Vec<usize> = (0..READS + AHEAD).map(|_| random.below(bytes / length) * length).collect();
