@@ -279,9 +279,44 @@ fn long_rows_that_come_after_the_training_are_found_under_the_dot_product() {
         on.db().flush().unwrap();
     }
     deliver(&mut on, "3.4 times as many");
+    let counted = |on: &Indexed| {
+        let file = on.files("index").into_iter().max().unwrap();
+        let fields = plimsoll::dump(&file).unwrap().fields;
+        fields.into_iter().find(|(name, _)| name == "rows at training").unwrap().1
+    };
+    assert_eq!(counted(&on), "4200");
     let others: Vec<_> = (0..1000).map(|_| on.points.next()).collect();
     on.collection().calibrate(&others).unwrap();
+    // It has grown since no more.
+    assert_eq!(counted(&on), "14200");
     deliver(&mut on, "calibrated as they are");
+}
+
+/// How far rows are from their centroids is derived, too.
+#[test]
+fn damaged_radii_cost_time_and_no_answer() {
+    let mut on = Indexed::new(Metric::Dot, 65_536);
+    on.train(4200);
+    on.grow(300);
+    on.db().flush().unwrap();
+    let file = on.files("vectors").into_iter().max().unwrap();
+    let fields = plimsoll::dump(&file).unwrap().fields;
+    let section = &fields.iter().find(|(name, _)| name.contains("RADII")).unwrap().1;
+    let numbers: Vec<usize> = section.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [len, offset] = numbers[..] else { panic!("{section}") };
+    on.db = None;
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[offset + len / 2] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    on.open();
+    for _ in 0..20 {
+        let query = on.points.next();
+        let found = on.collection().search(&query).run().unwrap();
+        assert!(found.explain.exact && found.explain.lists_damaged.is_some());
+        let truth = on.nearest(&query, 10).into_iter().map(|(key, _)| Key::from(key));
+        assert!(found.hits.into_iter().map(|hit| hit.key).eq(truth));
+    }
+    assert!(on.db().verify().unwrap().is_damaged());
 }
 
 /// A row that has near copies is an easy query, unlike one from outside, however near the copies are.

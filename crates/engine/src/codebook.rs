@@ -190,7 +190,8 @@ impl<'a> RowEncoder<'a> {
         self.signs.put(&self.rotated, &self.origin, slot, blocks);
     }
 
-    /// How far the row whose signs were made last is from the centroid of the list at `position`, rounded up.
+    /// How far the row whose signs were made last is from the centroid of the list at `position`, but for the rounding of the
+    /// rotation.
     pub(crate) fn radius(&self, position: u32) -> f32 {
         covering_radius(l2_squared(&self.rotated, self.book.centroid(position)), self.book.width())
     }

@@ -9,6 +9,7 @@ use plimsoll_shard::{IndexFile, SealedView};
 use crate::codebook::{self, Codebook, push_indexed};
 use crate::error::Result;
 use crate::options::CollectionConfig;
+use crate::tree::Tree;
 
 /// An index generation. Its centroids are read when they are first needed.
 pub(crate) struct Router {
@@ -20,8 +21,6 @@ pub(crate) struct Router {
 struct Loaded {
     centroids: Centroids,
     stops: StopTable,
-    /// How many rows the lists had when these were calibrated.
-    rows: u64,
     codebook: Option<Codebook>,
 }
 
@@ -77,8 +76,7 @@ impl Router {
         let stops = StopTable::new(self.metric, entries);
         let (seed, mean) = (self.file.header().rotation.seed, self.file.mean()?);
         let codebook = self.has_codes().then(|| Codebook::new(self.metric, seed, mean, &centroids));
-        let rows = lists.iter().map(|list| u64::from(list.rows)).sum();
-        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, rows, codebook }))
+        Ok(self.loaded.get_or_init(|| Loaded { centroids, stops, codebook }))
     }
 
     /// Whether the generation's rows are encoded.
@@ -111,17 +109,19 @@ impl Router {
         Ok(centroids.assign(block).into_iter().map(place).collect())
     }
 
-    /// The stop rule that reaches `recall` at `k` when the generation has so many rows, and how careful bounds by codes have to
-    /// be.
+    /// The stop rule that reaches `recall` at `k` in a tree, and how careful bounds by codes have to be.
     ///
     /// `k` is `None` where it is not known yet: whichever of the calibrated k it will be, it has to be enough.
-    pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>, rows: u64) -> Result<(StopRule, f32)> {
-        let Loaded { stops, rows: calibrated, .. } = self.loaded()?;
-        let recall = match self.metric {
+    pub(crate) fn stop_for(&self, recall: f32, k: Option<usize>, tree: &Tree) -> Result<(StopRule, f32)> {
+        let stops = &self.loaded()?.stops;
+        let of_lists = match self.metric {
             Metric::Cosine | Metric::L2 => recall,
-            Metric::Dot => recall_of_fewer(recall, rows as f64 / (*calibrated).max(1) as f64),
+            Metric::Dot => {
+                let calibrated = self.file.header().rows_at_training.max(1);
+                recall_of_fewer(recall, tree.live_rows() as f64 / calibrated as f64)
+            }
         };
-        let of_k = |k| (stops.stop_for(recall, k), stops.epsilon_for(recall, k));
+        let of_k = |k| (stops.stop_for(of_lists, k), stops.epsilon_for(recall, k));
         let (t, epsilon) = k.map_or_else(
             || {
                 let all = StopTable::KS.iter().map(|k| of_k(*k as usize));
@@ -145,10 +145,10 @@ impl Router {
     }
 }
 
-/// The recall that a calibration has to be asked for where lists have `growth` times as many rows by now.
+/// The recall that a calibration has to be asked for where a collection has `growth` times as many rows by now.
 ///
 /// Rules of cosine and L2 count rows. Under the dot product a list is left when its rows probably are not good enough; the more
-/// there are, the more of them are good enough all the same, so that each may be missed so many times less often.
+/// it has, the more of them are good enough all the same, so that each may be missed so many times less often.
 fn recall_of_fewer(recall: f32, growth: f64) -> f32 {
     // Beyond what is calibrated nothing may be missed, which takes every list.
     let highest = StopTable::RECALLS.into_iter().fold(recall, f32::max);

@@ -253,6 +253,10 @@ impl Tree {
             for (shard, _) in &segment.live {
                 let Some(radii) = file.radii(*shard)? else { continue };
                 for (entry, radius) in file.lists(*shard)?.iter().zip(radii) {
+                    if !radius.is_finite() || *radius < 0.0 {
+                        let what = format!("list {} has a radius of {radius}", entry.list);
+                        return Err(StorageError::corrupted(file.sealed().path(), 0, what).into());
+                    }
                     if let Ok(position) = centroids.ids().binary_search(&entry.list) {
                         all[position] = all[position].max(*radius);
                     }
@@ -368,10 +372,16 @@ impl Tree {
         self.vectors.iter().flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()
     }
 
-    /// As many of these as are in the lists of a generation.
-    pub(crate) fn rows_of(&self, generation: Generation) -> u64 {
-        let segments = self.vectors.iter().filter(|segment| segment.generation == generation);
-        segments.flat_map(|segment| &segment.live).map(|(_, rows)| rows).sum()
+    /// Vector rows of documents that are not killed, if kills are spread evenly over documents.
+    pub(crate) fn live_rows(&self) -> u64 {
+        let live = |documents: u64, killed: u64, rows: u64| match documents {
+            0 => 0,
+            _ => {
+                (u128::from(rows) * u128::from(documents.saturating_sub(killed)) / u128::from(documents))
+                    as u64
+            }
+        };
+        self.entry.postings.iter().map(|file| live(file.documents, file.killed, file.rows)).sum()
     }
 }
 

@@ -103,7 +103,7 @@ pub struct IndexHeader {
     pub metric: Metric,
     /// The number of components of the mean and of each centroid.
     pub dimension: u32,
-    /// How many rows the collection had when the generation was trained.
+    /// How many rows the collection had when the generation was trained, or when its rules were calibrated anew.
     pub rows_at_training: u64,
     /// Above all list ids that were ever used.
     pub next_list: ListId,

@@ -86,16 +86,18 @@ pub(super) fn stop_table<R: Rows<Error = Error>>(
     queries.par_iter_mut().for_each(|query| query.bound(metric, &vectors, ranks(query.scores.depth())));
     drop(vectors);
     let members = Members::new(positions);
-    let parts: Vec<(u32, &[u32])> = members
-        .lists()
-        .flat_map(|list| members.of(list).chunks(PART).map(move |part| (list, part)))
+    // Lists that lost all of their rows are no members: rows say where their list is.
+    let of_lists =
+        members.lists().map(|list| members.of(list)).filter_map(|rows| Some((rows.first()?, rows)));
+    let parts: Vec<(u32, &[u32])> = of_lists
+        .flat_map(|(first, rows)| rows.chunks(PART).map(|part| (positions[*first as usize], part)))
         .collect();
     for parts in parts.chunks(PARTS) {
         let encoded: Vec<Part> = parts
             .par_iter()
-            .map(|&(list, part)| {
-                let mut part = Part::encode(rows, book, list, part)?;
-                part.bound(centroids.vector(list));
+            .map(|&(position, part)| {
+                let mut part = Part::encode(rows, book, position, part)?;
+                part.bound(centroids.vector(position));
                 Ok(part)
             })
             .collect::<Result<_>>()?;
@@ -354,7 +356,13 @@ mod tests {
     #[test]
     fn nothing_that_counts_is_missed() {
         let rows = rows(8000);
-        let lists = Lists::train(&rows, 53, 1).unwrap();
+        let mut lists = Lists::train(&rows, 53, 1).unwrap();
+        // The first list has lost its rows.
+        lists.centroids.splice(0..0, [0.3; DIMENSION]);
+        lists.radii.insert(0, 1.0);
+        lists.spreads.insert(0, 0.5);
+        lists.counts.insert(0, 7);
+        lists.positions.iter_mut().for_each(|position| *position += 1);
         let count = lists.counts.len();
         let ids = (0..count as u32).map(ListId).collect();
         let centroids = Centroids::new(DIMENSION, ids, vec![ShardId(0); count], lists.centroids, lists.radii)
@@ -369,7 +377,8 @@ mod tests {
                 let own = lists.positions[row];
                 let mut query = Query::of_row(&rows, row as u32, own, (&book, depth)).unwrap();
                 for list in members.lists() {
-                    let part = Part::encode(&rows, &book, list, members.of(list)).unwrap();
+                    // No other list is empty.
+                    let part = Part::encode(&rows, &book, list + 1, members.of(list)).unwrap();
                     // Bounds that let everything pass.
                     query.scores.set_bounds(f32::INFINITY, f32::INFINITY);
                     query.scan(metric, &book, &part, &mut Room::default());

@@ -113,7 +113,7 @@ fn stays(file: &PostingEntry) -> bool {
 
 /// Whether the collection has outgrown its index.
 fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
-    let rows = live_rows(tree);
+    let rows = tree.live_rows();
     if lists_for(rows as usize) == 0 {
         return false;
     }
@@ -132,15 +132,6 @@ fn is_outgrown(tree: &Tree, urgency: Urgency) -> bool {
         Urgency::Busy => rows >= trained.saturating_mul(BUSY_GROWTH),
         Urgency::Everything => rows as f64 >= trained as f64 * EXPLICIT_GROWTH,
     }
-}
-
-/// Vector rows of documents that are not killed, if kills are spread evenly over documents.
-fn live_rows(tree: &Tree) -> u64 {
-    let live = |documents: u64, killed: u64, rows: u64| match documents {
-        0 => 0,
-        _ => (u128::from(rows) * u128::from(documents.saturating_sub(killed)) / u128::from(documents)) as u64,
-    };
-    tree.entry.postings.iter().map(|file| live(file.documents, file.killed, file.rows)).sum()
 }
 
 /// Shards whose sections are to be merged: those with too many; all of them when there are too many kill

@@ -7,7 +7,7 @@
 use plimsoll_base::{CollectionId, Generation, StorageError};
 use plimsoll_index::{Centroids, Malformed, Rows};
 use plimsoll_shard::index_file::{IndexContents, write_index_file};
-use plimsoll_shard::{FileMeta, IndexList, SealedView};
+use plimsoll_shard::{FileMeta, IndexHeader, SealedView};
 
 use super::calibrate::{self, Sampled};
 use super::lists::LiveRows;
@@ -62,18 +62,15 @@ fn recalibrate<'a>(core: &'a Core, collection: &CollectionState, queries: &[f32]
     let positions = positions(tree, &rows, router, book)?;
     let sampled = Sampled::new(Urgency::Everything, CALIBRATION_SEED, queries);
     let file = router.file();
-    let grown = book.needs_radii().then(|| grown(tree, router, &positions)).transpose()?;
-    let (centroids, lists) = match &grown {
-        Some((centroids, lists)) => (centroids, &lists[..]),
-        None => (router.centroids()?, file.lists()?),
-    };
+    let reaching = book.needs_radii().then(|| reaching(tree, router)).transpose()?;
+    let centroids = reaching.as_ref().map_or_else(|| router.centroids(), Ok)?;
     let stops = calibrate::stop_table(&rows, rows.metric(), (centroids, &positions), book, &sampled)?;
     let (stops, epsilons) = calibrate::stored(&stops);
     let contents = IndexContents {
-        header: *file.header(),
+        header: IndexHeader { rows_at_training: rows.count() as u64, ..*file.header() },
         mean: file.mean()?,
         centroids: file.centroids()?,
-        lists,
+        lists: file.lists()?,
         stops: &stops,
         spreads: file.spreads()?,
         epsilons: &epsilons,
@@ -85,23 +82,15 @@ fn recalibrate<'a>(core: &'a Core, collection: &CollectionState, queries: &[f32]
     Ok(Rewrite { files: vec![file], change: Box::new(change) })
 }
 
-/// The lists of a generation with as many rows as they have now, and as far as these are: what rules of the dot product depend
-/// on.
-fn grown(tree: &Tree, router: &Router, positions: &[u32]) -> Result<(Centroids, Vec<IndexList>)> {
-    let (old, file) = (router.centroids()?, router.file());
-    let mut lists = file.lists()?.to_vec();
-    for (list, radius) in lists.iter_mut().zip(tree.radii(router)?) {
-        (list.rows, list.radius) = (0, *radius);
-    }
-    for position in positions {
-        lists[*position as usize].rows += 1;
-    }
+/// The lists of a generation, as far as segments say that their rows are: searches under the dot product go by that.
+fn reaching(tree: &Tree, router: &Router) -> Result<Centroids> {
+    let old = router.centroids()?;
     let (ids, shards) = (old.ids().to_vec(), old.shards().to_vec());
-    let (radii, rows) = lists.iter().map(|list| (list.radius, list.rows)).unzip();
+    let radii = tree.radii(router)?.to_vec();
+    let malformed = |Malformed(what)| StorageError::corrupted(router.file().sealed().path(), 0, what);
     let centroids = Centroids::new(old.dim(), ids, shards, old.vectors().to_vec(), radii)
-        .and_then(|centroids| centroids.with_statistics(old.spreads().to_vec(), rows))
-        .map_err(|Malformed(what)| StorageError::corrupted(file.sealed().path(), 0, what))?;
-    Ok((centroids, lists))
+        .and_then(|centroids| centroids.with_statistics(old.spreads().to_vec(), old.rows().to_vec()));
+    Ok(centroids.map_err(malformed)?)
 }
 
 /// The position of the list of each live row. Rows of older generations are looked for where they would be.

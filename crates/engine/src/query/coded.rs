@@ -270,8 +270,7 @@ impl<'a> Coded<'_, 'a> {
         if let (Some(recall), true) = (self.recall_of_groups, pool.is_full()) {
             // The rows that are as near as the k-th group are the nearest so many rows.
             let k = pool.k().map(|k| pool.near().max(k));
-            let rows = scanner.state.tree.rows_of(self.router.generation());
-            self.rule = self.router.stop_for(recall, k, rows)?.0;
+            self.rule = self.router.stop_for(recall, k, &scanner.state.tree)?.0;
         }
         if self.rule.stops(progress) {
             return Ok(false);
@@ -331,7 +330,7 @@ impl<'a> Coded<'_, 'a> {
     fn ask_ahead(&self, visits: &Visits, asked: usize) -> usize {
         let Visits::Coded = visits else { return usize::MAX };
         let lists = self.scratch.route.rough();
-        let until = (asked * 2).max(FIRST_AHEAD);
+        let until = asked_next(asked, lists.len());
         for position in lists.iter().take(until).skip(asked) {
             let (shard, list) = self.list(*position);
             for section in self.sections.iter().filter(|section| section.shard == shard) {
@@ -502,6 +501,29 @@ impl<'a> Coded<'_, 'a> {
     }
 }
 
+/// For how many lists the disk is asked after it was asked for so many, if so many are in order: nobody would ask for those that
+/// are put in order later if they counted as asked for.
+fn asked_next(asked: usize, in_order: usize) -> usize {
+    (asked * 2).max(FIRST_AHEAD).min(in_order)
+}
+
 pub(super) fn misplaced(rows: &CodedRows<'_>, entry: &ListEntry) -> crate::error::Error {
     StorageError::corrupted(rows.file().path(), 0, format!("an impossible list: {entry:?}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked_next;
+
+    #[test]
+    fn every_list_is_asked_for_however_late_it_is_put_in_order() {
+        let (mut asked, mut covered) = (0, 0);
+        for in_order in [3, 3, 96, 96, 96, 96, 96, 96, 150, 150, 400, 400, 400] {
+            let until = asked_next(asked, in_order);
+            assert!(until >= asked && until <= in_order, "{until} of {in_order} after {asked}");
+            covered += until - asked;
+            asked = until;
+        }
+        assert_eq!((asked, covered), (400, 400));
+    }
 }

@@ -305,8 +305,7 @@ impl<'a> Scanner<'a> {
                     // How many rows it will be is not known if there is a limit, or if rows count once.
                     let (is_known, counts_rows) = (limit == f64::INFINITY, dedup == Dedup::None);
                     let k = (is_known && counts_rows).then_some(k);
-                    let rows = tree.rows_of(router.generation());
-                    let (rule, epsilon) = router.stop_for(recall, k, rows)?;
+                    let (rule, epsilon) = router.stop_for(recall, k, tree)?;
                     (rule, epsilon, (is_known && !counts_rows).then_some(recall))
                 }
                 Effort::Lists(lists) => (never.max_lists(lists), EPSILON, None),

@@ -304,7 +304,7 @@ impl VectorFile {
         }
         if let Some(section) = &sections.radii {
             let radii: &[f32] = self.file.array(section)?;
-            if let Some(radius) = radii.iter().find(|radius| radius.is_nan() || **radius < 0.0) {
+            if let Some(radius) = radii.iter().find(|radius| !radius.is_finite() || **radius < 0.0) {
                 return Err(self.file.damaged(section.offset, format!("a radius of {radius}")));
             }
         }

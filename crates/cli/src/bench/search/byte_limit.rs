@@ -11,7 +11,8 @@
 //! | vectors of rows that these do not settle | measured · 4 d | the same |
 //!
 //! Every query reads a part of the sign codes, so that caches keep them if they can; between two visits to one row there are
-//! thousands of others, and caches have other things to keep.
+//! thousands of others, and caches have other things to keep. Where a cache holds all records, the limit is more than it has to
+//! take.
 //!
 //! Everything is measured in the same run with the same kernels that searches use; reading is measured before and after the
 //! settings, and the faster one counts. Rates of a stream in second-level cache, third-level cache and memory are said beside
