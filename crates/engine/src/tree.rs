@@ -253,10 +253,6 @@ impl Tree {
             for (shard, _) in &segment.live {
                 let Some(radii) = file.radii(*shard)? else { continue };
                 for (entry, radius) in file.lists(*shard)?.iter().zip(radii) {
-                    if !radius.is_finite() || *radius < 0.0 {
-                        let what = format!("list {} has a radius of {radius}", entry.list);
-                        return Err(StorageError::corrupted(file.sealed().path(), 0, what).into());
-                    }
                     if let Ok(position) = centroids.ids().binary_search(&entry.list) {
                         all[position] = all[position].max(*radius);
                     }

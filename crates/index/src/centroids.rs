@@ -32,6 +32,7 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// Lists with their centroids, radii and shards; positions number the lists from 0 in the given order.
+#[derive(Clone)]
 pub struct Centroids {
     dim: usize,
     ids: Vec<ListId>,
@@ -46,12 +47,14 @@ pub struct Centroids {
 }
 
 /// The upper level: about √n super-centroids and the lists nearest to each.
+#[derive(Clone)]
 struct Groups {
     supers: NearestOf,
     members: Vec<Group>,
     probes: usize,
 }
 
+#[derive(Clone)]
 struct Group {
     positions: Vec<u32>,
     vectors: NearestOf,
@@ -82,20 +85,34 @@ impl Centroids {
         if dim == 0 || n.checked_mul(dim) != Some(vectors.len()) || u32::try_from(n).is_err() {
             return Err(Malformed("the centroids are not one vector a list"));
         }
-        if shards.len() != n || radii.len() != n {
-            return Err(Malformed("not one shard and one radius a list"));
+        if shards.len() != n {
+            return Err(Malformed("not one shard a list"));
         }
         if plimsoll_kernels::first_invalid(&vectors).is_some() {
             return Err(Malformed("a centroid is not finite"));
-        }
-        if radii.iter().any(|radius| radius.is_nan() || *radius < 0.0) {
-            return Err(Malformed("a radius is not a number of at least 0"));
         }
         let norms = vectors.chunks_exact(dim).map(norm_squared).collect();
         let nearest = (n > 0).then(|| NearestOf::new(dim, &vectors));
         let groups = (n > FLAT_LISTS).then(|| Groups::new(dim, &vectors));
         let (spreads, rows) = (vec![0.0; n], vec![0; n]);
-        Ok(Self { dim, ids, shards, vectors, norms, radii, spreads, rows, nearest, groups })
+        let bare =
+            Self { dim, ids, shards, vectors, norms, radii: vec![0.0; n], spreads, rows, nearest, groups };
+        bare.with_radii(radii)
+    }
+
+    /// The table with other radii.
+    ///
+    /// # Errors
+    /// [`Malformed`] when there is not one a list, or one is not a number ≥ 0.
+    pub fn with_radii(mut self, radii: Vec<f32>) -> Result<Self, Malformed> {
+        if radii.len() != self.len() {
+            return Err(Malformed("not one radius a list"));
+        }
+        if radii.iter().any(|radius| radius.is_nan() || *radius < 0.0) {
+            return Err(Malformed("a radius is not a number of at least 0"));
+        }
+        self.radii = radii;
+        Ok(self)
     }
 
     /// The table with what is known of each list's rows: their mean squared distance to the centroid, and how many

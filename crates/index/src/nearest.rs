@@ -12,6 +12,7 @@ const ROW_BLOCK: usize = 128;
 const PANEL: usize = 512;
 
 /// k vectors prepared for [`NearestOf::assign`].
+#[derive(Clone)]
 pub(crate) struct NearestOf {
     origin: Vec<f32>,
     centred: Vec<f32>,

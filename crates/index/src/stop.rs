@@ -139,8 +139,6 @@ pub struct StopEntry {
 pub struct StopTable {
     metric: Metric,
     entries: Vec<StopEntry>,
-    /// Where the entries of each k begin, and where the last ones end.
-    bounds: Vec<usize>,
 }
 
 impl StopTable {
@@ -159,12 +157,7 @@ impl StopTable {
                 entries[index].epsilon = entries[index].epsilon.max(entries[index - 1].epsilon);
             }
         }
-        let mut bounds = vec![0];
-        bounds.extend(entries.chunk_by(|a, b| a.k == b.k).scan(0, |end, of_k| {
-            *end += of_k.len();
-            Some(*end)
-        }));
-        Self { metric, entries, bounds }
+        Self { metric, entries }
     }
 
     /// The metric it was calibrated for.
@@ -194,9 +187,7 @@ impl StopTable {
     /// assert_eq!(table.stop_for(1.0, 10), f32::INFINITY);
     /// ```
     pub fn stop_for(&self, recall: f32, k: usize) -> f32 {
-        let after = self.first_from(k);
-        let row = |index: Option<usize>| index.and_then(|index| self.row(index));
-        match (row(after.checked_sub(1)), row(Some(after))) {
+        match self.around(k) {
             // Every search asks: without logarithms for the numbers that were calibrated.
             (_, Some(high)) if high[0].k as usize == k => self.at_recall(high, recall),
             (Some(low), Some(high)) => {
@@ -214,7 +205,7 @@ impl StopTable {
     /// t for k beyond the largest calibrated one, whose t is `last`: on the parabola through the three largest, as far as
     /// it bends upwards.
     fn beyond(&self, recall: f32, k: usize, last: f32) -> f32 {
-        let rows: Vec<&[StopEntry]> = (0..).map_while(|index| self.row(index)).collect();
+        let rows: Vec<&[StopEntry]> = self.rows().collect();
         let [earlier @ .., before, largest] = &rows[..] else { return last };
         let x = |of: &[StopEntry]| f64::from(of[0].k.max(1)).ln();
         let slope = |low: &[StopEntry], high: &[StopEntry], recall| {
@@ -240,23 +231,28 @@ impl StopTable {
     /// larger; beyond the highest target, one that misses next to nothing.
     pub fn epsilon_for(&self, recall: f32, k: usize) -> f32 {
         const MOST: f32 = 4.0;
-        let after = self.first_from(k);
         let at = |row: &[StopEntry]| {
             row.iter().find(|entry| entry.recall >= recall).map_or(MOST, |entry| entry.epsilon)
         };
-        let around = (after.saturating_sub(1)..=after).filter_map(|index| self.row(index));
-        around.map(at).reduce(f32::max).unwrap_or(MOST)
+        let (low, high) = self.around(k);
+        low.into_iter().chain(high).map(at).reduce(f32::max).unwrap_or(MOST)
     }
 
-    /// The entries of one of the calibrated k, by recall; never none.
-    fn row(&self, index: usize) -> Option<&[StopEntry]> {
-        let (start, end) = self.bounds.get(index).zip(self.bounds.get(index + 1))?;
-        self.entries.get(*start..*end)
+    /// The entries of each calibrated k, by recall; never none.
+    fn rows(&self) -> impl Iterator<Item = &[StopEntry]> {
+        self.entries.chunk_by(|a, b| a.k == b.k)
     }
 
-    /// The first of the calibrated k that is not less than this one.
-    fn first_from(&self, k: usize) -> usize {
-        (0..).map_while(|index| self.row(index)).take_while(|row| (row[0].k as usize) < k).count()
+    /// Those of the last calibrated k that is less than this one, and of the first that is not.
+    fn around(&self, k: usize) -> (Option<&[StopEntry]>, Option<&[StopEntry]>) {
+        let mut low = None;
+        for row in self.rows() {
+            if row[0].k as usize >= k {
+                return (low, Some(row));
+            }
+            low = Some(row);
+        }
+        (low, None)
     }
 
     fn at_recall(&self, row: &[StopEntry], recall: f32) -> f32 {

@@ -84,13 +84,9 @@ fn recalibrate<'a>(core: &'a Core, collection: &CollectionState, queries: &[f32]
 
 /// The lists of a generation, as far as segments say that their rows are: searches under the dot product go by that.
 fn reaching(tree: &Tree, router: &Router) -> Result<Centroids> {
-    let old = router.centroids()?;
-    let (ids, shards) = (old.ids().to_vec(), old.shards().to_vec());
-    let radii = tree.radii(router)?.to_vec();
-    let malformed = |Malformed(what)| StorageError::corrupted(router.file().sealed().path(), 0, what);
-    let centroids = Centroids::new(old.dim(), ids, shards, old.vectors().to_vec(), radii)
-        .and_then(|centroids| centroids.with_statistics(old.spreads().to_vec(), old.rows().to_vec()));
-    Ok(centroids.map_err(malformed)?)
+    let reaching = router.centroids()?.clone().with_radii(tree.radii(router)?.to_vec());
+    let path = router.file().sealed().path();
+    Ok(reaching.map_err(|Malformed(what)| StorageError::corrupted(path, 0, what))?)
 }
 
 /// The position of the list of each live row. Rows of older generations are looked for where they would be.

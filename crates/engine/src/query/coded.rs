@@ -128,10 +128,10 @@ struct Walk<'a> {
     progress: Progress,
     /// The share of the rows that a filter lets through.
     share: f64,
-    /// Where the list is that is visited, and, on the other side, the one that probably will be next: it is found while there
-    /// is time.
-    found: [Vec<Located<'a>>; 2],
-    side: usize,
+    /// Where the list is that is visited.
+    here: Vec<Located<'a>>,
+    /// Where the one is that probably will be next: it is found while there is time.
+    ahead: Vec<Located<'a>>,
     position_ahead: Option<u32>,
     /// So many lists were asked for ahead.
     asked: usize,
@@ -238,8 +238,8 @@ impl<'a> Coded<'_, 'a> {
             progress: Progress { next: 0.0, first: 0.0, kth: None, rows: 0, lists: 0 },
             // Of rows that a filter does not let through, none is among the best k: as if they were not there.
             share: scanner.share(),
-            found: [Vec::new(), Vec::new()],
-            side: 0,
+            here: Vec::new(),
+            ahead: Vec::new(),
             position_ahead: None,
             asked: if all_were_asked_for { usize::MAX } else { 0 },
         };
@@ -280,21 +280,19 @@ impl<'a> Coded<'_, 'a> {
         }
         progress.lists += 1;
         progress.rows += (f64::from(self.book.rows(visit.position)) * walk.share) as u64;
-        walk.side = 1 - walk.side;
-        let [here, ahead] = &mut walk.found;
-        let (here, ahead) = if walk.side == 0 { (here, ahead) } else { (ahead, here) };
+        std::mem::swap(&mut walk.here, &mut walk.ahead);
         if walk.position_ahead != Some(visit.position) {
-            self.locate(visit.position, here)?;
+            self.locate(visit.position, &mut walk.here)?;
         }
         // What is damaged is said when it is visited.
         let next = self.peek(&mut walk.visits);
-        walk.position_ahead = next.filter(|next| self.locate(*next, ahead).is_ok());
+        walk.position_ahead = next.filter(|next| self.locate(*next, &mut walk.ahead).is_ok());
         if walk.position_ahead.is_none() {
-            ahead.clear();
+            walk.ahead.clear();
         }
         scanner.clock.lap(|stages| &mut stages.route);
-        for located in &*here {
-            let next = ahead.iter().find(|next| next.section == located.section);
+        for located in &walk.here {
+            let next = walk.ahead.iter().find(|next| next.section == located.section);
             self.scan(scanner, visit, located, next.map_or(&[], |next| next.blocks))?;
         }
         scanner.clock.lap(|stages| &mut stages.scan);

@@ -210,10 +210,15 @@ impl VectorFile {
     }
 
     /// How far the rows of each list of `shard` are from the list's centroid at most, as far as its writer could tell, in the
-    /// order of [`VectorFile::lists`]; `None` if it did not say.
+    /// order of [`VectorFile::lists`]; `None` if it did not say. One that is not a finite number of at least 0 is damage, too.
     pub fn radii(&self, shard: ShardId) -> Result<Option<&[f32]>> {
-        let radii = self.find(shard).and_then(|sections| sections.radii.as_ref());
-        radii.map(|radii| self.file.array(radii)).transpose()
+        let section = self.find(shard).and_then(|sections| sections.radii.as_ref());
+        let Some(section) = section else { return Ok(None) };
+        let radii: &[f32] = self.file.array(section)?;
+        match radii.iter().find(|radius| !radius.is_finite() || **radius < 0.0) {
+            Some(radius) => Err(self.file.damaged(section.offset, format!("a radius of {radius}"))),
+            None => Ok(Some(radii)),
+        }
     }
 
     /// The entry of one list of `shard`.
@@ -260,6 +265,7 @@ impl VectorFile {
             self.verify_directory(sections, self.lists(*shard)?)?;
             let ordinals: &[DocumentOrdinal] = self.file.array(&sections.ordinals)?;
             self.file.array::<u16>(&sections.postings)?;
+            self.radii(*shard)?;
             for &ordinal in ordinals {
                 let (first, last) = found.unwrap_or((ordinal, ordinal));
                 found = Some((first.min(ordinal), last.max(ordinal)));
@@ -301,12 +307,6 @@ impl VectorFile {
         }
         if let Some(refinements) = &sections.refinements {
             self.file.array::<u8>(refinements)?;
-        }
-        if let Some(section) = &sections.radii {
-            let radii: &[f32] = self.file.array(section)?;
-            if let Some(radius) = radii.iter().find(|radius| !radius.is_finite() || **radius < 0.0) {
-                return Err(self.file.damaged(section.offset, format!("a radius of {radius}")));
-            }
         }
         if u64::from(row) != sections.rows() {
             let what = format!("the lists have {row} rows, the shard {}", sections.rows());
